@@ -1,0 +1,180 @@
+"""Everything a run is made of, as frozen dataclasses: no logic, no defaults that depend on the machine.
+
+The command line resolves gin into one `RunConfig`; everything below the command line takes these objects. The same
+values, as JSON, lie in a model directory (`model_config.json`), so a model can be read without gin.
+"""
+
+import dataclasses
+from typing import Literal
+
+Deletion = Literal["none", "soft", "hard", "random"]
+"""How a forward pass deletes.
+
+none: the gate is ignored. soft: gate values are added to the attention scores (the paper's training). hard: deleted
+positions are removed and the survivors attend without a bias (the paper's inference). random: hard, but as many
+positions as the gate deletes in a row are chosen at random instead; a baseline for evaluation.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class GateConfig:
+    """The delete gate at the input of encoder block `layer` (MrT5 section 3.1)."""
+
+    layer: int = 3
+    kind: Literal["learned", "random", "fixed"] = "learned"
+    scale: float = -30.0
+    """k: gate values lie in (k, 0); 0 keeps, k deletes."""
+    threshold: float | None = None
+    """tau: hard deletion keeps positions with gate value > tau. None: k / 2."""
+    layer_norm: bool = True
+    bias_init: float = 1.0
+    """c: the initial bias of the gate logit; positive keeps."""
+    gumbel_noise: bool = False
+    """Whether training adds Gumbel noise to the gate logits."""
+    deletion_probability: float = 0.5
+    """Random and fixed selectors: the share of positions to delete."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and numerics of ByT5 (`gate=None`) or MrT5; names follow T5X."""
+
+    emb_dim: int
+    num_heads: int
+    head_dim: int
+    mlp_dim: int
+    num_encoder_layers: int
+    num_decoder_layers: int
+    vocab_size: int = 384
+    gate: GateConfig | None = None
+    softmax1: bool = False
+    """Attention weights e^s / (1 + sum e^s) in every attention of encoder and decoder."""
+    dropout_rate: float = 0.1
+    relpos_num_buckets: int = 32
+    relpos_max_distance: int = 128
+    layer_norm_epsilon: float = 1e-6
+    initialization: Literal["t5", "reference"] = "t5"
+    """Scratch initialisation: T5's own, or that of the authors' diagnostic models (blocks scaled by layers^-1/2)."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Activations. Softmax, gate and losses stay at least float32."""
+    param_dtype: Literal["float32", "float64"] = "float32"
+    remat: Literal["none", "full", "dots"] = "none"
+    """What the backward pass recomputes in each layer: nothing, everything, or all but matrix products."""
+
+
+@dataclasses.dataclass(frozen=True)
+class CompactionConfig:
+    """The ladder of static lengths that kept positions are packed into."""
+
+    rounding: int | None = None
+    """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8."""
+    max_rungs: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """What a run reads: names of registered seqio tasks or mixtures, and the static batch shape."""
+
+    train_task: str
+    eval_tasks: tuple[str, ...]
+    input_length: int
+    target_length: int
+    batch_size: int
+    eval_batch_size: int
+    shuffle: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class LossConfig:
+    """Terms added to the cross-entropy (REFERENCE: MrT5 section 3.2)."""
+
+    z_loss: float = 0.0
+    score_penalty: float = 0.0
+    """beta: weight of mean(max(s, 5) - 5) over attention scores that see the gate."""
+    gate_weight: float = 0.0
+    """alpha, where no controller sets it: weight of the mean gate value."""
+    regularizer_delay: int = 0
+    """Steps during which alpha is left out and the controller rests."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ControllerConfig:
+    """PI controller of alpha towards a target deletion rate (MrT5 section 3.3)."""
+
+    target_deletion_rate: float
+    proportional_gain: float = 0.5
+    integral_gain: float = 1e-5
+    smoothing: float = 0.9
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its schedule."""
+
+    learning_rate: float = 1e-4
+    schedule: Literal["constant", "linear", "cosine", "rsqrt"] = "linear"
+    """Decay after warm-up, to zero at the last step (linear, cosine), by step^-1/2 (rsqrt) or not at all."""
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float | None = 1.0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When to save and what to keep."""
+
+    every: int = 1000
+    keep: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; -1 fills with what is left of the devices."""
+
+    data: int = -1
+    fsdp: int = 1
+    tensor: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """Length and rhythm of training."""
+
+    num_steps: int
+    deletion: Literal["none", "soft", "hard"] = "soft"
+    seed: int = 0
+    log_every: int = 10
+    eval_every: int = 1000
+    eval_batches: int = 8
+    """Batches of every evaluation task seen by each training evaluation."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """What `mrt5 eval` measures."""
+
+    deletions: tuple[Deletion, ...] = ("soft", "hard")
+    num_examples: int | None = None
+    """Examples of every task; None: all of them."""
+    seed: int = 0
+    """Of the random deletions."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A whole run; what gin configures."""
+
+    model_dir: str
+    model: ModelConfig
+    data: DataConfig
+    training: TrainingConfig
+    loss: LossConfig = LossConfig()
+    controller: ControllerConfig | None = None
+    optimizer: OptimizerConfig = OptimizerConfig()
+    compaction: CompactionConfig = CompactionConfig()
+    checkpoints: CheckpointConfig = CheckpointConfig()
+    mesh: MeshConfig = MeshConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
