@@ -1,0 +1,63 @@
+# The two commands of the README are `make quickstart` and `make test`; both create .venv and install what they need.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PIP_FLAGS ?=
+PYTEST_FLAGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --constraint constraints.txt $(PIP_FLAGS)
+REQUIREMENTS := pyproject.toml setup.py constraints.txt
+RUNTIME := $(VENV)/installed
+DEVELOPMENT := $(VENV)/installed-for-development
+
+.DEFAULT_GOAL := help
+.PHONY: help quickstart test test-all lint format wheel bench install clean
+
+help:  ## list these targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
+
+quickstart: $(RUNTIME)  ## train a tiny MrT5 and a ByT5 on vowel removal, print a table, write a page (about 10 minutes)
+	$(BIN)/python -m mrt5_jax.cli.quickstart
+
+test: $(DEVELOPMENT)  ## the tests that take minutes
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-all: $(DEVELOPMENT)  ## all tests: wheel, several seeds, soak
+	$(BIN)/python -m pytest -m "slow or not slow" $(PYTEST_FLAGS)
+
+lint: $(DEVELOPMENT)  ## ruff and pyright
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(DEVELOPMENT)  ## let ruff lay out the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: $(DEVELOPMENT)  ## dist/mrt5_jax-*.whl
+	$(BIN)/python -m build --wheel
+
+bench: $(RUNTIME)  ## ratios measured in one run
+	$(BIN)/python -m benchmarks
+
+install: $(DEVELOPMENT)  ## .venv with everything in it
+
+clean:  ## remove what was built, not .venv
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no python3 on the PATH: install Python 3.11 or newer, or give PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: give a newer one by PYTHON=..." >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+$(RUNTIME): $(BIN)/python $(REQUIREMENTS)
+	@echo "installing into $(VENV); the first time takes some minutes"
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(DEVELOPMENT): $(BIN)/python $(REQUIREMENTS)
+	@echo "installing into $(VENV); the first time takes some minutes"
+	$(PIP_INSTALL) --editable ".[dev,parity]"
+	@touch $(RUNTIME) $@

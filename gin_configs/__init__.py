@@ -1,0 +1,1 @@
+"""Gin files: models/ and runs/, found by the names that lie under this folder."""

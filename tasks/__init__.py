@@ -1,0 +1,1 @@
+"""Seqio registrations, one file a family. Importing a module registers its tasks."""

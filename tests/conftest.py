@@ -1,0 +1,47 @@
+"""What every test runs under: shapes checked at run time, JAX strict and on the CPU, nothing left to chance."""
+
+import os
+import random
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported, by whomever
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import hypothesis
+import jax
+import jaxtyping
+import numpy as np
+import pytest
+
+# Every annotated shape and type of mrt5_jax is checked when a function is called. Has to come before its first import.
+_HOOK = jaxtyping.install_import_hook("mrt5_jax", "beartype.beartype")
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+hypothesis.settings.register_profile("mrt5", deadline=None, derandomize=True, max_examples=50)
+hypothesis.settings.load_profile("mrt5")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _seeds() -> None:
+    """Global generators start every test alike, so that no test depends on which ran before it."""
+    random.seed(0)
+    np.random.seed(0)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of golden models and real text beside the checkout; tests that need it are skipped without it."""
+    folder = REPOSITORY.parent / "shared"
+    if not folder.is_dir():
+        pytest.skip(f"needs golden models and text in {folder}, which is not there")
+    return folder
