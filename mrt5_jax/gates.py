@@ -1,0 +1,168 @@
+"""Selectors: which positions the rest of the model sees (MrT5 section 3.1 and its baselines).
+
+A selector looks at the hidden states at the input of an encoder block and returns a `Selection`. They share one
+protocol, `(hidden, tokens, mask, keys) -> Selection`, and are made by `make_selector`.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from mrt5_jax.compaction.plan import never_empty
+from mrt5_jax.config import GateConfig, ModelConfig
+from mrt5_jax.layers import RMSNorm, RowKeys
+
+SEPARATORS = (12, 13, *range(35, 51), *range(61, 68), *range(94, 100), *range(126, 130), 1)
+"""Ids at which the fixed selector's segments begin: white space, ASCII punctuation and the end of the sequence."""
+
+RANDOM_SHARE_STD = 0.05
+"""Standard deviation of a row's share of random deletions."""
+
+
+class Selection(NamedTuple):
+    """Which positions stay. Pads never do; a row with input always keeps a position."""
+
+    keep: Bool[Array, "batch length"]
+    bias: Float[Array, "batch length"]
+    """Gate values in (k, 0), added to attention scores under soft deletion: 0 keeps, k deletes."""
+    scores: Float[Array, "batch length"]
+    """What a position is worth; where capacity is short, the lowest go first."""
+    rescued: Bool[Array, " batch"]
+    """Rows whose positions were all deleted, and which keep their best one."""
+
+
+def make_selector(config: ModelConfig) -> nn.Module:
+    """The selector that `config.gate` names."""
+    assert config.gate is not None
+    return {"learned": DeleteGate, "random": RandomSelector, "fixed": FixedSelector}[config.gate.kind](config)
+
+
+def deletion_threshold(gate: GateConfig) -> float:
+    """tau: hard deletion keeps gate values above it."""
+    return gate.scale / 2 if gate.threshold is None else gate.threshold
+
+
+class DeleteGate(nn.Module):
+    """The learned gate: G = k sigmoid(-z), z = w . RMSNorm(h) + c, in at least float32."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        gate, dtype = _gate(self.config), jnp.dtype(self.config.param_dtype)
+        if gate.layer_norm:
+            self.norm = RMSNorm(self.config)
+        xavier = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "gate"))
+        constant = nn.with_logical_partitioning(nn.initializers.constant(gate.bias_init), ("gate",))
+        self.kernel = self.param("kernel", xavier, (self.config.emb_dim, 1), dtype)
+        self.bias = self.param("bias", constant, (1,), dtype)
+
+    def logits(self, hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length"]:
+        """z: positive keeps."""
+        wide = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
+        if _gate(self.config).layer_norm:
+            wide = self.norm(wide)
+        return (wide.reshape(-1, wide.shape[-1]) @ self.kernel + self.bias[None, :]).reshape(wide.shape[:-1])
+
+    def __call__(
+        self,
+        hidden: Float[Array, "batch length embed"],
+        tokens: Int[Array, "batch length"],
+        mask: Bool[Array, "batch length"],
+        keys: RowKeys | None,
+    ) -> Selection:
+        gate = _gate(self.config)
+        logits = self.logits(hidden)
+        if gate.gumbel_noise and keys is not None:
+            logits = logits + jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
+        values = gate.scale * jax.nn.sigmoid(-logits)
+        kept = never_empty((values > deletion_threshold(gate)) & mask, values, mask)
+        return Selection(kept.keep, values, values, kept.rescued)
+
+
+class RandomSelector(nn.Module):
+    """Deletes a Normal(p, 0.05) share of each row's positions, chosen at random.
+
+    Without keys (outside training) the choice is a function of the row's tokens alone, so that it repeats.
+    """
+
+    config: ModelConfig
+
+    def __call__(
+        self,
+        hidden: Float[Array, "batch length embed"],
+        tokens: Int[Array, "batch length"],
+        mask: Bool[Array, "batch length"],
+        keys: RowKeys | None,
+    ) -> Selection:
+        keys = token_keys(tokens) if keys is None else keys
+        share = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 1)))(keys)
+        share = jnp.clip(_gate(self.config).deletion_probability + RANDOM_SHARE_STD * share, 0.0, 1.0)
+        present = jnp.sum(mask, axis=1)
+        count = present - jnp.round(share * present).astype(present.dtype)
+        return _by_rule(_random_positions(keys, mask, count), mask, self.config)
+
+
+class FixedSelector(nn.Module):
+    """Keeps the first ceil((1 - p) * length) bytes of every segment; segments begin at separator bytes."""
+
+    config: ModelConfig
+
+    def __call__(
+        self,
+        hidden: Float[Array, "batch length embed"],
+        tokens: Int[Array, "batch length"],
+        mask: Bool[Array, "batch length"],
+        keys: RowKeys | None,
+    ) -> Selection:
+        length = tokens.shape[1]
+        position = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+        begins = jnp.isin(tokens, jnp.asarray(SEPARATORS)) | (position == 0)
+        start = jax.lax.cummax(jnp.where(begins, position, 0), axis=1)
+        # A segment ends where the next one begins, or where the row's input does.
+        after = jnp.where(begins | ~mask, position, length)
+        after = jnp.concatenate([after[:, 1:], jnp.full((tokens.shape[0], 1), length)], axis=1)
+        end = jax.lax.cummin(after, axis=1, reverse=True)
+        kept = jnp.ceil((1.0 - _gate(self.config).deletion_probability) * (end - start))
+        return _by_rule((position - start < kept) & mask, mask, self.config)
+
+
+def random_like(selection: Selection, mask: Bool[Array, "batch length"], keys: RowKeys) -> Selection:
+    """As many positions of each row as `selection` keeps, chosen at random: the baseline of equal deletion."""
+    keep = _random_positions(keys, mask, jnp.sum(selection.keep, axis=1))
+    return selection._replace(keep=keep, scores=keep.astype(selection.scores.dtype))
+
+
+def token_keys(tokens: Int[Array, "batch length"]) -> RowKeys:
+    """A random key of each row that depends on its tokens alone, not on its padding."""
+    weights = jax.random.bits(jax.random.key(0), tokens.shape[1:], jnp.uint32)
+    digest = jnp.sum(tokens.astype(jnp.uint32) * weights[None], axis=1, dtype=jnp.uint32)
+    return jax.vmap(lambda number: jax.random.fold_in(jax.random.key(0), number))(digest)
+
+
+def _gate(config: ModelConfig) -> GateConfig:
+    assert config.gate is not None
+    return config.gate
+
+
+def _random_positions(
+    keys: RowKeys, mask: Bool[Array, "batch length"], count: Int[Array, " batch"]
+) -> Bool[Array, "batch length"]:
+    """`count` valid positions of each row, drawn position by position so that padding does not change them."""
+
+    def draw(key: Key[Array, ""], position: Int[Array, ""]) -> Float[Array, ""]:
+        return jax.random.uniform(jax.random.fold_in(key, position))
+
+    chance = jax.vmap(jax.vmap(draw, in_axes=(None, 0)), in_axes=(0, None))(keys, jnp.arange(mask.shape[1]))
+    rank = jnp.argsort(jnp.argsort(jnp.where(mask, chance, 2.0), axis=1), axis=1)
+    return (rank < count[:, None]) & mask
+
+
+def _by_rule(keep: Bool[Array, "batch length"], mask: Bool[Array, "batch length"], config: ModelConfig) -> Selection:
+    """The selection of a rule that has no gate values of its own: 0 for kept positions, k for deleted ones."""
+    dtype = jnp.promote_types(jnp.dtype(config.param_dtype), jnp.float32)
+    kept = never_empty(keep, keep.astype(dtype), mask)
+    values = jnp.where(kept.keep, jnp.zeros((), dtype), jnp.asarray(_gate(config).scale, dtype))
+    return Selection(kept.keep, values, values, kept.rescued)

@@ -1,0 +1,311 @@
+"""ByT5 and MrT5 as Flax Linen modules, in the three parts between which compaction happens.
+
+    prefix   tokens -> embedding -> encoder layers 0..g-1 -> selector           full length
+    suffix   compact hidden states -> encoder layers g..N-1 -> final norm       short
+    decode   decoder, cross-attending to the short sequence -> logits
+
+What lies between prefix and suffix (dispatch, plan, gather) is in `forward.py` and `compaction/`; the modules hold
+parameters and nothing else. A plain ByT5 has all its encoder layers in the prefix and no selector.
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mrt5_jax.attention import Attended, Keys, relative_bias
+from mrt5_jax.config import ModelConfig
+from mrt5_jax.gates import Selection, make_selector
+from mrt5_jax.layers import (
+    GatedMlp,
+    MultiHeadAttention,
+    Projection,
+    RelativeBiases,
+    RMSNorm,
+    RowKeys,
+    attention_dropout,
+    dropout,
+    fold_rows,
+    stack,
+)
+
+# Places of randomness within a row's key; a layer's own places are counted from its folded key.
+_EMBEDDING, _PREFIX, _SELECTOR, _SUFFIX, _ENCODED, _DECODER_EMBEDDING, _DECODER, _DECODED = range(8)
+
+
+class Prefix(NamedTuple):
+    """Hidden states at the selector, at full length."""
+
+    hidden: Float[Array, "batch length embed"]
+    mask: Bool[Array, "batch length"]
+    selection: Selection | None
+
+
+class Compact(NamedTuple):
+    """The positions that the rest of the model sees."""
+
+    hidden: Float[Array, "batch kept_length embed"]
+    positions: Int[Array, "#batch kept_length"]
+    """Original positions; one row where all rows share them."""
+    keys: Keys
+
+
+class Encoded(NamedTuple):
+    """The encoder's output, as the decoder's cross-attention sees it."""
+
+    hidden: Float[Array, "batch kept_length embed"]
+    positions: Int[Array, "#batch kept_length"]
+    keys: Keys
+    score_excess: Float[Array, "layers batch"]
+    """The score regulariser's mean excess in every layer that sees the gate."""
+
+
+class Decoded(NamedTuple):
+    logits: Float[Array, "batch target vocab"]
+    score_excess: Float[Array, "layers batch"]
+    """Of the cross-attentions."""
+
+
+class EncoderLayer(nn.Module):
+    config: ModelConfig
+    num_layers: int
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "batch length embed"],
+        row_keys: RowKeys | None,
+        positions: Int[Array, "#batch length"],
+        keys: Keys,
+        position_bias: Float[Array, "rows heads length length"],
+    ) -> tuple[Float[Array, "batch length embed"], Float[Array, " batch"]]:
+        config = self.config
+        hidden = _constrain(hidden)
+        attention = MultiHeadAttention(config, self.num_layers, name="attention")
+        normed = RMSNorm(config, name="pre_attention_layer_norm")(hidden)
+        attended = attention(
+            normed,
+            *attention.keys_and_values(normed),
+            keys.mask,
+            keys,
+            position_bias=position_bias,
+            weight_dropout=attention_dropout(fold_rows(row_keys, 0), config.dropout_rate, positions, config.num_heads),
+        )
+        hidden = hidden + dropout(attended.values, fold_rows(row_keys, 1), config.dropout_rate)
+        normed = RMSNorm(config, name="pre_mlp_layer_norm")(hidden)
+        output = GatedMlp(config, self.num_layers, name="mlp")(normed, fold_rows(row_keys, 2))
+        return hidden + dropout(output, fold_rows(row_keys, 3), config.dropout_rate), attended.score_excess
+
+
+class Encoder(nn.Module):
+    """Two stacks of layers that share one set of relative position biases, with the selector between them."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        config = self.config
+        total = config.num_encoder_layers
+        self.prefix_length = config.gate.layer if config.gate else total
+        self.relpos_bias = RelativeBiases(config)
+        self.prefix = _encoder_stack(config, self.prefix_length)
+        if config.gate:
+            self.gate = make_selector(config)
+            self.suffix = _encoder_stack(config, total - self.prefix_length)
+        self.encoder_norm = RMSNorm(config)
+
+    def biases(self, positions: Int[Array, "rows length"]) -> Float[Array, "rows heads length length"]:
+        return relative_bias(
+            self.relpos_bias(),
+            positions,
+            positions,
+            bidirectional=True,
+            max_distance=self.config.relpos_max_distance,
+        )
+
+    def before_gate(
+        self,
+        hidden: Float[Array, "batch length embed"],
+        tokens: Int[Array, "batch length"],
+        row_keys: RowKeys | None,
+    ) -> Prefix:
+        positions = jnp.arange(tokens.shape[1])[None]
+        mask = tokens > 0
+        layer_keys = _by_layer(fold_rows(row_keys, _PREFIX), self.prefix_length)
+        hidden, _ = self.prefix(hidden, layer_keys, positions, Keys(mask), self.biases(positions))
+        selection = None
+        if self.config.gate:
+            selection = self.gate(hidden, tokens, mask, fold_rows(row_keys, _SELECTOR))
+        return Prefix(hidden, mask, selection)
+
+    def after_gate(self, compact: Compact, row_keys: RowKeys | None) -> Encoded:
+        hidden, keys, positions = compact.hidden, compact.keys, compact.positions
+        excess = jnp.zeros((0, hidden.shape[0]), jnp.float32)
+        if self.config.gate:
+            layer_keys = _by_layer(fold_rows(row_keys, _SUFFIX), self.config.num_encoder_layers - self.prefix_length)
+            hidden, excess = self.suffix(hidden, layer_keys, positions, keys, self.biases(positions))
+        hidden = dropout(self.encoder_norm(hidden), fold_rows(row_keys, _ENCODED), self.config.dropout_rate)
+        return Encoded(_constrain(hidden), positions, keys, excess)
+
+
+class DecoderLayer(nn.Module):
+    config: ModelConfig
+    num_layers: int
+
+    def setup(self) -> None:
+        config = self.config
+        self.pre_self_attention_layer_norm = RMSNorm(config)
+        self.self_attention = MultiHeadAttention(config, self.num_layers)
+        self.pre_cross_attention_layer_norm = RMSNorm(config)
+        self.encoder_decoder_attention = MultiHeadAttention(config, self.num_layers)
+        self.pre_mlp_layer_norm = RMSNorm(config)
+        self.mlp = GatedMlp(config, self.num_layers)
+
+    def __call__(
+        self,
+        hidden: Float[Array, "batch target embed"],
+        row_keys: RowKeys | None,
+        encoded: Encoded,
+        position_bias: Float[Array, "1 heads target target"],
+    ) -> tuple[Float[Array, "batch target embed"], Float[Array, " batch"]]:
+        config = self.config
+        hidden = _constrain(hidden)
+        everywhere = jnp.ones(hidden.shape[:2], bool)
+        positions = jnp.arange(hidden.shape[1])[None]
+        normed = self.pre_self_attention_layer_norm(hidden)
+        attended = self.self_attention(
+            normed,
+            *self.self_attention.keys_and_values(normed),
+            everywhere,
+            Keys(everywhere),
+            position_bias=position_bias,
+            causal=True,
+            weight_dropout=attention_dropout(fold_rows(row_keys, 0), config.dropout_rate, positions, config.num_heads),
+        )
+        hidden = hidden + dropout(attended.values, fold_rows(row_keys, 1), config.dropout_rate)
+        weight_dropout = attention_dropout(
+            fold_rows(row_keys, 2), config.dropout_rate, encoded.positions, config.num_heads
+        )
+        crossed = self.cross_attend(
+            hidden,
+            *self.encoder_decoder_attention.keys_and_values(encoded.hidden),
+            everywhere,
+            encoded.keys,
+            weight_dropout=weight_dropout,
+        )
+        hidden = hidden + dropout(crossed.values, fold_rows(row_keys, 3), config.dropout_rate)
+        output = self.mlp(self.pre_mlp_layer_norm(hidden), fold_rows(row_keys, 4))
+        return hidden + dropout(output, fold_rows(row_keys, 5), config.dropout_rate), crossed.score_excess
+
+    def cross_attend(
+        self,
+        hidden: Float[Array, "batch target embed"],
+        key: Float[Array, "batch kept_length heads head_dim"],
+        value: Float[Array, "batch kept_length heads head_dim"],
+        query_mask: Bool[Array, "batch target"],
+        keys: Keys,
+        weight_dropout: Float[Array, "batch heads kept_length"] | None = None,
+    ) -> Attended:
+        normed = self.pre_cross_attention_layer_norm(hidden)
+        return self.encoder_decoder_attention(normed, key, value, query_mask, keys, weight_dropout=weight_dropout)
+
+
+class Decoder(nn.Module):
+    config: ModelConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.relpos_bias = RelativeBiases(config)
+        layers = stack(DecoderLayer, length=config.num_decoder_layers, num_shared=2, remat=config.remat)
+        self.layers = layers(config, config.num_decoder_layers)
+        self.decoder_norm = RMSNorm(config)
+        head_init = nn.initializers.normal(config.emb_dim**-0.5)
+        self.logits_dense = Projection(config.vocab_size, head_init, ("embed", "vocab"), config)
+
+    def __call__(
+        self, hidden: Float[Array, "batch target embed"], encoded: Encoded, row_keys: RowKeys | None
+    ) -> Decoded:
+        positions = jnp.arange(hidden.shape[1])[None]
+        bias = relative_bias(
+            self.relpos_bias(),
+            positions,
+            positions,
+            bidirectional=False,
+            max_distance=self.config.relpos_max_distance,
+        )
+        layer_keys = _by_layer(fold_rows(row_keys, _DECODER), self.config.num_decoder_layers)
+        hidden, excess = self.layers(hidden, layer_keys, encoded, bias)
+        hidden = dropout(self.decoder_norm(hidden), fold_rows(row_keys, _DECODED), self.config.dropout_rate)
+        return Decoded(self.logits(hidden), excess)
+
+    def logits(self, hidden: Float[Array, "batch target embed"]) -> Float[Array, "batch target vocab"]:
+        return self.logits_dense(hidden)
+
+
+class MrT5(nn.Module):
+    """The whole model; call its parts with `model.apply(variables, ..., method="prefix")` and so on."""
+
+    config: ModelConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.token_embedder = TokenEmbedder(config)
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def prefix(self, tokens: Int[Array, "batch length"], row_keys: RowKeys | None = None) -> Prefix:
+        """Embedding, the encoder layers before the gate, and the selection. Token 0 is padding."""
+        hidden = dropout(self.token_embedder(tokens), fold_rows(row_keys, _EMBEDDING), self.config.dropout_rate)
+        return self.encoder.before_gate(hidden, tokens, row_keys)
+
+    def suffix(self, compact: Compact, row_keys: RowKeys | None = None) -> Encoded:
+        """The encoder layers from the gate on, and the final norm."""
+        return self.encoder.after_gate(compact, row_keys)
+
+    def decode(
+        self, encoded: Encoded, decoder_input_tokens: Int[Array, "batch target"], row_keys: RowKeys | None = None
+    ) -> Decoded:
+        """Teacher-forced decoding: logits of every target position from those before it."""
+        hidden = self.token_embedder(decoder_input_tokens)
+        hidden = dropout(hidden, fold_rows(row_keys, _DECODER_EMBEDDING), self.config.dropout_rate)
+        return self.decoder(hidden, encoded, row_keys)
+
+    def __call__(self, tokens: Int[Array, "batch length"], decoder_input_tokens: Int[Array, "batch target"]) -> Decoded:
+        """All parts without deletion; what initialisation runs."""
+        prefix = self.prefix(tokens)
+        positions = jnp.arange(tokens.shape[1])[None]
+        encoded = self.suffix(Compact(prefix.hidden, positions, Keys(prefix.mask)))
+        return self.decode(encoded, decoder_input_tokens)
+
+
+class TokenEmbedder(nn.Module):
+    config: ModelConfig
+
+    @nn.compact
+    def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
+        config = self.config
+        std = config.emb_dim**-0.5 if config.initialization == "reference" else 1.0
+        table = self.param(
+            "embedding",
+            nn.with_logical_partitioning(nn.initializers.normal(std), ("vocab", "embed")),
+            (config.vocab_size, config.emb_dim),
+            jnp.dtype(config.param_dtype),
+        )
+        return _constrain(table.astype(jnp.dtype(config.dtype))[tokens])
+
+
+def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:
+    layers = stack(EncoderLayer, length=length, num_shared=3, remat=config.remat)
+    return layers(config, config.num_encoder_layers)
+
+
+def _by_layer(keys: RowKeys | None, num_layers: int) -> RowKeys | None:
+    """Keys [layers batch] of a stack's layers."""
+    if keys is None:
+        return None
+    return jax.vmap(lambda layer: jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys))(jnp.arange(num_layers))
+
+
+def _constrain(hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
+    return nn.with_logical_constraint(hidden, ("batch", "length", "activation_embed"))
