@@ -1,0 +1,68 @@
+"""The few static lengths that kept positions are packed into."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from mrt5_jax.config import CompactionConfig
+from mrt5_jax.errors import UserError
+
+# A TPU's lanes are 128 wide; elsewhere shorter steps cost nothing.
+_BACKEND_ROUNDING = {"tpu": 128}
+_DEFAULT_ROUNDING = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Ladder:
+    """Increasing compact lengths (rungs); one program is compiled for each.
+
+    Raises:
+        UserError: the rungs are not positive and increasing.
+    """
+
+    rungs: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        below = (0, *self.rungs)
+        if not self.rungs or any(upper <= lower for lower, upper in zip(below, self.rungs, strict=False)):
+            raise UserError(f"rungs {self.rungs}: give at least one length, all positive and increasing")
+
+    def rung_index(self, kept_count: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+        """Index of the smallest rung that holds `kept_count` positions; of the last rung where none does."""
+        rungs = jnp.asarray(self.rungs, jnp.int32)
+        index = jnp.searchsorted(rungs, kept_count.astype(jnp.int32), side="left", method="compare_all")
+        return jnp.minimum(index, len(self.rungs) - 1).astype(jnp.int32)
+
+    def rung(self, kept_count: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
+        """The smallest rung that holds `kept_count` positions."""
+        return jnp.take(jnp.asarray(self.rungs, jnp.int32), self.rung_index(kept_count), mode="clip")
+
+
+def make_ladder(length: int, config: CompactionConfig, backend: str) -> Ladder:
+    """The ladder for sequences of `length` positions.
+
+    Rungs are evenly chosen multiples of the rounding, at most `max_rungs`; the last one is the full length, so every
+    row fits.
+
+    Args:
+        length: full length of the encoder's input.
+        config: rounding and number of rungs.
+        backend: JAX's name of the platform ("cpu", "gpu", "tpu"), which sets the default rounding.
+
+    Raises:
+        UserError: the length, the rounding or the number of rungs leaves no ladder.
+    """
+    if length < 1:
+        raise UserError(f"input length {length}: must be at least 1")
+    rounding = config.rounding
+    if rounding is None:
+        rounding = max(1, min(_BACKEND_ROUNDING.get(backend, _DEFAULT_ROUNDING), length // 8))
+    if not 1 <= rounding <= length:
+        raise UserError(f"CompactionConfig.rounding = {rounding}: must lie between 1 and the input length, {length}")
+    if config.max_rungs < 1:
+        raise UserError(f"CompactionConfig.max_rungs = {config.max_rungs}: must be at least 1")
+    num_multiples = -(-length // rounding)
+    num_rungs = min(config.max_rungs, num_multiples)
+    multiples = (-(-step * num_multiples // num_rungs) for step in range(1, num_rungs + 1))
+    return Ladder(tuple(min(multiple * rounding, length) for multiple in multiples))

@@ -1,0 +1,139 @@
+"""From a keep mask to a shorter sequence: which position goes into which slot, and the way there and back.
+
+Everything works row by row, in the order of the sequence, with static shapes. A plan's unused slots are filler: their
+mask is False and they point at the last position, so they may be gathered but must be masked by every consumer.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from mrt5_jax.errors import UserError
+
+
+class Plan(NamedTuple):
+    """Where each slot of the compact sequence comes from."""
+
+    positions: Int[Array, "batch kept_length"]
+    """Original positions, increasing over the real slots; length - 1 in filler."""
+    mask: Bool[Array, "batch kept_length"]
+    """True in real slots. These come first."""
+
+
+class Kept(NamedTuple):
+    """A keep mask cut to a capacity."""
+
+    keep: Bool[Array, "batch length"]
+    dropped: Int[Array, " batch"]
+    """How many kept positions had to go."""
+
+
+class NeverEmpty(NamedTuple):
+    """A keep mask in which every row with input keeps something."""
+
+    keep: Bool[Array, "batch length"]
+    rescued: Bool[Array, " batch"]
+    """Rows of which everything had been deleted."""
+
+
+def count_kept(keep: Bool[Array, "batch length"]) -> Int[Array, " batch"]:
+    """Kept positions of each row."""
+    return jnp.sum(keep, axis=1, dtype=jnp.int32)
+
+
+def plan(keep: Bool[Array, "batch length"], kept_length: int) -> Plan:
+    """Moves the kept positions of each row to the front, in their order.
+
+    No row may keep more than `kept_length` positions: a rung of the ladder is chosen so, and `restrict` makes it so for
+    a fixed capacity. A kept position's slot is the number of kept positions before it.
+
+    Args:
+        keep: positions to move together.
+        kept_length: slots, 1 <= kept_length <= length; static.
+
+    Raises:
+        UserError: `kept_length` is not within the sequence.
+    """
+    length = keep.shape[1]
+    if not 1 <= kept_length <= length:
+        raise UserError(f"kept length {kept_length}: a sequence of {length} positions has 1 to {length} slots")
+
+    # The scatter is per row and vmapped: XLA then sees a batched scatter and keeps it local when the batch is sharded.
+    def positions_of(row: Bool[Array, " length"]) -> Int[Array, " kept_length"]:
+        slots = jnp.where(row, jnp.cumsum(row, dtype=jnp.int32) - 1, kept_length)
+        filler = jnp.full((kept_length,), length - 1, jnp.int32)
+        return filler.at[slots].set(jnp.arange(length, dtype=jnp.int32), mode="drop")
+
+    mask = jnp.arange(kept_length, dtype=jnp.int32)[None, :] < count_kept(keep)[:, None]
+    return Plan(jax.vmap(positions_of)(keep), mask)
+
+
+def gather(
+    values: Shaped[Array, "batch length *rest"], positions: Int[Array, "batch kept_length"]
+) -> Shaped[Array, "batch kept_length *rest"]:
+    """Values at the planned positions."""
+    index = positions.reshape(positions.shape + (1,) * (values.ndim - 2))
+    return jnp.take_along_axis(values, index, axis=1, mode="promise_in_bounds")
+
+
+def scatter_back(
+    compact: Shaped[Array, "batch kept_length *rest"], plan: Plan, length: int
+) -> Shaped[Array, "batch length *rest"]:
+    """Real slots back at their original positions, zeros elsewhere: the transpose of `gather` without filler."""
+    kept_length = plan.positions.shape[1]
+
+    # Only slot numbers are scattered; the wide values are then gathered, which accelerators do much faster.
+    def slots_of(positions: Int[Array, " kept_length"], mask: Bool[Array, " kept_length"]) -> Int[Array, " length"]:
+        nowhere = jnp.full((length,), kept_length, jnp.int32)
+        return nowhere.at[jnp.where(mask, positions, length)].set(jnp.arange(kept_length, dtype=jnp.int32), mode="drop")
+
+    slots = jax.vmap(slots_of)(*plan)
+    values = gather(compact, jnp.minimum(slots, kept_length - 1))
+    kept = (slots < kept_length).reshape(slots.shape + (1,) * (compact.ndim - 2))
+    return jnp.where(kept, values, jnp.zeros((), compact.dtype))
+
+
+def never_empty(
+    keep: Bool[Array, "batch length"], scores: Float[Array, "batch length"], input_mask: Bool[Array, "batch length"]
+) -> NeverEmpty:
+    """Lets rows with input but without survivors keep their best-scoring input position, the first of several.
+
+    Pads are never kept, so rows that are all padding stay empty.
+
+    Args:
+        keep: positions to keep; pads among them are taken out.
+        scores: higher is kept longer (gate values).
+        input_mask: True where the input is not padding.
+    """
+    keep = keep & input_mask
+    rescued = jnp.any(input_mask, axis=1) & ~jnp.any(keep, axis=1)
+    # Pads lie below the lowest score that an input position can have, -inf included.
+    candidates = jnp.where(input_mask, jnp.maximum(scores, jnp.finfo(scores.dtype).min), -jnp.inf)
+    best = jax.nn.one_hot(jnp.argmax(candidates, axis=1), keep.shape[1], dtype=bool)
+    return NeverEmpty(keep | (rescued[:, None] & best), rescued)
+
+
+def restrict(keep: Bool[Array, "batch length"], scores: Float[Array, "batch length"], capacity: int) -> Kept:
+    """Keeps at most `capacity` positions a row: the lowest scores go first, of equal scores the last position.
+
+    Args:
+        keep: positions that would be kept.
+        scores: higher is kept longer (gate values).
+        capacity: the most that a row may keep, at least 1; static.
+
+    Raises:
+        UserError: the capacity holds nothing.
+    """
+    if capacity < 1:
+        raise UserError(f"capacity {capacity}: a row needs at least one slot")
+
+    def rank(keep_row: Bool[Array, " length"], score_row: Float[Array, " length"]) -> Int[Array, " length"]:
+        index = jnp.arange(keep_row.shape[0], dtype=jnp.int32)
+        # A stable sort: kept before deleted, then by falling score, then by position.
+        *_, order = jax.lax.sort((~keep_row, -score_row, index), num_keys=2)
+        return jnp.zeros_like(index).at[order].set(index, unique_indices=True)
+
+    restricted = keep & (jax.vmap(rank)(keep, scores) < capacity)
+    return Kept(restricted, count_kept(keep) - count_kept(restricted))

@@ -1,0 +1,1 @@
+"""What training minimises, steers and reports: pure functions of arrays."""

@@ -1,0 +1,91 @@
+"""What is reported, each with one definition, as means that add up over batches and devices."""
+
+import math
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mrt5_jax.compaction.plan import count_kept
+from mrt5_jax.objectives.losses import RowLosses
+
+
+class Mean(NamedTuple):
+    """A weighted mean that can be merged. Scalars on the device, or Python floats on the host.
+
+    Merge long evaluations on the host (`jax.tree.map(float, mean)`): float32 counts are exact only up to 2^24.
+    """
+
+    total: Float[Array, ""] | float
+    weight: Float[Array, ""] | float
+
+    def merge(self, other: "Mean") -> "Mean":
+        """The mean over both."""
+        return Mean(self.total + other.total, self.weight + other.weight)
+
+    @property
+    def value(self) -> Float[Array, ""]:
+        """total / weight; NaN where nothing was counted."""
+        weight = jnp.asarray(self.weight, float)
+        counted = weight > 0
+        return jnp.where(counted, self.total / jnp.where(counted, weight, 1), jnp.nan)
+
+
+def target_metrics(rows: RowLosses) -> dict[str, Mean]:
+    """Metrics of teacher-forced predictions.
+
+    loss: cross-entropy in nats per target token, without z-loss or regularisers.
+    bits_per_byte: the same in bits.
+    token_accuracy: share of target tokens that have the highest logit.
+    sequence_accuracy: share of rows of which all target tokens have; rows without target tokens do not count.
+    """
+    tokens = jnp.sum(rows.num_tokens)
+    has_targets = rows.num_tokens > 0
+    nll = jnp.sum(rows.nll)
+    return {
+        "loss": Mean(nll, tokens),
+        "bits_per_byte": Mean(nll / math.log(2), tokens),
+        "token_accuracy": Mean(jnp.sum(rows.num_correct), tokens),
+        "sequence_accuracy": Mean(
+            jnp.sum(rows.all_correct & has_targets, dtype=jnp.float32), jnp.sum(has_targets, dtype=jnp.float32)
+        ),
+    }
+
+
+def deletion_metrics(
+    input_mask: Bool[Array, "batch length"],
+    keep: Bool[Array, "batch length"],
+    rung: Int[Array, " batch"],
+    rescued: Bool[Array, " batch"],
+    dropped: Int[Array, " batch"],
+) -> dict[str, Mean]:
+    """Metrics of what was deleted. Rows without input do not count.
+
+    deletion_rate: deleted inputs / inputs, over tokens that are not padding.
+    kept_length: kept tokens per row.
+    rung: slots per row that the encoder's rest ran with.
+    rescued: share of rows that would have been empty (`never_empty`).
+    dropped: tokens per row that a fixed capacity had no slot for (`restrict`); they count as deleted.
+
+    Args:
+        input_mask: True where the input is not padding.
+        keep: what the encoder's rest saw, after rescue and drops.
+        rung: slots of each row's chunk.
+        rescued: rows whose last token was rescued.
+        dropped: tokens dropped from each row.
+    """
+    inputs = count_kept(input_mask)
+    kept = count_kept(keep & input_mask)
+    has_input = inputs > 0
+    num_rows = jnp.sum(has_input, dtype=jnp.float32)
+
+    def per_row(values: Int[Array, " batch"] | Bool[Array, " batch"]) -> Mean:
+        return Mean(jnp.sum(jnp.where(has_input, values, 0), dtype=jnp.float32), num_rows)
+
+    return {
+        "deletion_rate": Mean(jnp.sum(inputs - kept, dtype=jnp.float32), jnp.sum(inputs, dtype=jnp.float32)),
+        "kept_length": per_row(kept),
+        "rung": per_row(rung),
+        "rescued": per_row(rescued),
+        "dropped": per_row(dropped),
+    }

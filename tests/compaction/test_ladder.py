@@ -1,0 +1,109 @@
+"""The ladder's rungs, and which of them is chosen."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrt5_jax.compaction.dispatch import switch_rung
+from mrt5_jax.compaction.ladder import Ladder, make_ladder
+from mrt5_jax.compaction.plan import count_kept, gather, plan
+from mrt5_jax.config import CompactionConfig
+from mrt5_jax.errors import UserError
+
+from . import oracle
+
+
+@st.composite
+def _ladder_arguments(draw):
+    length = draw(st.integers(1, 3000))
+    rounding = draw(st.none() | st.integers(1, length))
+    config = CompactionConfig(rounding=rounding, max_rungs=draw(st.integers(1, 20)))
+    return length, config, draw(st.sampled_from(["cpu", "gpu", "tpu"]))
+
+
+@given(_ladder_arguments())
+def test_rungs_are_evenly_chosen_multiples_up_to_the_length(arguments):
+    length, config, backend = arguments
+    rungs = make_ladder(length, config, backend).rungs
+    rounding = config.rounding or max(1, min(128 if backend == "tpu" else 64, length // 8))
+    assert rungs[-1] == length
+    assert 1 <= len(rungs) <= config.max_rungs
+    assert all(rung % rounding == 0 for rung in rungs[:-1])
+    steps = np.diff([0, *rungs[:-1]])
+    if len(steps):
+        assert steps.max() - steps.min() <= rounding, "even"
+    assert len(rungs) == min(config.max_rungs, -(-length // rounding)), "as many as there may be"
+
+
+def test_default_ladders():
+    assert make_ladder(1024, CompactionConfig(), "cpu").rungs == tuple(range(128, 1025, 128))
+    assert make_ladder(64, CompactionConfig(), "cpu").rungs == tuple(range(8, 65, 8))
+    assert make_ladder(1024, CompactionConfig(max_rungs=16), "tpu").rungs == tuple(range(128, 1025, 128))
+    assert make_ladder(100, CompactionConfig(rounding=32), "cpu").rungs == (32, 64, 96, 100)
+
+
+@given(st.sets(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 40))
+def test_the_smallest_rung_that_fits_is_chosen(rungs, count):
+    rungs = tuple(sorted(rungs))
+    ladder = Ladder(rungs)
+    expected = oracle.rung_index(rungs, count)
+    assert int(ladder.rung_index(jnp.int32(count))) == expected
+    assert int(ladder.rung(jnp.int32(count))) == rungs[expected]
+
+
+def test_the_rung_index_of_many_counts():
+    index = jax.jit(Ladder((2, 4)).rung_index)(jnp.array([[0, 2], [3, 5]]))
+    np.testing.assert_array_equal(index, [[0, 0], [1, 1]])
+    assert index.dtype == jnp.int32
+
+
+@pytest.mark.parametrize("rungs", [(), (0, 4), (4, 4), (8, 4), (-1,)])
+def test_rungs_that_do_not_increase_are_refused(rungs):
+    with pytest.raises(UserError, match="positive and increasing"):
+        Ladder(rungs)
+
+
+@pytest.mark.parametrize(
+    ("length", "config", "message"),
+    [
+        (64, CompactionConfig(rounding=65), "rounding = 65: .* input length, 64"),
+        (64, CompactionConfig(rounding=0), "rounding = 0"),
+        (64, CompactionConfig(max_rungs=0), "max_rungs = 0"),
+        (0, CompactionConfig(), "input length 0"),
+    ],
+)
+def test_settings_that_leave_no_ladder_are_refused_in_one_line(length, config, message):
+    with pytest.raises(UserError, match=message) as caught:
+        make_ladder(length, config, "cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_one_program_runs_every_rung_and_reports_it():
+    """The branch that runs is the smallest that holds the fullest row, and nothing recompiles between rungs."""
+    compilations = 0
+    ladder = Ladder((2, 4, 6))
+
+    def branch(rung):
+        def run(values, keep):
+            planned = plan(keep, rung)
+            return jnp.sum(jnp.where(planned.mask, gather(values, planned.positions), 0), axis=1)
+
+        return run
+
+    @jax.jit
+    def sums(values, keep):
+        nonlocal compilations
+        compilations += 1
+        return switch_rung(ladder, count_kept(keep), branch, values, keep)
+
+    rng = np.random.default_rng(0)
+    for most in range(7):
+        keep = np.argsort(rng.random((3, 6)), axis=1) < np.array([[0], [most // 2], [most]])
+        values = rng.integers(-9, 9, (3, 6)).astype(np.float32)
+        switched = sums(values, keep)
+        np.testing.assert_array_equal(switched.result, np.sum(values * keep, axis=1))
+        assert int(switched.rung) == ladder.rungs[oracle.rung_index(ladder.rungs, most)]
+    assert compilations == 1

@@ -1,0 +1,154 @@
+"""Compaction against a NumPy oracle, and the properties that everything after it relies on."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrt5_jax.compaction.plan import count_kept, gather, never_empty, plan, restrict, scatter_back
+from mrt5_jax.errors import UserError
+
+from . import oracle
+from .contents import contents
+
+_plan = jax.jit(plan, static_argnums=1)
+_restrict = jax.jit(restrict, static_argnums=2)
+_never_empty = jax.jit(never_empty)
+
+
+def _lengths(length):
+    """The kept lengths tried for a sequence length."""
+    return sorted({1, (length + 1) // 2, length})
+
+
+def _fitting(batch, kept_length):
+    """A keep mask that fits: only the first kept positions stay."""
+    return batch.keep & (np.cumsum(batch.keep, axis=1) <= kept_length)
+
+
+@given(contents(), st.data())
+def test_plan_equals_the_oracle(batch, data):
+    kept_length = data.draw(st.sampled_from(_lengths(batch.keep.shape[1])))
+    keep = _fitting(batch, kept_length)
+    result = _plan(keep, kept_length)
+    positions, mask = oracle.plan(keep, kept_length)
+    np.testing.assert_array_equal(result.positions, positions)
+    np.testing.assert_array_equal(result.mask, mask)
+    assert result.positions.dtype == jnp.int32
+
+
+@given(contents())
+def test_kept_positions_are_original_in_order_and_filler_is_masked(batch):
+    length = batch.keep.shape[1]
+    result = _plan(batch.keep, length)
+    np.testing.assert_array_equal(np.sum(result.mask, axis=1), batch.keep.sum(axis=1))
+    for positions, mask, keep in zip(*map(np.asarray, result), batch.keep, strict=True):
+        assert (np.diff(mask.astype(int)) <= 0).all(), "real slots come first"
+        np.testing.assert_array_equal(positions[mask], np.flatnonzero(keep))
+        assert ((positions >= 0) & (positions < length)).all(), "filler may be gathered"
+
+
+@given(contents(shapes=((4, 21),)))
+def test_rows_are_independent(batch):
+    """A row's plan, rescue and drops are the same alone as among others."""
+    everyone = restrict_and_plan(batch.keep, batch.scores, batch.input_mask)
+    for row in range(len(batch.keep)):
+        alone = restrict_and_plan(*(values[row : row + 1] for values in batch))
+        jax.tree.map(lambda one, all_, row=row: np.testing.assert_array_equal(one[0], all_[row]), alone, everyone)
+
+
+@jax.jit
+def restrict_and_plan(keep, scores, input_mask):
+    rescued = never_empty(keep, scores, input_mask)
+    kept = restrict(rescued.keep, scores, 5)
+    return rescued, kept, plan(kept.keep, 5)
+
+
+@given(contents(), st.data())
+def test_overflow_drops_exactly_the_lowest_scores(batch, data):
+    capacity = data.draw(st.sampled_from(_lengths(batch.keep.shape[1])))
+    result = _restrict(batch.keep, batch.scores, capacity)
+    keep, dropped = oracle.restrict(batch.keep, batch.scores, capacity)
+    np.testing.assert_array_equal(result.keep, keep)
+    np.testing.assert_array_equal(result.dropped, dropped)
+
+
+@given(contents())
+def test_rows_with_input_are_never_empty(batch):
+    result = _never_empty(batch.keep, batch.scores, batch.input_mask)
+    keep, rescued = oracle.never_empty(batch.keep, batch.scores, batch.input_mask)
+    np.testing.assert_array_equal(result.keep, keep)
+    np.testing.assert_array_equal(result.rescued, rescued)
+    np.testing.assert_array_equal(np.any(result.keep, axis=1), batch.input_mask.any(axis=1))
+
+
+def test_pads_are_never_kept():
+    keep = jnp.ones((2, 3), bool)
+    mask = jnp.array([[True, False, False], [False, False, False]])
+    np.testing.assert_array_equal(never_empty(keep, jnp.zeros((2, 3)), mask).keep, mask)
+
+
+@pytest.mark.parametrize("rest", [(), (2,), (2, 3)])
+def test_gather_and_scatter_back(rest):
+    """Out and back gives the kept values and zeros elsewhere."""
+    rng = np.random.default_rng(0)
+    keep = np.array([[1, 0, 1, 1, 0], [0, 0, 0, 0, 1], [0, 0, 0, 0, 0]], bool)
+    values = rng.normal(size=(3, 5, *rest)).astype(np.float32)
+    planned = plan(jnp.asarray(keep), 4)
+    compact = gather(jnp.asarray(values), planned.positions)
+    for row in range(3):
+        np.testing.assert_array_equal(compact[row][np.asarray(planned.mask[row])], values[row][keep[row]])
+    expected = values * keep.reshape(keep.shape + (1,) * len(rest))
+    np.testing.assert_array_equal(scatter_back(compact, planned, 5), expected)
+
+
+@given(contents(shapes=((3, 8),)))
+def test_scatter_back_is_the_transpose_of_gather(batch):
+    """<gather(x), y> = <x, scatter_back(y)> over real slots."""
+    rng = np.random.default_rng(1)
+    planned = _plan(batch.keep, 8)
+    x, y = rng.integers(-9, 9, (2, 3, 8, 2)).astype(np.float32)
+    left = np.sum(np.asarray(gather(jnp.asarray(x), planned.positions)) * y * np.asarray(planned.mask)[..., None])
+    assert left == np.sum(x * np.asarray(scatter_back(jnp.asarray(y), planned, 8)))
+
+
+@jax.jit
+def _compacted_gradient(values, weights, keep):
+    def loss(values):
+        planned = plan(keep, 8)
+        real = planned.mask[..., None]
+        outputs = jnp.where(real, jnp.tanh(gather(values, planned.positions)) * gather(weights, planned.positions), 0)
+        return jnp.sum(outputs**2)
+
+    return jax.grad(loss)(values)
+
+
+@jax.jit
+def _masked_gradient(values, weights, keep):
+    return jax.grad(lambda values: jnp.sum(jnp.where(keep[..., None], jnp.tanh(values) * weights, 0) ** 2))(values)
+
+
+@given(contents(shapes=((3, 8),)))
+def test_gradients_through_gather_equal_maskings(batch):
+    rng = np.random.default_rng(2)
+    values, weights = rng.normal(size=(2, 3, 8, 2)).astype(np.float32)
+    np.testing.assert_allclose(
+        _compacted_gradient(values, weights, batch.keep), _masked_gradient(values, weights, batch.keep), rtol=1e-6
+    )
+
+
+def test_count_kept():
+    np.testing.assert_array_equal(count_kept(jnp.array([[True, False, True], [False] * 3])), [2, 0])
+
+
+@pytest.mark.parametrize("kept_length", [0, 4])
+def test_a_kept_length_outside_the_sequence_is_refused(kept_length):
+    with pytest.raises(UserError, match=f"kept length {kept_length}: .* 1 to 3"):
+        plan(jnp.ones((1, 3), bool), kept_length)
+
+
+def test_an_empty_capacity_is_refused():
+    with pytest.raises(UserError, match="capacity 0"):
+        restrict(jnp.ones((1, 3), bool), jnp.zeros((1, 3)), 0)
