@@ -114,7 +114,7 @@ def _attend_row(
 def masked_softmax(
     scores: Float[Array, "*batch key"], mask: Bool[Array, "*#batch key"], *, softmax1: bool
 ) -> Float[Array, "*batch key"]:
-    """Softmax over the unmasked keys, zeros where there are none; with `softmax1`, plus a key of score 0 and value 0."""
+    """Softmax over the unmasked keys, zeros where there are none; `softmax1` adds a key of score 0 and value 0."""
     lowest = jnp.zeros((), scores.dtype) if softmax1 else jnp.asarray(jnp.finfo(scores.dtype).min, scores.dtype)
     ceiling = jnp.max(scores, axis=-1, keepdims=True, initial=lowest, where=mask)
     ceiling = jax.lax.stop_gradient(ceiling)

@@ -15,6 +15,9 @@ positions are removed and the survivors attend without a bias (the paper's infer
 positions as the gate deletes in a row are chosen at random instead; a baseline for evaluation.
 """
 
+TrainingDeletion = Literal["none", "soft", "hard"]
+"""The deletions that training offers."""
+
 
 @dataclasses.dataclass(frozen=True)
 class GateConfig:
@@ -146,7 +149,7 @@ class TrainingConfig:
     """Length and rhythm of training."""
 
     num_steps: int
-    deletion: Literal["none", "soft", "hard"] = "soft"
+    deletion: TrainingDeletion = "soft"
     seed: int = 0
     log_every: int = 10
     eval_every: int = 1000

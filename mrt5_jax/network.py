@@ -13,7 +13,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mrt5_jax.attention import Attended, Keys, relative_bias
 from mrt5_jax.config import ModelConfig
@@ -300,12 +300,12 @@ def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:
     return layers(config, config.num_encoder_layers)
 
 
-def _by_layer(keys: RowKeys | None, num_layers: int) -> RowKeys | None:
-    """Keys [layers batch] of a stack's layers."""
+def _by_layer(keys: RowKeys | None, num_layers: int) -> Key[Array, "layers batch"] | None:
+    """The keys of a stack's layers."""
     if keys is None:
         return None
     return jax.vmap(lambda layer: jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys))(jnp.arange(num_layers))
 
 
 def _constrain(hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-    return nn.with_logical_constraint(hidden, ("batch", "length", "activation_embed"))
+    return nn.with_logical_constraint(hidden, ("batch", "length", "embed"))
