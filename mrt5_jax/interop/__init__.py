@@ -1,0 +1,1 @@
+"""Weights of other systems: Hugging Face folders in and out, T5X checkpoints in."""

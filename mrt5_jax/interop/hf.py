@@ -1,0 +1,165 @@
+"""Hugging Face folders of T5 v1.1 / ByT5 and of the authors' MrT5: read into our parameter tree, and written back.
+
+Every tensor is accounted for. What the parameters alone do not say (the source's config.json and the type and name of
+each tensor) is kept in a `Source`, so that an export gives the imported files back bit for bit.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+
+from mrt5_jax.config import ModelConfig
+from mrt5_jax.errors import UserError
+from mrt5_jax.interop import names
+from mrt5_jax.interop.hf_config import model_config, write_config
+from mrt5_jax.interop.names import Params, Tensor
+from mrt5_jax.interop.weight_files import SAFETENSORS, read_json, read_weights, write_safetensors
+
+CONFIG = "config.json"
+_ALIASES = {"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"}
+"""Second names under which some files repeat a tensor."""
+
+_NARROW = ("float16", "bfloat16")
+"""Stored types that float32 holds exactly."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """What an export needs besides the parameters to give an imported folder back."""
+
+    config: dict[str, Any]
+    """The config.json, as it was."""
+    tensors: dict[str, str]
+    """The NumPy type of every tensor of the files, second names included."""
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, path: Path) -> "Source":
+        """Reads what `to_json` wrote; a UserError where the file is something else."""
+        try:
+            return cls(**read_json(path))
+        except TypeError:
+            raise UserError(
+                f"{path} is not a record of an import; remove it to export with our own config.json"
+            ) from None
+
+
+class Imported(NamedTuple):
+    """A model read from a Hugging Face folder."""
+
+    config: ModelConfig
+    params: Params
+    """NumPy arrays, float32."""
+    source: Source
+    notes: list[str]
+    """What the user should know: one line each."""
+
+
+def read_hf(folder: str | Path) -> Imported:
+    """Reads config.json and the weights of a folder.
+
+    Raises:
+        UserError: the folder lacks one of them, the architecture is not T5 v1.1 or MrT5, the vocabulary is not the
+            bytes', a file is damaged, or a tensor is missing, left over, of another shape or of a type that is not a
+            float of at most 32 bits.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give one with {CONFIG} and {SAFETENSORS}")
+    fields = read_json(folder / CONFIG)
+    config = model_config(fields, str(folder / CONFIG))
+    stored, place = read_weights(folder)
+    types = {name: tensor.dtype.name for name, tensor in stored.items()}
+    for name, dtype in types.items():
+        if dtype not in ("float32", *_NARROW):
+            raise UserError(f"{place}: {name} is {dtype}; convert it to float32 first, which is what models hold here")
+    flat = _to_flat(stored, config, place)
+    narrow = {dtype: sum(found == dtype for found in types.values()) for dtype in _NARROW}
+    notes = [f"{count} tensors of {dtype} widened to float32" for dtype, count in narrow.items() if count]
+    return Imported(config, names.stack_layers(flat, config), Source(fields, types), notes)
+
+
+def _to_flat(stored: dict[str, np.ndarray], config: ModelConfig, place: str) -> dict[str, np.ndarray]:
+    table = names.tensors(config)
+    for alias, original in _ALIASES.items():
+        if alias in stored and original in stored and not _same_bits(stored[alias], stored[original]):
+            raise UserError(f"{place}: {alias} differs from {original}; T5 shares one embedding")
+    found = {name: tensor.shape for name, tensor in stored.items() if name not in _ALIASES}
+    expected = {tensor.hugging_face: _stored_shape(tensor, config) for tensor in table}
+    names.check_complete(found, expected, place)
+    return {tensor.name: _turn(stored[tensor.hugging_face], tensor).astype(np.float32) for tensor in table}
+
+
+def write_hf(params: Params, config: ModelConfig, folder: str | Path, source: Source | None = None) -> list[str]:
+    """Writes config.json and model.safetensors.
+
+    Tensors get their type and second names back from `source`. Where training has moved a value that the narrower type
+    cannot hold, all tensors are written as they are: nothing is ever rounded.
+
+    Args:
+        params: the parameter tree of `config`.
+        folder: an existing, empty folder.
+        source: of an imported model; by default a config.json is written afresh.
+
+    Returns:
+        notes for the user, one line each.
+
+    Raises:
+        UserError: the parameters are not those of the config.
+    """
+    folder = Path(folder)
+    flat = names.unstack_layers(params, config)
+    tensors = {tensor.hugging_face: _turn(flat[tensor.name], tensor) for tensor in names.tensors(config)}
+    notes: list[str] = []
+    fields = write_config(config, None if source is None else source.config)
+    if source is not None:
+        tensors |= {alias: tensors[name] for alias, name in _ALIASES.items() if alias in source.tensors}
+        narrowed = {
+            name: tensor.astype(_dtype(source.tensors.get(name, tensor.dtype.name))) for name, tensor in tensors.items()
+        }
+        rounded = [
+            name for name, tensor in tensors.items() if not _same_bits(narrowed[name].astype(tensor.dtype), tensor)
+        ]
+        if not rounded:
+            tensors = narrowed
+        else:
+            notes.append(
+                f"written as {tensors[rounded[0]].dtype.name}: {source.tensors[rounded[0]]} cannot hold {rounded[0]}"
+            )
+            fields |= {key: tensors[rounded[0]].dtype.name for key in ("torch_dtype", "dtype") if fields.get(key)}
+    write_safetensors(folder / SAFETENSORS, tensors)
+    (folder / CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    return notes
+
+
+def differences(first: str | Path, second: str | Path) -> list[str]:
+    """Tensors in which two folders differ, in name, type, shape or a single bit; empty where they are the same."""
+    left, right = read_weights(Path(first)).tensors, read_weights(Path(second)).tensors
+    return [
+        name
+        for name in sorted(left.keys() | right.keys())
+        if name not in left or name not in right or not _same_bits(left[name], right[name])
+    ]
+
+
+def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:
+    return left.dtype == right.dtype and left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def _dtype(name: str) -> np.dtype:
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def _turn(array: np.ndarray, tensor: Tensor) -> np.ndarray:
+    return array.T if tensor.orientation == "transposed" else array
+
+
+def _stored_shape(tensor: Tensor, config: ModelConfig) -> tuple[int, ...]:
+    size = names.shape(tensor, config)
+    return size[::-1] if tensor.orientation == "transposed" else size

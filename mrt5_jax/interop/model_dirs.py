@@ -1,0 +1,71 @@
+"""Imported models as MODEL_DIRs, and MODEL_DIRs as what an export needs; folders that appear only when complete."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mrt5_jax.config import ModelConfig
+from mrt5_jax.errors import UserError
+from mrt5_jax.interop.hf import Source
+from mrt5_jax.interop.names import Params
+from mrt5_jax.training.checkpoints import restore_params, save_model
+from mrt5_jax.training.model_dir import read_model_config, write_atomically
+
+SOURCE = "hf_source.json"
+"""In a MODEL_DIR made from a Hugging Face folder: what an export gives back besides the parameters."""
+
+
+class Model(NamedTuple):
+    """A model as it lies in a MODEL_DIR."""
+
+    config: ModelConfig
+    params: Params
+    source: Source | None
+
+
+@contextlib.contextmanager
+def complete_or_absent(folder: str | Path) -> Iterator[Path]:
+    """A new folder to fill, which gets its name when the block ends and is removed when it fails.
+
+    Raises:
+        UserError: `folder` exists and is not empty.
+    """
+    folder = Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already: give a new folder, or remove it")
+    temporary = folder.absolute().with_name(f".{folder.absolute().name}.unfinished-{os.getpid()}")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.replace(folder.absolute())
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_model_dir(folder: Path, model: Model) -> None:
+    """Fills a new MODEL_DIR, which eval, infer and train accept."""
+    if model.source is not None:
+        write_atomically(folder / SOURCE, model.source.to_json())
+    save_model(folder, model.params, model.config)
+
+
+def read_model_dir(folder: str | Path, step: int | None = None) -> Model:
+    """The model of a MODEL_DIR, with NumPy arrays as parameters.
+
+    Args:
+        folder: a MODEL_DIR.
+        step: which checkpoint; None: the newest that is whole.
+
+    Raises:
+        UserError: it is no MODEL_DIR, or has no such checkpoint.
+    """
+    source = Path(folder) / SOURCE
+    config = read_model_config(folder)
+    params = jax.tree.map(np.asarray, restore_params(folder, step).params)
+    return Model(config, params, Source.from_json(source) if source.exists() else None)
