@@ -1,0 +1,1 @@
+"""Training: state, sharding, optimizers, checkpoints, the step and the loop around it."""

@@ -1,0 +1,195 @@
+"""The mesh of devices and where every array lives on it.
+
+The mesh has three named axes. `data`: each device has other rows of the batch and all parameters. `fsdp`: other rows
+too, but the parameters are spread over it and gathered where they are used. `tensor`: one row's matrix products are
+spread over it. Modules name the axes of their parameters logically (embed, mlp, ...); rules as in T5X map those names
+to mesh axes. One device is a mesh too.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from flax.linen.spmd import logical_to_mesh_axes
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mrt5_jax.config import MeshConfig
+from mrt5_jax.errors import UserError
+from mrt5_jax.training.state import TrainState
+
+MESH_AXES = ("data", "fsdp", "tensor")
+BATCH_AXES = ("data", "fsdp")
+"""The mesh axes over which rows of a batch are spread."""
+
+LOGICAL_AXIS_RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
+    ("batch", BATCH_AXES),
+    ("vocab", "tensor"),
+    ("mlp", "tensor"),
+    ("heads", "tensor"),
+    ("joined_kv", "tensor"),
+    ("embed", "fsdp"),
+    ("layers", None),
+    ("length", None),
+    ("kept_length", None),
+    ("target", None),
+    ("head_dim", None),
+    ("relpos_buckets", None),
+    ("gate", None),
+)
+"""Logical axis -> mesh axes. In an array, the first rule gets a mesh axis that several could use: activations
+[batch length embed] are spread over fsdp by rows, parameters [embed mlp] by embed."""
+
+_log = logging.getLogger(__name__)
+
+
+def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of `config` over `devices` (None: all there are); at most one axis is -1 and fills with what is left.
+
+    Raises:
+        UserError: the axes do not multiply to the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
+    written = " x ".join(f"{axis}={size}" for axis, size in sizes.items())
+    free = [axis for axis, size in sizes.items() if size == -1]
+    if len(free) > 1 or any(size < 1 for size in sizes.values() if size != -1):
+        raise UserError(f"mesh {written}: sizes are positive, and at most one is -1 (what is left of the devices)")
+    fixed = math.prod(size for size in sizes.values() if size != -1)
+    if len(devices) % fixed or (not free and fixed != len(devices)):
+        raise UserError(
+            f"mesh {written} does not fit {len(devices)} device(s): the sizes must multiply to {len(devices)}"
+            f"{'' if free else '; -1 fills an axis with what is left'}"
+        )
+    shape = tuple(len(devices) // fixed if size == -1 else size for size in sizes.values())
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The sharding of an array that every device has whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of arrays whose first axis is the batch."""
+    return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
+
+
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, name: str) -> None:
+    """Refuses a batch that the mesh cannot cut into equal parts; `name` is how the user calls it.
+
+    Raises:
+        UserError: naming the sizes that would do.
+    """
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if batch_size % parts:
+        raise UserError(
+            f"{name}={batch_size} does not divide over data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']} devices: "
+            f"give a multiple of {parts}"
+        )
+
+
+def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Global arrays [batch ...] spread over the mesh, from the rows that this process holds."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+
+
+def param_shardings(boxed_params: Any, mesh: Mesh) -> Any:
+    """Shardings of parameters by the logical names they are boxed in, in the structure of the unboxed tree.
+
+    A dimension that its mesh axes do not divide is replicated, with a logged warning. Parameters without names are
+    replicated.
+
+    Args:
+        boxed_params: arrays or ShapeDtypeStructs, boxed by `flax.linen.with_logical_partitioning`.
+        mesh: the mesh.
+
+    Raises:
+        ValueError: a logical name that has no rule.
+    """
+    known = {name for name, _ in LOGICAL_AXIS_RULES}
+
+    def sharding(path: tuple, leaf: Any) -> NamedSharding:
+        if not isinstance(leaf, nn.Partitioned):
+            return replicated(mesh)
+        if unknown := {name for name in leaf.names if name is not None} - known:
+            raise ValueError(f"{jax.tree_util.keystr(path)}: no rule for the logical axes {sorted(unknown)}")
+        wanted = tuple(logical_to_mesh_axes(leaf.names, LOGICAL_AXIS_RULES) or ())
+        sizes = leaf.value.shape
+        spec = [axes if _divides(axes, size, mesh) else None for axes, size in zip(wanted, sizes, strict=True)]
+        if tuple(spec) != wanted:
+            _log.warning(
+                "%s %s: mesh %s does not divide it as %s; replicated along that axis",
+                jax.tree_util.keystr(path, simple=True, separator="/"), sizes, dict(mesh.shape), wanted,
+            )  # fmt: skip
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree_util.tree_map_with_path(
+        sharding, boxed_params, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned)
+    )
+
+
+def _divides(axes: str | tuple[str, ...] | None, size: int, mesh: Mesh) -> bool:
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    return size % math.prod(mesh.shape[name] for name in names) == 0
+
+
+def state_shardings(boxed_state: TrainState, mesh: Mesh) -> TrainState:
+    """Shardings of a whole state, from `jax.eval_shape` of a function that makes it with boxed parameters.
+
+    An optimizer's moment has its parameter's path and shape, and lies where its parameter lies. Everything else
+    (counts, Adafactor's factors, the controller) is replicated.
+    """
+    shardings = param_shardings(boxed_state.params, mesh)
+    shapes = jax.tree.map(lambda leaf: leaf.shape, nn.unbox(boxed_state.params))
+    by_path = {
+        path: (shape, sharding)
+        for (path, sharding), shape in zip(
+            jax.tree_util.tree_leaves_with_path(shardings),
+            jax.tree.leaves(shapes, is_leaf=lambda leaf: isinstance(leaf, tuple)),
+            strict=True,
+        )
+    }
+
+    def like_its_parameter(path: tuple, leaf: Any) -> NamedSharding:
+        for start in range(len(path)):
+            shape, sharding = by_path.get(path[start:], (None, None))
+            if shape == leaf.shape and sharding is not None:
+                return sharding
+        return replicated(mesh)
+
+    rest = jax.tree_util.tree_map_with_path(like_its_parameter, nn.unbox(boxed_state._replace(params=None)))
+    return rest._replace(params=shardings)
+
+
+def init_sharded(make_state: Callable[..., TrainState], mesh: Mesh, *args: Any) -> TrainState:
+    """`make_state(*args)` with every array made where it will live: no device ever holds the whole state.
+
+    Args:
+        make_state: pure; returns a state whose parameters are still boxed in their logical names.
+        mesh: the mesh.
+        *args: arrays for `make_state`, such as a random key.
+
+    Returns:
+        The unboxed state, the same values on every mesh.
+    """
+    shardings = state_shardings(jax.eval_shape(make_state, *args), mesh)
+
+    def make(*args: Any) -> TrainState:
+        return nn.unbox(make_state(*args))
+
+    return jax.jit(make, out_shardings=shardings)(*args)
+
+
+def abstract_state(make_state: Callable[..., TrainState], mesh: Mesh, *args: Any) -> TrainState:
+    """Shapes, types and shardings of what `init_sharded` would make: what a checkpoint is restored to."""
+    boxed = jax.eval_shape(make_state, *args)
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        nn.unbox(boxed),
+        state_shardings(boxed, mesh),
+    )

@@ -1,0 +1,75 @@
+"""What a person sees while a run goes on."""
+
+import time
+from collections.abc import Callable
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from mrt5_jax.training.writers import Scalars
+
+_SHOWN = {
+    "loss": "loss {:.4f}",
+    "deletion_rate": "deleted {:.1%}",
+    "alpha": "alpha {:.3g}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+}
+
+
+class ProgressDisplay:
+    """A writer: a live line on a terminal, a plain line a report elsewhere (log files, pipes).
+
+    Shows the step, the loss, the deletion rate, alpha, tokens a second and the time left; what a run does not report
+    is left out.
+    """
+
+    def __init__(
+        self,
+        num_steps: int,
+        step: int = 0,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Begins at `step` of `num_steps`; without a console, it is standard error."""
+        self._num_steps = num_steps
+        self._console = console or Console(stderr=True)
+        self._clock = clock
+        self._first: tuple[int, float] | None = None
+        self._shown: dict[str, str] = {}
+        columns = (TextColumn("step"), MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"))
+        self._live = Progress(*columns, console=self._console) if self._console.is_terminal else None
+        if self._live:
+            self._live.start()
+            self._task = self._live.add_task("compiling", total=num_steps, completed=step)
+
+    def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
+        """See `writers.Writer`."""
+        numbers = {**metrics, **timing}
+        news = {name: form.format(numbers[name]) for name, form in _SHOWN.items() if name in numbers}
+        if not news:
+            return
+        self._shown |= news
+        text = "  ".join([self._shown[name] for name in _SHOWN if name in self._shown] + self._time_left(step))
+        if self._live:
+            self._live.update(self._task, completed=step, description=text)
+        else:
+            self._console.print(f"step {step}/{self._num_steps}  {text}", soft_wrap=True, highlight=False)
+
+    def flush(self) -> None:
+        """See `writers.Writer`."""
+
+    def close(self) -> None:
+        """See `writers.Writer`."""
+        if self._live:
+            self._live.stop()
+
+    def _time_left(self, step: int) -> list[str]:
+        """By the pace since the first report, so that compilation does not count."""
+        now = self._clock()
+        if self._first is None:
+            self._first = (step, now)
+        first_step, first_time = self._first
+        if step == first_step:
+            return []
+        seconds = round((now - first_time) / (step - first_step) * (self._num_steps - step))
+        return [f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02} left"]

@@ -1,0 +1,170 @@
+"""Where a run's numbers go: one writer that hands them to several, which others can join.
+
+Every number is either computed (the same in every run of one configuration, however often it was stopped) or clocked.
+They are kept apart: metrics.jsonl of a resumed run equals that of an uninterrupted one byte for byte.
+"""
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import jax
+
+from mrt5_jax.errors import UserError
+from mrt5_jax.training.model_dir import EVENTS, METRICS, TIMING, write_atomically
+
+Scalars = Mapping[str, Any]
+"""Names -> numbers: Python's, NumPy's, or JAX arrays of one element."""
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """Something that takes the numbers of a run."""
+
+    def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
+        """Takes what was computed (`metrics`) and clocked (`timing`) when `step` updates had been made."""
+        ...
+
+    def flush(self) -> None:
+        """Returns when what was written cannot be lost."""
+        ...
+
+    def close(self) -> None:
+        """The last call."""
+        ...
+
+
+class Writers:
+    """A writer that hands everything to `writers`, in their order; a context manager."""
+
+    def __init__(self, writers: Sequence[Writer]) -> None:
+        self._writers = tuple(writers)
+
+    def __enter__(self) -> "Writers":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
+        """See `Writer`; numbers are brought to the host once, here."""
+        metrics, timing = _on_host(metrics), _on_host(timing)
+        for writer in self._writers:
+            writer.write(step, metrics, timing)
+
+    def flush(self) -> None:
+        """See `Writer`."""
+        for writer in self._writers:
+            writer.flush()
+
+    def close(self) -> None:
+        """See `Writer`."""
+        for writer in self._writers:
+            writer.close()
+
+
+class JsonLinesWriter:
+    """metrics.jsonl and timing.jsonl: an object a line, keys sorted, floats as Python's repr.
+
+    NaN and infinities, which JSON lacks, are the strings "nan", "inf" and "-inf": `float` reads them.
+    """
+
+    def __init__(self, model_dir: str | Path, step: int | None) -> None:
+        """Appends after `step` (None: from the start): lines beyond it, of a run that was stopped, are cut."""
+        self._files = []
+        for name in (METRICS, TIMING):
+            path = Path(model_dir) / name
+            cut_beyond(path, -1 if step is None else step)
+            self._files.append(path.open("a", encoding="utf-8"))
+
+    def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
+        """See `Writer`. A line is handed to the operating system at once: it survives the end of the process."""
+        for file, numbers in zip(self._files, (metrics, timing), strict=True):
+            if numbers:
+                line = {"step": step} | {name: _json_number(number) for name, number in numbers.items()}
+                file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
+                file.flush()
+
+    def flush(self) -> None:
+        """See `Writer`."""
+        for file in self._files:
+            file.flush()
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """See `Writer`."""
+        for file in self._files:
+            file.close()
+
+
+class TensorBoardWriter:
+    """TensorBoard events in MODEL_DIR/events; clocked numbers under timing/."""
+
+    def __init__(self, model_dir: str | Path) -> None:
+        from clu.metric_writers import SummaryWriter  # imports tensorflow: seconds
+
+        self._writer = SummaryWriter(str(Path(model_dir) / EVENTS))
+
+    def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
+        """See `Writer`."""
+        self._writer.write_scalars(step, {**metrics, **{f"timing/{name}": number for name, number in timing.items()}})
+
+    def flush(self) -> None:
+        """See `Writer`."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """See `Writer`."""
+        self._writer.close()
+
+
+def open_writers(model_dir: str | Path, step: int | None, others: Sequence[Writer] = ()) -> Writers:
+    """The writers of a run that begins, or goes on, at `step`; of several processes only the first writes.
+
+    Args:
+        model_dir: a MODEL_DIR.
+        step: of the checkpoint that was restored, None where training begins; what the files have beyond it is cut.
+        others: writers that join, such as the progress display.
+    """
+    if jax.process_index() != 0:
+        return Writers(())
+    return Writers((JsonLinesWriter(model_dir, step), TensorBoardWriter(model_dir), *others))
+
+
+def cut_beyond(path: Path, step: int) -> None:
+    """Drops the lines of a JSON-lines file beyond `step`, and a last line that was not written to its end.
+
+    The file is replaced as a whole: a cut that is interrupted has not happened.
+
+    Raises:
+        UserError: a line that is whole is not a JSON object with a step.
+    """
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = []
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            break
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            raise UserError(f"{path}:{number} is not a line of this file's making: mend or remove it") from None
+    if kept != lines:
+        write_atomically(path, "".join(kept))
+
+
+def _on_host(numbers: Scalars) -> dict[str, int | float]:
+    """Python numbers, fetched from the devices together."""
+    return {
+        name: number if isinstance(number, int | float) else number.item()
+        for name, number in jax.device_get(dict(numbers)).items()
+    }
+
+
+def _json_number(number: int | float) -> int | float | str:
+    return number if math.isfinite(number) else str(float(number))

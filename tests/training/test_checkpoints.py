@@ -1,0 +1,197 @@
+"""A checkpoint gives back exactly what was saved, or says in one line why it cannot."""
+
+import logging
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mrt5_jax.config import CheckpointConfig, ModelConfig
+from mrt5_jax.errors import UserError
+from mrt5_jax.training.checkpoints import Checkpoints, restore_params, save_model
+from mrt5_jax.training.model_dir import read_model_config
+from mrt5_jax.training.state import TrainState
+
+MODEL = ModelConfig(
+    emb_dim=4, num_heads=1, head_dim=4, mlp_dim=8, num_encoder_layers=2, num_decoder_layers=1, vocab_size=384
+)
+OPTIMIZER = optax.adamw(1e-3)
+DATA_STATE = {"next_example": 17, "order": [3, 1, 2]}
+
+
+def make_state(step: int = 0, dtype: str = "float32") -> TrainState:
+    """Awkward numbers: denormals, negative zero and the like must come back bit for bit."""
+    rng = np.random.default_rng(step)
+    kernel = rng.normal(size=(3, 64)).astype(dtype)
+    kernel[0, :3] = [-0.0, 1e-42, 1 / 3]
+    params = {"encoder": {"gate": {"kernel": jnp.asarray(kernel)}}, "token_embedder": {"embedding": jnp.ones((5, 2))}}
+    gradients = jax.tree.map(lambda leaf: leaf * 0.1, params)
+    _, opt_state = OPTIMIZER.update(gradients, OPTIMIZER.init(params), params)
+    controller = {"integral": jnp.float32(1 / 3), "alpha": jnp.float32(step)}
+    return TrainState(jnp.int32(step), params, opt_state, controller)
+
+
+def abstract(state: TrainState) -> TrainState:
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), state)
+
+
+def save(model_dir: Path, *steps: int, keep: int = 3) -> None:
+    with Checkpoints(model_dir, CheckpointConfig(keep=keep), seed=7) as checkpoints:
+        for step in steps:
+            checkpoints.save(make_state(step), DATA_STATE)
+
+
+def restore(model_dir: Path, state: TrainState | None = None, seed: int = 7):
+    with Checkpoints(model_dir, CheckpointConfig(), seed) as checkpoints:
+        return checkpoints.restore_or_init(abstract(state or make_state()), lambda: make_state(0))
+
+
+def assert_same_bits(actual, expected) -> None:
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+        other = dict(jax.tree_util.tree_leaves_with_path(actual))[path]
+        assert leaf.dtype == other.dtype
+        assert np.asarray(leaf).tobytes() == np.asarray(other).tobytes(), path
+
+
+def data_files(model_dir: Path, step: int, item: str) -> list[Path]:
+    """Files with array data, the largest first."""
+    files = (model_dir / "checkpoints" / str(step) / item).rglob("d/*")
+    return sorted(files, key=lambda path: -path.stat().st_size)
+
+
+def test_restore_gives_back_every_bit(tmp_path):
+    save(tmp_path, 1, 2)
+    restored = restore(tmp_path)
+    assert_same_bits(restored.state, make_state(2))
+    assert (restored.step, restored.data_state) == (2, DATA_STATE)
+
+
+def test_without_checkpoints_training_begins(tmp_path):
+    restored = restore(tmp_path)
+    assert_same_bits(restored.state, make_state(0))
+    assert (restored.step, restored.data_state) == (None, None)
+
+
+def test_oldest_checkpoints_go_first(tmp_path):
+    save(tmp_path, 1, 2, 3, 4, keep=2)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["3", "4"]
+
+
+def test_saving_a_step_twice_is_no_error(tmp_path):
+    """The last step is often a multiple of the interval too."""
+    save(tmp_path, 1, 1)
+    assert restore(tmp_path).step == 1
+
+
+@pytest.mark.parametrize("damage", ["flipped bit", "truncated", "missing", "description", "everything"])
+def test_damaged_newest_checkpoint_is_passed_over_by_name(tmp_path, caplog, damage):
+    save(tmp_path, 1, 2)
+    for item in ("params", "rest"):
+        for path in data_files(tmp_path, 2, item)[:1]:
+            if damage == "flipped bit":
+                content = bytearray(path.read_bytes())
+                content[len(content) // 2] ^= 1
+                path.write_bytes(content)
+            elif damage == "truncated":
+                path.write_bytes(path.read_bytes()[:100])
+            elif damage == "missing":
+                path.unlink()
+    if damage == "description":
+        (tmp_path / "checkpoints" / "2" / "run" / "metadata").write_text('{"arrays"')
+    if damage == "everything":
+        for path in (tmp_path / "checkpoints" / "2").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"\0" * 10)
+    with caplog.at_level(logging.WARNING, logger="mrt5_jax"):
+        restored = restore(tmp_path)
+    assert_same_bits(restored.state, make_state(1))
+    assert f"{tmp_path}/checkpoints/2 is damaged" in caplog.text
+    save(tmp_path, 2)  # the resumed run reaches the step again
+    assert restore(tmp_path).step == 2
+
+
+def test_only_damaged_checkpoints_are_refused_and_kept(tmp_path):
+    save(tmp_path, 1)
+    data_files(tmp_path, 1, "params")[0].unlink()
+    with pytest.raises(UserError, match="every checkpoint"):
+        restore(tmp_path)
+    assert list((tmp_path / "damaged_checkpoints").iterdir())
+
+
+def test_restore_never_casts(tmp_path):
+    save(tmp_path, 1)
+    other = make_state(0)
+    other.params["encoder"]["gate"]["kernel"] = jnp.zeros((3, 64), jnp.bfloat16)
+    with pytest.raises(UserError, match="params/encoder/gate/kernel is float32, not bfloat16"):
+        restore(tmp_path, other)
+    assert restore(tmp_path).step == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda params: params["encoder"]["gate"].update(kernel=jnp.zeros((3, 65))), r"shape \[3, 64\], not \[3, 65\]"),
+        (lambda params: params["encoder"].update(bias=jnp.zeros(2)), "params/encoder/bias is missing"),
+        (lambda params: params.pop("encoder"), "params/encoder/gate/kernel has no place"),
+    ],
+)
+def test_another_model_is_refused_by_the_name_of_what_differs(tmp_path, change, message):
+    save(tmp_path, 1)
+    other = make_state(0)
+    change(other.params)
+    with pytest.raises(UserError, match=message):
+        restore(tmp_path, other)
+
+
+def test_another_optimizer_or_seed_is_refused(tmp_path):
+    save(tmp_path, 1)
+    other = make_state(0)
+    other = other._replace(opt_state=optax.sgd(1e-3, momentum=0.9).init(other.params))
+    with pytest.raises(UserError, match="rest/opt_state"):
+        restore(tmp_path, other)
+    with pytest.raises(UserError, match="seed 7, not 8"):
+        restore(tmp_path, seed=8)
+
+
+def test_evaluation_reads_parameters_without_the_optimizer(tmp_path):
+    save(tmp_path, 1, 2)
+    restored = restore_params(tmp_path)
+    assert restored.step == 2
+    assert_same_bits(restored.params, make_state(2).params)
+    assert_same_bits(restore_params(tmp_path, step=1).params, make_state(1).params)
+    with pytest.raises(UserError, match="no step 5; it has 1, 2"):
+        restore_params(tmp_path, step=5)
+
+
+def test_evaluation_passes_over_damage_and_moves_nothing(tmp_path):
+    save(tmp_path, 1, 2)
+    data_files(tmp_path, 2, "params")[0].unlink()
+    assert restore_params(tmp_path).step == 1
+    assert (tmp_path / "checkpoints" / "2").is_dir()
+    with pytest.raises(UserError, match="whole at step 2"):
+        restore_params(tmp_path, step=2)
+
+
+def test_imported_weights_are_a_model_dir_that_evaluation_reads_and_training_starts_from(tmp_path):
+    params = make_state(3).params
+    save_model(tmp_path, jax.tree.map(np.asarray, params), MODEL)
+    assert read_model_config(tmp_path) == MODEL
+    assert restore_params(tmp_path).step == 0
+    assert_same_bits(restore_params(tmp_path).params, params)
+    restored = restore(tmp_path)
+    assert_same_bits(restored.state.params, params)
+    assert_same_bits(restored.state.opt_state, make_state(0).opt_state)
+    assert (restored.step, restored.data_state) == (None, None)
+    with pytest.raises(UserError, match="has checkpoints already"):
+        save_model(tmp_path, params, MODEL)
+
+
+def test_no_checkpoint_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="has no checkpoint"):
+        restore_params(tmp_path / "nowhere")
+    assert not (tmp_path / "nowhere").exists()

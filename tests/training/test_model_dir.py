@@ -1,0 +1,95 @@
+"""A MODEL_DIR knows its model, and no other run writes into it."""
+
+import dataclasses
+import json
+
+import pytest
+
+from mrt5_jax.config import GateConfig, ModelConfig
+from mrt5_jax.errors import UserError
+from mrt5_jax.training.model_dir import MODEL_CONFIG, read_model_config, write_atomically, write_model_config
+
+MODEL = ModelConfig(
+    emb_dim=4,
+    num_heads=1,
+    head_dim=4,
+    mlp_dim=8,
+    num_encoder_layers=2,
+    num_decoder_layers=1,
+    gate=GateConfig(layer=1, threshold=-15.0),
+)
+
+
+@pytest.mark.parametrize("config", [MODEL, dataclasses.replace(MODEL, gate=None)])
+def test_config_comes_back(tmp_path, config):
+    write_model_config(tmp_path / "new", config)
+    assert read_model_config(tmp_path / "new") == config
+
+
+def test_another_config_is_refused_with_its_differences_and_nothing_is_overwritten(tmp_path):
+    write_model_config(tmp_path, MODEL)
+    before = (tmp_path / MODEL_CONFIG).read_bytes()
+    assert MODEL.gate is not None
+    other = dataclasses.replace(MODEL, emb_dim=8, gate=dataclasses.replace(MODEL.gate, layer=2))
+    with pytest.raises(UserError, match=r"emb_dim 4 -> 8; gate\.layer 1 -> 2") as error:
+        write_model_config(tmp_path, other)
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"gate GateConfig\(.*\) -> None"):
+        write_model_config(tmp_path, dataclasses.replace(MODEL, gate=None))
+    assert (tmp_path / MODEL_CONFIG).read_bytes() == before
+
+
+def test_what_changes_no_number_may_change(tmp_path):
+    write_model_config(tmp_path, MODEL)
+    write_model_config(tmp_path, dataclasses.replace(MODEL, remat="full"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"emb_dimm": 3}, "unknown field.* emb_dimm"),
+        ({"emb_dim": "4"}, "emb_dim is '4', not of type int"),
+        ({"softmax1": 1}, "softmax1 is 1, not of type bool"),
+        ({"remat": "some"}, "remat is 'some', not one of 'none', 'full', 'dots'"),
+        ({"gate": {"kind": "other"}}, "gate: kind is 'other'"),
+        ({"gate": {"layers": 1}}, "gate: unknown field.* layers"),
+        ({"gate": 3}, "gate: expected the fields of GateConfig"),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path, change, message):
+    (tmp_path / MODEL_CONFIG).write_text(json.dumps(dataclasses.asdict(MODEL) | change))
+    with pytest.raises(UserError, match=message):
+        read_model_config(tmp_path)
+
+
+def test_fields_added_later_take_their_defaults_and_missing_sizes_are_named(tmp_path):
+    values = dataclasses.asdict(MODEL)
+    del values["softmax1"]
+    (tmp_path / MODEL_CONFIG).write_text(json.dumps(values))
+    assert read_model_config(tmp_path) == MODEL
+    del values["emb_dim"]
+    (tmp_path / MODEL_CONFIG).write_text(json.dumps(values))
+    with pytest.raises(UserError, match=r"missing field.* emb_dim"):
+        read_model_config(tmp_path)
+
+
+def test_no_model_and_no_json_are_one_line(tmp_path):
+    with pytest.raises(UserError, match="is not a MODEL_DIR"):
+        read_model_config(tmp_path)
+    (tmp_path / MODEL_CONFIG).write_text("{")
+    with pytest.raises(UserError, match="is not JSON"):
+        read_model_config(tmp_path)
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomically(path, "old")
+
+    def fail(_: int) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]

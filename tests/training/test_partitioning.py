@@ -1,0 +1,150 @@
+"""Arrays lie where the mesh and the logical names say, and the mesh changes no value."""
+
+import json
+import logging
+import subprocess
+import sys
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AbstractMesh, PartitionSpec
+
+from mrt5_jax.config import MeshConfig
+from mrt5_jax.errors import UserError
+from mrt5_jax.training.partitioning import (
+    MESH_AXES,
+    abstract_state,
+    check_batch_size,
+    init_sharded,
+    make_mesh,
+    param_shardings,
+    put_batch,
+)
+from mrt5_jax.training.state import TrainState
+
+OPTIMIZER = optax.adamw(1e-3)
+
+
+class Toy(nn.Module):
+    """A scanned kernel, a table whose rows no mesh of ours divides, and a norm."""
+
+    @nn.compact
+    def __call__(self):
+        normal = nn.initializers.normal(1.0)
+        named = nn.with_logical_partitioning
+        self.param("wi", named(normal, ("layers", "embed", "mlp")), (3, 8, 16))
+        self.param("bias", named(normal, ("heads", "relpos_buckets")), (3, 32))
+        self.param("scale", named(nn.initializers.ones, ("embed",)), (8,))
+
+
+def make_state(key) -> TrainState:
+    params = Toy().init(key)["params"]
+    return TrainState(jnp.int32(0), params, OPTIMIZER.init(nn.unbox(params)), {"alpha": jnp.float32(0)})
+
+
+@pytest.mark.parametrize(
+    ("config", "shape"),
+    [
+        (MeshConfig(), (8, 1, 1)),
+        (MeshConfig(data=1, fsdp=-1, tensor=2), (1, 4, 2)),
+        (MeshConfig(data=2, fsdp=2, tensor=2), (2, 2, 2)),
+    ],
+)
+def test_sharded_state_is_that_of_one_device(config, shape, eight_devices):
+    result = eight_devices[json.dumps([config.data, config.fsdp, config.tensor])]
+    assert tuple(result["shape"]) == shape
+    assert result["same_as_one_device"]
+    _, fsdp, tensor = shape
+    assert result["wi_on_a_device"] == [3, 8 // fsdp, 16 // tensor]
+    assert result["mu_on_a_device"] == result["wi_on_a_device"]
+    assert result["bias_on_a_device"] == [3, 32]
+    assert result["batch_on_a_device"] == [8 // (shape[0] * fsdp), 5]
+    assert result["restored_from_another_mesh"]
+
+
+@pytest.fixture(scope="module")
+def eight_devices(tmp_path_factory) -> dict:
+    """What three meshes of eight simulated devices do; one process, since the number of devices is a process's own."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    code = f"""
+import json, os
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+import sys; sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
+import jax, numpy as np
+from test_partitioning import make_state
+from mrt5_jax.config import CheckpointConfig, MeshConfig
+from mrt5_jax.training.checkpoints import Checkpoints
+from mrt5_jax.training.partitioning import abstract_state, init_sharded, make_mesh, put_batch
+
+single, results = init_sharded(make_state, make_mesh(MeshConfig(), jax.devices()[:1]), jax.random.key(0)), {{}}
+with Checkpoints({str(folder)!r}, CheckpointConfig(), 0) as checkpoints:
+    for sizes in ([-1, 1, 1], [1, -1, 2], [2, 2, 2]):
+        mesh = make_mesh(MeshConfig(*sizes))
+        state = init_sharded(make_state, mesh, jax.random.key(0))
+        abstract = abstract_state(make_state, mesh, jax.random.key(0))
+        if not results:
+            checkpoints.save(state, {{}})
+            checkpoints.wait()
+        restored = checkpoints.restore_or_init(abstract, lambda: None).state
+        equal = lambda a, b: bool((np.asarray(a) == np.asarray(b)).all())
+        where_wanted = jax.tree.map(lambda a, b: a.sharding == b.sharding, restored, abstract)
+        local = lambda array: list(array.addressable_shards[0].data.shape)
+        results[json.dumps(sizes)] = {{
+            "shape": list(mesh.devices.shape),
+            "same_as_one_device": all(jax.tree.leaves(jax.tree.map(equal, state, single))),
+            "wi_on_a_device": local(state.params["wi"]),
+            "mu_on_a_device": local(state.opt_state[0].mu["wi"]),
+            "bias_on_a_device": local(state.params["bias"]),
+            "batch_on_a_device": local(put_batch({{"x": np.zeros((8, 5), np.int32)}}, mesh)["x"]),
+            "restored_from_another_mesh": all(jax.tree.leaves((jax.tree.map(equal, restored, single), where_wanted))),
+        }}
+print(json.dumps(results))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (MeshConfig(data=2), "data=2 x fsdp=1 x tensor=1 does not fit 1 device"),
+        (MeshConfig(tensor=3), "must multiply to 1"),
+        (MeshConfig(data=-1, fsdp=-1), "at most one is -1"),
+        (MeshConfig(data=0), "sizes are positive"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_is_one_line(config, message):
+    with pytest.raises(UserError, match=message) as error:
+        make_mesh(config)
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    with pytest.raises(UserError, match=r"batch_size=8 does not divide .* a multiple of 6"):
+        check_batch_size(8, AbstractMesh((2, 3, 1), MESH_AXES), "batch_size")
+    check_batch_size(12, AbstractMesh((2, 3, 1), MESH_AXES), "batch_size")
+
+
+def test_a_name_without_a_rule_is_an_error():
+    boxed = {"kernel": nn.LogicallyPartitioned(jnp.ones((2, 2)), names=("embed", "mpl"))}
+    with pytest.raises(ValueError, match=r"kernel.*no rule.*mpl"):
+        param_shardings(boxed, make_mesh(MeshConfig()))
+
+
+def test_one_device_is_a_mesh_too(caplog):
+    mesh = make_mesh(MeshConfig())
+    with caplog.at_level(logging.WARNING):
+        state = init_sharded(make_state, mesh, jax.random.key(0))
+    assert not caplog.records
+    assert state.params["wi"].sharding.spec == PartitionSpec(None, "fsdp", "tensor")
+    abstract = abstract_state(make_state, mesh, jax.random.key(0))
+    same = jax.tree.map(lambda a, b: (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding), state, abstract)
+    assert all(jax.tree.leaves(same))
+    batch = {"encoder_input_tokens": np.arange(6, dtype=np.int32).reshape(2, 3)}
+    np.testing.assert_array_equal(put_batch(batch, mesh)["encoder_input_tokens"], batch["encoder_input_tokens"])
