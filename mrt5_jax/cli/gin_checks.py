@@ -1,0 +1,197 @@
+"""What gin lets pass and a user did not mean: unread macros and flags, missing values, values of another type.
+
+Walks the parsed configuration from the root as gin would evaluate it, without calling anything.
+"""
+
+import dataclasses
+import inspect
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import gin.config as gin_config
+from beartype import BeartypeConf
+from beartype.door import is_bearable
+from gin.config import Configurable, ConfigurableReference
+from gin.config_parser import parse_binding_key
+
+from mrt5_jax import config
+from mrt5_jax.cli.spelling import nearest
+from mrt5_jax.errors import UserError
+
+Bound = Mapping[tuple[str, str], Mapping[str, Any]]
+"""Gin's parsed configuration: (scope, full selector) -> parameter -> value; a macro is a scope of "gin.macro"."""
+
+MACRO = "gin.macro"
+CONSTANT = "gin.constant"
+INT_IS_FLOAT = BeartypeConf(is_pep484_tower=True)
+
+
+def check(bound: Bound, root: type, texts: Sequence[str], flags: Sequence[str]) -> None:
+    """Refuses a configuration that does not say what its author must have meant.
+
+    Args:
+      bound: what gin has parsed.
+      root: the class that everything is evaluated for.
+      texts: all that was parsed; a macro may be read by a binding that a later one has replaced.
+      flags: the "NAME=VALUE" given on the command line; each has to have an effect.
+
+    Raises:
+      UserError: a macro that nothing reads, a flag without effect, a missing value, a literal of another type.
+    """
+    named = set(re.findall(r"%([\w./]+)", "\n".join(texts)))
+    flag_of = {flag.partition("=")[0]: f"--gin.{flag}" for flag in flags}
+    for macro in sorted(scope for scope, selector in bound if selector == MACRO):
+        if macro not in named:
+            near = nearest(macro, known_names(bound) - {macro})
+            raise UserError(f"{flag_of.get(macro, macro)}: nothing reads this macro{near}")
+    walk = _Walk(bound)
+    walk.visit(root, _selector(root), ())
+    for name, flag in flag_of.items():
+        _check_effect(name, flag, bound, walk.read)
+
+
+def check_types(node: Any) -> None:
+    """Every field of a dataclass and of the dataclasses in it has its annotated type.
+
+    Raises:
+      UserError: a field has not, which a literal in a gin file cannot cause but a called function can.
+    """
+    cls = type(node)
+    hints = typing.get_type_hints(cls)
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        _check_type(_binding_name("", _selector(cls), field.name), value, hints[field.name])
+        if dataclasses.is_dataclass(value):
+            check_types(value)
+
+
+class _Walk:
+    """Visits whatever evaluating the root would call; `read` are the keys of `bound` that it comes by."""
+
+    def __init__(self, bound: Bound) -> None:
+        self.bound = bound
+        self.read: set[tuple[str, str]] = set()
+        self._visited: set[tuple[str, tuple[str, ...]]] = set()
+
+    def visit(self, function: Callable[..., Any], selector: str, scopes: tuple[str, ...]) -> None:
+        """Checks what is bound to a configurable within nested scopes, outermost first."""
+        if (selector, scopes) in self._visited:
+            return
+        self._visited.add((selector, scopes))
+        scope_names = ["/".join(scopes[:depth]) for depth in range(len(scopes) + 1)]
+        self.read |= {(scope, selector) for scope in scope_names}
+        hints = _hints(function)
+        for parameter in inspect.signature(function).parameters.values():
+            binding_scopes = [scope for scope in scope_names if parameter.name in self.bound.get((scope, selector), {})]
+            if binding_scopes:
+                binding = _binding_name(binding_scopes[-1], selector, parameter.name)
+                value = self._expand(self.bound[binding_scopes[-1], selector][parameter.name], binding, scopes)
+                if parameter.name in hints and not _has_reference(value):
+                    _check_type(binding, value, hints[parameter.name])
+            elif _is_required(parameter):
+                raise _missing(_binding_name(scope_names[-1], selector, parameter.name))
+
+    def _expand(self, value: Any, name: str, scopes: tuple[str, ...], macros: tuple[str, ...] = ()) -> Any:
+        """Replaces macros by their values, visits other references, and refuses gin.REQUIRED.
+
+        Args:
+          value: as gin parsed it.
+          name: the binding or macro that holds it.
+          scopes: those it is evaluated in.
+          macros: those being replaced.
+        """
+        if isinstance(value, list | tuple):
+            return type(value)(self._expand(item, name, scopes, macros) for item in value)
+        if isinstance(value, dict):
+            return {key: self._expand(item, name, scopes, macros) for key, item in value.items()}
+        if not isinstance(value, ConfigurableReference):
+            return value
+        configurable = typing.cast(Configurable, value.configurable)
+        selector = configurable.selector
+        if selector == CONSTANT:
+            if value.scopes == ["gin.REQUIRED"]:
+                raise _missing(name)
+            return value
+        if selector != MACRO:
+            self.visit(configurable.wrapped, selector, tuple(value.scopes) or scopes)
+            return value
+        macro = "/".join(value.scopes)
+        if macro in macros:
+            raise UserError(f"{name}: the macro {macro} is defined by itself")
+        if (macro, MACRO) not in self.bound:
+            names = known_names(self.bound)
+            raise UserError(f"{name} = %{macro}: there is no macro {macro}{nearest(macro, names)}")
+        self.read.add((macro, MACRO))
+        # Gin evaluates a macro's value in the scope of that name.
+        return self._expand(self.bound[macro, MACRO]["value"], macro, tuple(value.scopes), (*macros, macro))
+
+
+def known_names(bound: Bound) -> set[str]:
+    """What a user may have meant: the classes of config.py and their fields, and whatever the configuration names."""
+    names = {scope if selector == MACRO else _short(selector) for scope, selector in bound}
+    for (_, selector), values in bound.items():
+        names |= {f"{_short(selector)}.{parameter}" for parameter in values if selector != MACRO}
+    for name, value in vars(config).items():
+        if dataclasses.is_dataclass(value):
+            names |= {f"config.{name}"} | {f"config.{name}.{field.name}" for field in dataclasses.fields(value)}
+    return names
+
+
+def _check_effect(name: str, flag: str, bound: Bound, read: set[tuple[str, str]]) -> None:
+    scope, selector, parameter = parse_binding_key(name)
+    if parameter:
+        keys = [key for key in bound if key[0] == scope and f".{key[1]}".endswith(f".{selector}")]
+    else:
+        keys = [(name, MACRO)]
+    if keys and not read.intersection(keys):
+        raise UserError(f"{flag}: changes nothing, since this run does not use {selector if parameter else f'%{name}'}")
+
+
+def _is_required(parameter: inspect.Parameter) -> bool:
+    variable = parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    return parameter.default is parameter.empty and not variable
+
+
+def _missing(name: str) -> UserError:
+    return UserError(f"{name} needs a value: --gin.{name}=...")
+
+
+def _check_type(name: str, value: Any, hint: Any) -> None:
+    """A whole number will do for a float; True and False will do for neither."""
+    bool_allowed = bool in (hint, *typing.get_args(hint))
+    if not is_bearable(value, hint, conf=INT_IS_FLOAT) or (isinstance(value, bool) and not bool_allowed):
+        raise UserError(f"{name} = {value!r}: should be {_describe(hint)}")
+
+
+def _describe(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(repr(value) for value in typing.get_args(hint))
+    if isinstance(hint, type) and not typing.get_args(hint):
+        return hint.__name__
+    return str(hint).replace("typing.", "").replace("mrt5_jax.config.", "")
+
+
+def _hints(function: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # a function of the user's whose annotations cannot be looked up
+        return {}
+
+
+def _has_reference(value: Any) -> bool:
+    return any(True for _ in gin_config.iterate_references({"": value}))
+
+
+def _binding_name(scope: str, selector: str, parameter: str) -> str:
+    return f"{scope}/{_short(selector)}.{parameter}" if scope else f"{_short(selector)}.{parameter}"
+
+
+def _selector(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__name__}"
+
+
+def _short(selector: str) -> str:
+    """As one writes it after `from package import module`: module.name."""
+    return ".".join(selector.split(".")[-2:])

@@ -1,0 +1,206 @@
+"""From gin files and `--gin.NAME=VALUE` flags to one `RunConfig`, or to one line that says what is wrong.
+
+Gin itself accepts what it should not: a macro that nothing reads, a value of another type. So between parsing and
+evaluation `gin_checks` walks what gin has read. Gin's state is global; it is emptied at every call.
+"""
+
+import argparse
+import contextlib
+import importlib.resources
+import os
+import re
+import tokenize
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TextIO
+
+import gin.config as gin_config
+
+from mrt5_jax import config
+from mrt5_jax.cli import gin_checks
+from mrt5_jax.cli.native_logs import import_tensorflow_quietly
+from mrt5_jax.cli.spelling import nearest
+from mrt5_jax.errors import UserError
+
+# No gin file need mention the root.
+gin_config.external_configurable(config.RunConfig, module=config.__name__)
+
+HEADER = "from __gin__ import dynamic_registration\nfrom mrt5_jax import config\n"
+"""What a flag may refer to without saying so: the dataclasses of config.py."""
+
+
+class Resolved(NamedTuple):
+    """A run, and the text that makes it again."""
+
+    run: config.RunConfig
+    config_text: str
+    """Gin: every macro, binding and default that was used, includes put in; `resolve(base_text=...)` takes it."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """T5X's flags; `main` puts the `--gin.NAME=VALUE`, which argparse cannot describe, into `gin_bindings`."""
+    group = parser.add_argument_group(
+        "configuration",
+        "--gin.NAME=VALUE sets a macro or a binding, after all files; strings need gin's quotes within the shell's, as "
+        "in --gin.MODEL_DIR=\"'runs/a'\"",
+    )
+    group.add_argument(
+        "--gin_file",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="may be repeated, later files win; looked for here, in --gin_search_paths and among the installed ones",
+    )
+    group.add_argument("--gin_search_paths", default="", metavar="DIR,DIR", help="folders of gin files and includes")
+    parser.set_defaults(gin_bindings=[])
+
+
+def resolve_arguments(arguments: argparse.Namespace, base_text: str = "") -> Resolved:
+    """`resolve` for what `add_arguments` has put on a parser."""
+    search_paths = [path for path in arguments.gin_search_paths.split(",") if path]
+    return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text)
+
+
+def resolve(
+    gin_files: Sequence[str] = (),
+    search_paths: Sequence[str] = (),
+    bindings: Sequence[str] = (),
+    base_text: str = "",
+) -> Resolved:
+    """Reads `base_text`, then the files, then the bindings, later ones winning, and builds the run.
+
+    Args:
+      gin_files: names of files, looked for in the working directory, in `search_paths`, among the installed ones.
+      search_paths: folders.
+      bindings: "NAME=VALUE", in gin's syntax.
+      base_text: gin text to begin with, such as a model directory's config.gin.
+
+    Raises:
+      UserError: what was given cannot be read, or does not make a run.
+    """
+    if not (gin_files or base_text):
+        raise UserError("--gin_file is missing: which run? For instance --gin_file=runs/quickstart.gin")
+    import_tensorflow_quietly()  # the tasks that gin files import would do so anyway
+    gin_config.clear_config()
+    with _reading(search_paths) as texts:
+        with _explained(place="the saved configuration"):
+            gin_config.parse_config(base_text)
+        for name in gin_files:
+            _parse_file(name)
+        for binding in bindings:
+            _parse_binding(binding)
+        texts += [base_text, *bindings]
+        gin_checks.check(gin_config._CONFIG, config.RunConfig, texts, bindings)
+        run = _evaluate()
+    gin_checks.check_types(run)
+    return Resolved(run, gin_config.operative_config_str(max_line_length=120))
+
+
+@contextlib.contextmanager
+def _reading(search_paths: Sequence[str]) -> Iterator[list[str]]:
+    """Sets where and how gin looks for files and includes; yields the texts that it reads.
+
+    Gin can only add folders, for good, and its second reader takes folders for packages and imports them: hence
+    both lists are put back at the end.
+    """
+    texts: list[str] = []
+
+    def read(path: str) -> TextIO:
+        texts.append(Path(path).read_text(encoding="utf-8"))
+        return open(path, encoding="utf-8")
+
+    prefixes: list[str] = gin_config._LOCATION_PREFIXES
+    readers: list[Any] = gin_config._FILE_READERS
+    before = list(prefixes), list(readers)
+    prefixes[:] = ["", *search_paths, str(_installed())]
+    readers[:] = [(read, os.path.isfile)]
+    try:
+        yield texts
+    finally:
+        prefixes[:], readers[:] = before
+
+
+def _installed() -> Path:
+    return Path(str(importlib.resources.files("mrt5_jax.gin_configs")))
+
+
+def _parse_file(name: str) -> None:
+    places = [Path(prefix) / name for prefix in gin_config._LOCATION_PREFIXES]
+    if not any(place.is_file() for place in places):
+        names = [path.relative_to(_installed()).as_posix() for path in _installed().rglob("*.gin")]
+        looked_for = ", ".join(dict.fromkeys(map(str, places)))
+        raise UserError(f"--gin_file={name}: not found{nearest(name, names)} (looked for {looked_for})")
+    with _explained(place=name):
+        gin_config.parse_config_file(name)
+
+
+def _parse_binding(binding: str) -> None:
+    """One flag, in a context that knows config.py and whatever the gin files have imported."""
+    name, _, value = binding.partition("=")
+    if not (name and value):
+        raise UserError(f"--gin.{binding}: write --gin.NAME=VALUE")
+    imports = [statement.format() for statement in gin_config._IMPORTS if not statement.module.startswith("__gin__.")]
+    with _explained(place=f"--gin.{binding}", flag=binding):
+        gin_config.parse_config([HEADER, *sorted(imports), binding])
+
+
+@contextlib.contextmanager
+def _explained(place: str, flag: str = "") -> Iterator[None]:
+    """Turns what gin raises while parsing into one line.
+
+    Args:
+      place: the file or flag, for errors that do not know better.
+      flag: "NAME=VALUE", if that is what is parsed.
+    """
+    name, _, value = flag.partition("=")
+    try:
+        yield
+    except (SyntaxError, tokenize.TokenError) as error:
+        if flag:
+            quoted = repr(value.strip("'\""))
+            raise UserError(f'{place}: not in gin\'s syntax; a string is written --gin.{name}="{quoted}"') from None
+        if isinstance(error, tokenize.TokenError):
+            reason, (line, _) = error.args
+            raise UserError(f"{place}:{line}: {reason}") from None
+        raise UserError(f"{error.filename or place}:{error.lineno}: {_first_line(error.msg)}") from None
+    except (ImportError, NameError, AttributeError, ValueError, OSError) as error:
+        location = re.search(r'In file "(.+?)", line (\d+)', str(error))
+        if location:
+            place = f"{location[1]}:{location[2]}"
+        raise UserError(f"{place}: {_reason(error, name)}") from None
+
+
+def _reason(error: Exception, binding: str) -> str:
+    """Gin's own words, or the nearest name where a name is wrong; `binding` is the whole name, where it is known."""
+    text = _first_line(str(error))
+    patterns = (
+        r"^'(\w+)' was not provided by an import statement",
+        r"^Couldn't resolve selector ([\w.]+);",
+        r"^Configurable '([\w.]+)' doesn't have a parameter named '(\w+)'",
+    )
+    for match in filter(None, (re.search(pattern, text) for pattern in patterns)):
+        name = ".".join(match.groups())
+        if f"{binding}.".startswith(f"{name}."):
+            name = binding
+        near = nearest(name, gin_checks.known_names(gin_config._CONFIG))
+        return f"there is no {name}{near or ' in what the gin files import'}"
+    include = re.search(r"^Unable to open file: (.+?)\. Searched", text)
+    if include:
+        folders = ", ".join(folder or "the working directory" for folder in gin_config._LOCATION_PREFIXES)
+        return f"includes {include[1]}, which is not in {folders}"
+    return text
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0]
+
+
+def _evaluate() -> config.RunConfig:
+    """Calls everything that the configuration refers to; a user's mistake found there comes out as its own one line."""
+    try:
+        return gin_config.get_configurable(config.RunConfig)()
+    except UserError as error:
+        original = error
+        while isinstance(original.__context__, UserError):  # gin wraps what it lets through, and adds lines to it
+            original = original.__context__
+        raise original from None

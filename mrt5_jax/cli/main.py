@@ -1,0 +1,134 @@
+"""`mrt5 COMMAND ...`: finds the command, reads its flags, and turns a user's mistake into one line and exit code 2."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from mrt5_jax import __version__
+from mrt5_jax.cli.spelling import nearest
+from mrt5_jax.errors import UserError
+
+
+class Command(NamedTuple):
+    """A line of `mrt5 --help`. The command itself is `mrt5_jax.cli.<name>`, imported when it is called.
+
+    The module has `add_arguments(parser: argparse.ArgumentParser) -> None` and
+    `run(args: argparse.Namespace) -> int`, the exit code.
+    """
+
+    help: str
+    example: str
+
+
+COMMANDS = {
+    "train": Command(
+        "train a model, or go on where its MODEL_DIR stands",
+        """mrt5 train --gin_file=runs/quickstart.gin --gin.MODEL_DIR="'runs/vowels'\"""",
+    ),
+    "eval": Command(
+        "measure a trained model on its tasks, under each deletion",
+        "mrt5 eval --model_dir=runs/vowels",
+    ),
+    "inspect": Command(
+        "show which bytes of a text the gate deletes",
+        "mrt5 inspect --model_dir=runs/vowels '#HelloWorld'",
+    ),
+    "convert": Command(
+        "exchange weights with Hugging Face and T5X",
+        "mrt5 convert hf-import byt5-small runs/byt5_small",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+      argv: the words after `mrt5`; those of this process where None.
+
+    Returns:
+      The exit code: 0; 2 where the user gave something that cannot be used; 130 after an interrupt.
+    """
+    try:
+        return _run(list(sys.argv[1:] if argv is None else argv))
+    except UserError as error:
+        print(f"mrt5: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mrt5: interrupted", file=sys.stderr)
+        return 130
+
+
+def entry_point() -> NoReturn:
+    """What the installed script calls."""
+    sys.exit(main())
+
+
+def _run(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_help(), file=sys.stdout if argv else sys.stderr)
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"mrt5 {__version__}")
+        return 0
+    name = argv[0]
+    if name not in COMMANDS:
+        raise UserError(f"there is no command {name}{nearest(name, COMMANDS)} (mrt5 --help lists them)")
+    module = importlib.import_module(f"mrt5_jax.cli.{name}")
+    arguments = _parse(name, module, argv[1:])
+    return 0 if arguments is None else module.run(arguments)
+
+
+def _parse(name: str, module: Any, words: list[str]) -> argparse.Namespace | None:
+    """The command's flags; None where its help was asked for, and printed."""
+    parser = _Parser(
+        prog=f"mrt5 {name}",
+        description=COMMANDS[name].help,
+        epilog=f"example:\n  {COMMANDS[name].example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    bindings = [word.removeprefix("--gin.") for word in words if word.startswith("--gin.")]
+    try:
+        arguments = parser.parse_args([word for word in words if not word.startswith("--gin.")])
+    except SystemExit:
+        return None
+    if bindings:
+        if not hasattr(arguments, "gin_bindings"):
+            raise UserError(f"{name} takes no gin flags such as --gin.{bindings[0]}")
+        arguments.gin_bindings = bindings
+    return arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, instead of printing its usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} ({self.prog} --help explains)")
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        namespace, unknown = super().parse_known_args(*args, **kwargs)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            raise UserError(
+                f"{self.prog.removeprefix('mrt5 ')} takes no {flag}{nearest(flag, self._option_string_actions)}"
+            )
+        return namespace, unknown
+
+
+def _help() -> str:
+    commands = [f"  {name:<9}{command.help}\n           {command.example}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: mrt5 COMMAND ...",
+            "",
+            "MrT5 in JAX: a byte-level T5 that learns which bytes to delete.",
+            "",
+            *commands,
+            "",
+            "`mrt5 COMMAND --help` lists a command's flags.",
+        ]
+    )

@@ -1,0 +1,129 @@
+"""Whether a configuration makes sense: what the types of config.py cannot say. Touches no data and no device."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mrt5_jax import config
+from mrt5_jax.errors import UserError
+
+
+class Rule(NamedTuple):
+    """What a number, text or tuple has to be; None, where a field allows it, always passes."""
+
+    holds: Callable[[Any], bool]
+    expected: str
+
+
+POSITIVE = Rule(lambda value: 0 < value < math.inf, "greater than 0")
+NOT_NEGATIVE = Rule(lambda value: 0 <= value < math.inf, "0 or greater")
+NEGATIVE = Rule(lambda value: -math.inf < value < 0, "less than 0")
+BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and less than 1")
+RATE = Rule(lambda value: 0 < value < 1, "between 0 and 1")
+SHARE = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
+NOT_EMPTY = Rule(lambda value: len(value) > 0, "given")
+AXIS = Rule(lambda value: value > 0 or value == -1, "greater than 0, or -1 for whatever devices are left")
+BYTES = Rule(lambda value: value >= 259, "at least 259: 256 bytes and three special ids")
+
+RULES: dict[type, dict[str, Rule]] = {
+    config.GateConfig: {"scale": NEGATIVE, "deletion_probability": SHARE},
+    config.ModelConfig: {
+        "emb_dim": POSITIVE,
+        "num_heads": POSITIVE,
+        "head_dim": POSITIVE,
+        "mlp_dim": POSITIVE,
+        "num_encoder_layers": POSITIVE,
+        "num_decoder_layers": POSITIVE,
+        "vocab_size": BYTES,
+        "dropout_rate": BELOW_ONE,
+        "relpos_num_buckets": Rule(lambda value: value >= 4 and value % 2 == 0, "even, and at least 4"),
+        "layer_norm_epsilon": POSITIVE,
+    },
+    config.CompactionConfig: {"rounding": POSITIVE, "max_rungs": POSITIVE},
+    config.DataConfig: {
+        "train_task": NOT_EMPTY,
+        "eval_tasks": NOT_EMPTY,
+        "input_length": POSITIVE,
+        "target_length": POSITIVE,
+        "batch_size": POSITIVE,
+        "eval_batch_size": POSITIVE,
+    },
+    config.LossConfig: {
+        "z_loss": NOT_NEGATIVE,
+        "score_penalty": NOT_NEGATIVE,
+        "gate_weight": NOT_NEGATIVE,
+        "regularizer_delay": NOT_NEGATIVE,
+    },
+    config.ControllerConfig: {
+        "target_deletion_rate": RATE,
+        "proportional_gain": NOT_NEGATIVE,
+        "integral_gain": NOT_NEGATIVE,
+        "smoothing": BELOW_ONE,
+    },
+    config.OptimizerConfig: {
+        "learning_rate": POSITIVE,
+        "warmup_steps": NOT_NEGATIVE,
+        "weight_decay": NOT_NEGATIVE,
+        "clip_norm": POSITIVE,
+        "b1": BELOW_ONE,
+        "b2": BELOW_ONE,
+        "eps": POSITIVE,
+    },
+    config.CheckpointConfig: {"every": POSITIVE, "keep": POSITIVE},
+    config.MeshConfig: {"data": AXIS, "fsdp": AXIS, "tensor": AXIS},
+    config.TrainingConfig: {
+        "num_steps": POSITIVE,
+        "log_every": POSITIVE,
+        "eval_every": POSITIVE,
+        "eval_batches": POSITIVE,
+    },
+    config.EvaluationConfig: {"deletions": NOT_EMPTY, "num_examples": POSITIVE},
+    config.RunConfig: {"model_dir": NOT_EMPTY},
+}
+
+
+def validate(run: config.RunConfig) -> None:
+    """Checks every field, and the fields that have to fit each other.
+
+    Raises:
+      UserError: names the first field that does not fit, its value, and what it should be.
+    """
+    _check_fields(run)
+    if run.model.gate is not None:
+        _check_gate(run.model.gate, run.model.num_encoder_layers)
+    elif run.controller is not None:
+        raise UserError(
+            "config.RunConfig.controller: a model without a gate has no deletion rate to control; set it to None, or "
+            "give config.ModelConfig.gate"
+        )
+    if run.model.relpos_max_distance <= run.model.relpos_num_buckets // 4:
+        _refuse(
+            run.model, "relpos_max_distance", f"above a quarter of relpos_num_buckets={run.model.relpos_num_buckets}"
+        )
+    if run.optimizer.warmup_steps >= run.training.num_steps:
+        _refuse(run.optimizer, "warmup_steps", f"less than num_steps={run.training.num_steps}")
+    if list(dataclasses.astuple(run.mesh)).count(-1) > 1:
+        raise UserError(f"{run.mesh}: only one axis can take whatever devices are left (-1)")
+
+
+def _check_fields(node: Any) -> None:
+    """Applies RULES to a dataclass and those in it, inner ones first."""
+    for field in dataclasses.fields(node):
+        if dataclasses.is_dataclass(getattr(node, field.name)):
+            _check_fields(getattr(node, field.name))
+    for name, rule in RULES.get(type(node), {}).items():
+        value = getattr(node, name)
+        if value is not None and not rule.holds(value):
+            _refuse(node, name, rule.expected)
+
+
+def _check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
+    if not 1 <= gate.layer < num_encoder_layers:
+        _refuse(gate, "layer", f"at least 1 and less than num_encoder_layers={num_encoder_layers}")
+    if gate.threshold is not None and not gate.scale < gate.threshold < 0:
+        _refuse(gate, "threshold", f"between scale={gate.scale} and 0, where gate values lie")
+
+
+def _refuse(node: Any, name: str, expected: str) -> None:
+    raise UserError(f"config.{type(node).__name__}.{name} = {getattr(node, name)!r}: should be {expected}")
