@@ -114,14 +114,28 @@ class ControllerConfig:
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW and its schedule."""
+    """AdamW or Adafactor, and the schedule of the learning rate."""
 
+    name: Literal["adamw", "adafactor"] = "adamw"
+    """adafactor: with T5's settings, in which the learning rate is relative to each parameter's size."""
     learning_rate: float = 1e-4
-    schedule: Literal["constant", "linear", "cosine", "rsqrt"] = "linear"
-    """Decay after warm-up, to zero at the last step (linear, cosine), by step^-1/2 (rsqrt) or not at all."""
+    gate_learning_rate: float | None = None
+    """Peak learning rate of the delete gate's parameters; None: `learning_rate`."""
+    schedule: str = "linear"
+    """Decay after warm-up: to zero at the last step (linear, cosine), by step^-1/2 (rsqrt) or not at all (constant);
+    or a product of T5X's factors, such as 'constant * linear_warmup * rsqrt_decay'."""
     warmup_steps: int = 0
+    decay_factor: float = 0.5
+    """T5X's factors linear_decay (slope) and decay_every (multiplier)."""
+    steps_per_decay: int = 20_000
+    """T5X's factor decay_every."""
+    steps_per_cycle: int = 100_000
+    """T5X's factor cosine_decay."""
     weight_decay: float = 0.0
+    weight_decay_exclude: tuple[str, ...] = ("scale", "bias", "rel_embedding", "gate")
+    """Parameters that have one of these names in their path do not decay."""
     clip_norm: float | None = 1.0
+    """Global norm that gradients are scaled down to."""
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -133,6 +147,11 @@ class CheckpointConfig:
 
     every: int = 1000
     keep: int = 3
+    """So many of the newest."""
+    keep_period: int | None = None
+    """And every one whose step is a multiple of this."""
+    keep_best: int = 1
+    """And so many of the lowest cross-entropy under hard deletion."""
 
 
 @dataclasses.dataclass(frozen=True)

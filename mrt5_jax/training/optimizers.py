@@ -1,56 +1,87 @@
-"""Optimizers and learning-rate schedules, made from their configuration (optax)."""
+"""Optimizers, made from their configuration (optax)."""
 
-import jax.numpy as jnp
+from collections.abc import Hashable
+from typing import Any
+
+import jax
 import optax
-from jaxtyping import Array, ArrayLike
 
 from mrt5_jax.config import OptimizerConfig
-from mrt5_jax.errors import UserError
+from mrt5_jax.training.schedules import make_schedule
 
-
-def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """Learning rate as a function of the number of updates already made.
-
-    Warm-up is linear from zero to `learning_rate` in `warmup_steps` updates; then the rate stays (constant), goes to
-    zero at `num_steps` in a straight line (linear) or half a cosine (cosine), or falls as (step / warmup_steps)^-1/2
-    (rsqrt).
-
-    Raises:
-        UserError: the warm-up is negative or not shorter than the training.
-    """
-    peak, warmup = config.learning_rate, config.warmup_steps
-    if not 0 <= warmup < num_steps:
-        raise UserError(f"warmup_steps={warmup} must lie between 0 and num_steps - 1 = {num_steps - 1}")
-    remaining = num_steps - warmup
-
-    def rsqrt(step: ArrayLike) -> Array:
-        start = max(warmup, 1)
-        return peak * jnp.sqrt(start / jnp.maximum(step + warmup, start))
-
-    decays: dict[str, optax.Schedule] = {
-        "constant": optax.constant_schedule(peak),
-        "linear": optax.linear_schedule(peak, 0.0, remaining),
-        "cosine": optax.cosine_decay_schedule(peak, remaining),
-        "rsqrt": rsqrt,
-    }
-    decay = decays[config.schedule]
-    if warmup == 0:
-        return decay
-    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), decay], [warmup])
+SCANNED_STACKS = ("prefix", "suffix", "layers")
+"""Names of the parts of the parameter tree whose arrays have a leading axis of layers."""
 
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW (Loshchilov & Hutter 2019) on the schedule."""
-    steps = []
-    if config.clip_norm is not None:
-        steps.append(optax.clip_by_global_norm(config.clip_norm))
-    steps.append(
-        optax.adamw(
-            make_schedule(config, num_steps),
-            b1=config.b1,
-            b2=config.b2,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
+    """Clipping by global norm, then AdamW (Loshchilov & Hutter 2019) or Adafactor (Shazeer & Stern 2018).
+
+    The learning rate follows `make_schedule`; the gate's is the same curve with its own peak. Weight decay is
+    decoupled: a parameter loses `learning rate * weight_decay` of itself a step.
+
+    Raises:
+        UserError: see `make_schedule`.
+    """
+    moments = {
+        "adamw": optax.scale_by_adam(b1=config.b1, b2=config.b2, eps=config.eps),
+        "adafactor": scale_by_layerwise_adafactor(),
+    }
+    steps = {
+        "clip": optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm),
+        "moments": moments[config.name],
+        "weight_decay": optax.add_decayed_weights(
+            config.weight_decay, lambda params: _named(params, config.weight_decay_exclude, inside=False)
+        ),
+        "learning_rate": optax.scale_by_learning_rate(make_schedule(config, num_steps)),
+    }
+    if config.gate_learning_rate is not None:
+        steps["gate_learning_rate"] = optax.masked(
+            optax.scale(config.gate_learning_rate / config.learning_rate),
+            lambda params: _named(params, ("gate",), inside=True),
         )
+    return optax.named_chain(*steps.items())
+
+
+def scale_by_layerwise_adafactor() -> optax.GradientTransformation:
+    """Adafactor with T5's settings: factored second moments from 128 x 128 on, no momentum, update RMS clipped at 1.
+
+    The update is relative to the parameter's RMS (at least 1e-3). In a scanned stack every layer has its own factors,
+    clipping and RMS, as with T5X's logical factor rules, where "layers" is a batch axis.
+    """
+    adafactor = optax.chain(
+        optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=128, epsilon=1e-30),
+        optax.clip_by_block_rms(1.0),
+        optax.scale_by_param_block_rms(1e-3),
     )
-    return optax.chain(*steps)
+    groups: dict[Hashable, optax.GradientTransformation] = {"whole": adafactor}
+    groups.update(dict.fromkeys(SCANNED_STACKS, _each_layer(adafactor)))
+    return optax.partition(groups, lambda params: jax.tree_util.tree_map_with_path(_stack, params))
+
+
+def _each_layer(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """`inner` on every index of the leading axis by itself."""
+    inner = optax.with_extra_args_support(inner)
+
+    def init(params: Any) -> Any:
+        # A group without arrays has nothing to map over (a plain ByT5 has no suffix).
+        return jax.vmap(inner.init)(params) if jax.tree.leaves(params) else inner.init(params)
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        if not jax.tree.leaves(updates):
+            return updates, state
+        return jax.vmap(inner.update)(updates, state, params)
+
+    return optax.GradientTransformation(init, update)
+
+
+def _stack(path: tuple, _: Any) -> str:
+    return next((name for name in _names(path) if name in SCANNED_STACKS), "whole")
+
+
+def _named(params: Any, names: tuple[str, ...], inside: bool) -> Any:
+    """True for the parameters that have one of `names` in their path; with `inside=False`, for the others."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: inside == any(n in names for n in _names(path)), params)
+
+
+def _names(path: tuple) -> list[str]:
+    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
