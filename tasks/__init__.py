@@ -1,1 +1,1 @@
-"""Seqio registrations, one file a family. Importing a module registers its tasks."""
+"""seqio registrations, one module a family. Importing a module registers its tasks; none of them knows the model."""

@@ -1,0 +1,123 @@
+"""Streams of examples out of registered tasks and mixtures, addressed by position."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import seqio
+import tensorflow as tf
+
+from mrt5_jax.config import DataConfig
+from mrt5_jax.data.batches import ExampleInfo
+from mrt5_jax.data.sources import IndexedSource, map_examples
+from mrt5_jax.errors import UserError
+
+_CHOICES = 1 << 16  # choices between a mixture's tasks that are drawn together
+
+
+def find_task(name: str) -> seqio.Task | seqio.Mixture:
+    """The registered task or mixture of that name.
+
+    Raises:
+        UserError: there is none; the nearest names are offered.
+    """
+    known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        offer = f"did you mean {' or '.join(near)}?" if near else "is the module that registers it imported?"
+        raise UserError(f"no task or mixture is called '{name}': {offer}")
+    return seqio.get_mixture_or_task(name)
+
+
+def _tasks(name: str, split: str) -> list[seqio.Task]:
+    """The tasks behind a name that have the split."""
+    tasks = seqio.get_subtasks(find_task(name))
+    having = [task for task in tasks if split in task.splits]
+    if not having:
+        splits = sorted({have for task in tasks for have in task.splits})
+        raise UserError(f"task '{name}' has no {split} split, only {', '.join(splits)}")
+    return having
+
+
+class TrainStream:
+    """One shard of the endless training examples of a task or mixture."""
+
+    def __init__(self, data: DataConfig, *, seed: int, shard_index: int, num_shards: int):
+        self._data = data
+        self._seed = seed
+        self._shard = seqio.ShardInfo(index=shard_index, num_shards=num_shards)
+        self._tasks = _tasks(data.train_task, "train")
+        if len(self._tasks) > 1:
+            mixture = seqio.MixtureRegistry.get(data.train_task)
+            rates = np.array([mixture.get_rate(task) for task in self._tasks], np.float64)
+            self._shares = rates / rates.sum()
+
+    def batches(self, *, start: int, rows: int) -> Iterator[Any]:
+        """`inputs` and `targets`, padded, int32 [rows length], from this shard's example `start` on."""
+        starts = self._starts(start)
+        lengths = {"inputs": self._data.input_length, "targets": self._data.target_length}
+        datasets = [self._dataset(task, begin, lengths) for task, begin in zip(self._tasks, starts, strict=True)]
+        if len(datasets) == 1:
+            dataset = datasets[0]
+        else:
+            dataset = tf.data.Dataset.choose_from_datasets(datasets, self._choice_dataset(start))
+        dataset = dataset.padded_batch(rows, padded_shapes={key: [length] for key, length in lengths.items()})
+        return dataset.prefetch(2).as_numpy_iterator()
+
+    def _dataset(self, task: seqio.Task, start: int, lengths: Mapping[str, int]) -> tf.data.Dataset:
+        order = {"seed": self._seed, "shuffle": self._data.shuffle, "shard_info": self._shard, "num_epochs": None}
+        if isinstance(task.source, IndexedSource):
+            dataset = _transform(task, task.source.stream("train", start=start, **order), lengths, self._seed)
+        else:  # anyone's task: its transformations may drop or add examples, so the way to `start` leads through them
+            dataset = task.get_dataset(lengths, "train", **order).skip(start)
+        return map_examples(dataset, lambda example: {key: example[key] for key in lengths})
+
+    def _choices(self, block: int | np.integer) -> np.ndarray:
+        """int64 [_CHOICES]: which task each example of a block comes from; every shard draws its own."""
+        key = np.array([self._seed, (self._shard.index << 32) + int(block)], np.uint64)
+        generator = np.random.Generator(np.random.Philox(key=key))
+        return generator.choice(len(self._shares), size=_CHOICES, p=self._shares)
+
+    def _starts(self, start: int) -> Sequence[int]:
+        """How many of the first `start` examples came from each task."""
+        if len(self._tasks) == 1:
+            return [start]
+        counts = np.zeros(len(self._tasks), np.int64)
+        for block in range(-(-start // _CHOICES)):
+            chosen = self._choices(block)[: start - block * _CHOICES]
+            counts += np.bincount(chosen, minlength=len(self._tasks))
+        return counts.tolist()
+
+    def _choice_dataset(self, start: int) -> tf.data.Dataset:
+        def choices(block: tf.Tensor) -> tf.data.Dataset:
+            drawn = tf.numpy_function(self._choices, [block], tf.int64)
+            return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(drawn, [_CHOICES]))
+
+        blocks = tf.data.Dataset.range(start // _CHOICES, tf.int64.max)
+        return blocks.flat_map(tf.autograph.experimental.do_not_convert(choices)).skip(start % _CHOICES)
+
+
+def eval_examples(
+    name: str, data: DataConfig, *, split: str, num_examples: int | None
+) -> Iterator[tuple[ExampleInfo, Mapping[str, Any]]]:
+    """The examples of a split, task by task, in an order that never changes and mixes the languages of a task."""
+    lengths = {"inputs": data.input_length, "targets": data.target_length}
+    for task in _tasks(name, split):
+        if isinstance(task.source, IndexedSource):
+            raw = task.source.stream(split, seed=0, shuffle=True, num_epochs=1)
+            dataset = _transform(task, raw, lengths, seed=0)
+        else:
+            dataset = task.get_dataset(lengths, split, shuffle=False, seed=0)
+        if num_examples is not None:
+            dataset = dataset.take(num_examples)
+        examples: Iterator[Any] = dataset.as_numpy_iterator()
+        for number, example in enumerate(examples):
+            language = example.get("language", b"").decode()
+            yield ExampleInfo(task.name, language, int(example.get("index", number))), example
+
+
+def _transform(task: seqio.Task, dataset: tf.data.Dataset, lengths: Mapping[str, int], seed: int) -> tf.data.Dataset:
+    """A task's own transformations; rows too long are cut, as the task cuts them (ours keep their EOS)."""
+    dataset = task.preprocess_postcache(task.preprocess_precache(dataset, seed), lengths, seed)
+    return seqio.trim_dataset(dataset, lengths, task.output_features)
