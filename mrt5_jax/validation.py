@@ -1,4 +1,7 @@
-"""Whether a configuration makes sense: what the types of config.py cannot say. Touches no data and no device."""
+"""Whether a configuration makes sense: what the types of config.py cannot say.
+
+Touches no data and no device: what depends on those (tasks, the mesh) is checked where they are opened.
+"""
 
 import dataclasses
 import math
@@ -23,7 +26,6 @@ BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and less than 1")
 RATE = Rule(lambda value: 0 < value < 1, "between 0 and 1")
 SHARE = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
 NOT_EMPTY = Rule(lambda value: len(value) > 0, "given")
-AXIS = Rule(lambda value: value > 0 or value == -1, "greater than 0, or -1 for whatever devices are left")
 BYTES = Rule(lambda value: value >= 259, "at least 259: 256 bytes and three special ids")
 
 RULES: dict[type, dict[str, Rule]] = {
@@ -63,6 +65,9 @@ RULES: dict[type, dict[str, Rule]] = {
     },
     config.OptimizerConfig: {
         "learning_rate": POSITIVE,
+        "gate_learning_rate": POSITIVE,
+        "steps_per_decay": POSITIVE,
+        "steps_per_cycle": POSITIVE,
         "warmup_steps": NOT_NEGATIVE,
         "weight_decay": NOT_NEGATIVE,
         "clip_norm": POSITIVE,
@@ -70,8 +75,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "b2": BELOW_ONE,
         "eps": POSITIVE,
     },
-    config.CheckpointConfig: {"every": POSITIVE, "keep": POSITIVE},
-    config.MeshConfig: {"data": AXIS, "fsdp": AXIS, "tensor": AXIS},
+    config.CheckpointConfig: {"every": POSITIVE, "keep": POSITIVE, "keep_period": POSITIVE, "keep_best": NOT_NEGATIVE},
     config.TrainingConfig: {
         "num_steps": POSITIVE,
         "log_every": POSITIVE,
@@ -101,10 +105,6 @@ def validate(run: config.RunConfig) -> None:
         _refuse(
             run.model, "relpos_max_distance", f"above a quarter of relpos_num_buckets={run.model.relpos_num_buckets}"
         )
-    if run.optimizer.warmup_steps >= run.training.num_steps:
-        _refuse(run.optimizer, "warmup_steps", f"less than num_steps={run.training.num_steps}")
-    if list(dataclasses.astuple(run.mesh)).count(-1) > 1:
-        raise UserError(f"{run.mesh}: only one axis can take whatever devices are left (-1)")
 
 
 def _check_fields(node: Any) -> None:

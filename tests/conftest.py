@@ -14,7 +14,10 @@ import jaxtyping
 import numpy as np
 import pytest
 
-# Every annotated shape and type of mrt5_jax is checked when a function is called. Has to come before its first import.
+import mrt5_jax.config  # noqa: F401
+
+# From here on every annotated shape and type is checked when a function of mrt5_jax is called. The configuration's
+# dataclasses have no shapes, and gin reads their signatures, which the checks would hide: they are imported before.
 _HOOK = jaxtyping.install_import_hook("mrt5_jax", "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,0 +1,33 @@
+"""What the tests of the command line share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mrt5_jax.cli.main import main
+
+Refuse = Callable[..., str]
+
+
+@pytest.fixture
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
+    """Runs a command that has to fail as a user's mistake, and returns the one line that it says.
+
+    MODEL_DIR is `tmp_path/model` and holds something already, which has to be there afterwards, alone.
+    """
+    model_dir = tmp_path / "model"
+    model_dir.mkdir()
+    (model_dir / "config.gin").write_text("# somebody's work\n")
+
+    def run(*argv: str) -> str:
+        assert main(argv) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith("mrt5: ")
+        assert captured.err.count("\n") == 1, captured.err
+        assert [path.name for path in model_dir.rglob("*")] == ["config.gin"]
+        assert (model_dir / "config.gin").read_text() == "# somebody's work\n"
+        return captured.err.removeprefix("mrt5: ").rstrip("\n")
+
+    return run

@@ -1,0 +1,106 @@
+"""Every gin file that is shipped makes a run, with the values that the papers give."""
+
+from pathlib import Path
+
+import pytest
+
+from mrt5_jax import config
+from mrt5_jax.cli import gin_setup
+from mrt5_jax.cli.main import main
+from mrt5_jax.validation import validate
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+FILES = sorted(
+    path.relative_to(REPOSITORY / "gin_configs").as_posix() for path in REPOSITORY.glob("gin_configs/*/*.gin")
+)
+MODELS = [name for name in FILES if name.startswith("models/") and "_" in name]
+RUNS = [name for name in FILES if name.startswith("runs/")]
+PARTS = {"runs/base.gin", "runs/text.gin", "runs/controlled_deletion.gin", "runs/eval.gin"}
+"""Included by runs or laid over them."""
+
+SIZES = {
+    "small": (1472, 6, 64, 12, 4, 3584),
+    "base": (1536, 12, 64, 18, 6, 3968),
+    "large": (1536, 16, 64, 36, 12, 3840),
+    "xl": (2560, 32, 64, 36, 12, 6720),
+    "xxl": (4672, 64, 64, 36, 12, 12352),
+}
+"""emb_dim, heads, head_dim, encoder layers, decoder layers, mlp_dim (Xue et al. 2022)."""
+
+
+@pytest.fixture
+def bindings(tmp_path: Path) -> list[str]:
+    """What has to be given to any run."""
+    (tmp_path / "en.txt").write_text("All work and no play makes Jack a dull boy. " * 2000)
+    return [f"MODEL_DIR='{tmp_path / 'model'}'", f"TEXT_FILES='{tmp_path}/*.txt'"]
+
+
+def of(run: str, bindings: list[str]) -> list[str]:
+    return bindings if run in ("runs/pretrain_text.gin", "runs/continued_pretraining.gin") else bindings[:1]
+
+
+@pytest.mark.parametrize("name", sorted(set(RUNS) - PARTS))
+def test_every_run_makes_sense(name: str, bindings: list[str]) -> None:
+    resolved = gin_setup.resolve([name], bindings=of(name, bindings))
+    validate(resolved.run)
+    assert gin_setup.resolve(base_text=resolved.config_text) == resolved
+
+
+def test_no_run_is_forgotten(repository: Path) -> None:
+    included = "\n".join(path.read_text() for path in repository.glob("gin_configs/*/*.gin"))
+    for name in PARTS - {"runs/eval.gin"}:
+        assert f"include '{name}'" in included
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_can_be_laid_over_a_run(name: str) -> None:
+    run = gin_setup.resolve(["runs/quickstart.gin", name]).run
+    assert (run.model.gate is None) == ("byt5" in name)
+    assert run.model.softmax1 == ("mrt5" in name)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_sizes_are_those_of_the_byt5_paper(size: str) -> None:
+    model = gin_setup.resolve(["runs/quickstart.gin", f"models/mrt5_{size}.gin"]).run.model
+    assert (
+        model.emb_dim,
+        model.num_heads,
+        model.head_dim,
+        model.num_encoder_layers,
+        model.num_decoder_layers,
+        model.mlp_dim,
+    ) == SIZES[size]
+    assert model.gate == config.GateConfig(layer=3, scale=-30.0, threshold=-15.0)
+
+
+def test_continued_pretraining_is_the_papers_recipe(bindings: list[str]) -> None:
+    run = gin_setup.resolve(["runs/continued_pretraining.gin"], bindings=bindings).run
+    assert run.data.batch_size * run.data.input_length == 2**20
+    assert (run.data.input_length, run.data.target_length, run.training.num_steps) == (1024, 189, 5000)
+    assert (run.optimizer.learning_rate, run.optimizer.schedule, run.optimizer.clip_norm) == (1e-4, "linear", 1.0)
+    assert (run.optimizer.warmup_steps, run.optimizer.weight_decay, run.model.dropout_rate) == (0, 0.0, 0.1)
+    assert run.model.softmax1
+    assert run.controller == config.ControllerConfig(0.5, proportional_gain=0.5, integral_gain=1e-5, smoothing=0.9)
+
+
+def test_diagnostics_are_the_papers_setting(bindings: list[str]) -> None:
+    run = gin_setup.resolve(["runs/diagnostics.gin"], bindings=of("runs/diagnostics.gin", bindings)).run
+    assert (run.model.num_encoder_layers, run.model.num_decoder_layers) == (9, 3)
+    assert (run.model.emb_dim, run.model.mlp_dim, run.model.head_dim) == (512, 1024, 64)
+    assert (run.data.input_length, run.data.batch_size, run.training.num_steps) == (64, 128, 30_000)
+    assert (run.loss.regularizer_delay, run.optimizer.learning_rate) == (10_000, 1e-4)
+    assert run.controller is None
+    assert 1e-4 <= run.loss.gate_weight <= 1.5e-2
+
+
+def test_a_dry_run_prints_a_configuration_that_can_be_used_and_touches_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_dir = tmp_path / "model"
+    arguments = ["--gin_file=runs/quickstart.gin", "--gin_file=models/byt5_small.gin"]
+    flags = [f"--gin.MODEL_DIR='{model_dir}'", "--gin.config.RunConfig.controller=None"]
+    assert main(["train", *arguments, *flags, "--dry_run"]) == 0
+    text = capsys.readouterr().out
+    assert "# 299,637,760 parameters" in text
+    assert gin_setup.resolve(base_text=text).run.model.emb_dim == 1472
+    assert not model_dir.exists()
