@@ -1,0 +1,156 @@
+"""The decoder, one position at a time: equal to teacher forcing, without computing anything twice.
+
+Cross-attention's keys and values are computed once from the compact encoder output, so they have kept_length slots;
+self-attention's are written into a cache as tokens come. Both are laid out heads before slots, in which a step's
+matrix-vector products read memory in order: on a CPU seven times faster than the layout of training.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mrt5_jax.attention import Keys, masked_softmax, relative_bias
+from mrt5_jax.config import ModelConfig
+from mrt5_jax.network import DecoderLayer, Encoded, MrT5
+
+Params = dict[str, Any]
+
+
+class KeyValues(NamedTuple):
+    key: Float[Array, "rows heads slots head_dim"]
+    value: Float[Array, "rows heads slots head_dim"]
+
+
+Past = tuple[KeyValues, ...]
+"""Each layer's self-attention cache. Beams are rows: row r of a batch has the rows r * beams + (0 .. beams - 1)."""
+
+
+class Stepped(NamedTuple):
+    logits: Float[Array, "batch beams vocab"]
+    """Of the next token, in at least float32."""
+    past: Past
+
+
+class _LayerStepped(NamedTuple):
+    hidden: Float[Array, "batch beams embed"]
+    past: KeyValues
+
+
+class IncrementalLayer(DecoderLayer):
+    """`DecoderLayer`, with the same parameters, for one position."""
+
+    def memorize(self, hidden: Float[Array, "batch kept_length embed"]) -> KeyValues:
+        """Cross-attention's keys and values of the encoder's output."""
+        return _heads_first(*self.encoder_decoder_attention.keys_and_values(hidden))
+
+    def step(
+        self,
+        hidden: Float[Array, "batch beams embed"],
+        past: KeyValues,
+        slot: Int[Array, ""],
+        position_bias: Float[Array, "1 heads 1 slots"],
+        memory: KeyValues,
+        memory_keys: Keys,
+    ) -> _LayerStepped:
+        """The layer at position `slot`. The beams of a row share its memory as so many queries."""
+        normed = self.pre_self_attention_layer_norm(hidden)
+        flat = normed.reshape(-1, 1, normed.shape[-1])
+        new = _heads_first(*self.self_attention.keys_and_values(flat))
+        past = KeyValues(
+            *(jax.lax.dynamic_update_slice_in_dim(old, at, slot, 2) for old, at in zip(past, new, strict=True))
+        )
+        seen = (jnp.arange(past.key.shape[2]) <= slot)[None]
+        attended = self._attend(self.self_attention, flat, past, seen, position_bias)
+        hidden = hidden + attended.reshape(hidden.shape)
+        normed = self.pre_cross_attention_layer_norm(hidden)
+        bias = None if memory_keys.bias is None else memory_keys.bias[:, None, None, :]
+        hidden = hidden + self._attend(self.encoder_decoder_attention, normed, memory, memory_keys.mask, bias)
+        return _LayerStepped(hidden + self.mlp(self.pre_mlp_layer_norm(hidden)), past)
+
+    def _attend(
+        self,
+        attention: Any,
+        hidden: Float[Array, "rows queries embed"],
+        cache: KeyValues,
+        mask: Bool[Array, "#rows slots"],
+        bias: Float[Array, "#rows #heads #queries slots"] | None,
+    ) -> Float[Array, "rows queries embed"]:
+        query = attention.heads(attention.query(hidden))
+        score_dtype = jnp.promote_types(query.dtype, jnp.float32)
+        scores = jnp.einsum("rqhd,rhsd->rhqs", query, cache.key, preferred_element_type=score_dtype)
+        if bias is not None:
+            scores = scores + bias
+        weights = masked_softmax(scores, mask[:, None, None, :], softmax1=self.config.softmax1)
+        values = jnp.einsum("rhqs,rhsd->rqhd", weights.astype(cache.value.dtype), cache.value)
+        return attention.out(values.reshape(*hidden.shape[:2], -1))
+
+
+class CachedDecoder(NamedTuple):
+    """A decoder that has read its input; used within one compiled program."""
+
+    config: ModelConfig
+    params: Params
+    layers: tuple[Params, ...]
+    """The layers' parameters, apart: slicing them in every step would copy them in every step."""
+    memory: tuple[KeyValues, ...]
+    keys: Keys
+
+    @property
+    def active(self) -> Bool[Array, " batch"]:
+        """Rows with input; the others are filler."""
+        return jnp.any(self.keys.mask, axis=1)
+
+    def empty_past(self, rows: int, slots: int) -> Past:
+        """Caches for `rows` sequences of at most `slots` tokens."""
+        shape = (rows, self.config.num_heads, slots, self.config.head_dim)
+        empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
+        return tuple(KeyValues(empty, empty) for _ in self.layers)
+
+    def step(self, tokens: Int[Array, "batch beams"], slot: Int[Array, ""], past: Past) -> Stepped:
+        """What follows `tokens`, which stand at position `slot` of the decoder's input."""
+        model, variables = MrT5(self.config), {"params": self.params}
+        hidden = model.apply(variables, tokens, method=lambda module, ids: module.token_embedder(ids))
+        bias = relative_bias(
+            self.params["decoder"]["relpos_bias"]["rel_embedding"],
+            slot[None, None],
+            jnp.arange(past[0].key.shape[2])[None],
+            bidirectional=False,
+            max_distance=self.config.relpos_max_distance,
+        )
+        layer, new_past = _layer(self.config), []
+        for params, own_past, memory in zip(self.layers, past, self.memory, strict=True):
+            hidden, own_past = layer.apply(
+                {"params": params}, hidden, own_past, slot, bias, memory, self.keys, method="step"
+            )
+            new_past.append(own_past)
+        logits = model.apply(variables, hidden, method=_head)
+        return Stepped(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(new_past))
+
+
+def read(config: ModelConfig, params: Params, encoded: Encoded) -> CachedDecoder:
+    """The decoder of the model `params`, with cross-attention's keys and values of `encoded`."""
+    stacked = params["decoder"]["layers"]
+    layers = tuple(_layer_params(stacked, index) for index in range(config.num_decoder_layers))
+    layer = _layer(config)
+    memory = tuple(layer.apply({"params": own}, encoded.hidden, method="memorize") for own in layers)
+    return CachedDecoder(config, params, layers, memory, encoded.keys)
+
+
+def _layer(config: ModelConfig) -> IncrementalLayer:
+    return IncrementalLayer(config, config.num_decoder_layers)
+
+
+def _layer_params(stacked: Params, index: int) -> Params:
+    return jax.tree.map(lambda array: array[index], stacked)
+
+
+def _head(model: MrT5, hidden: Float[Array, "batch beams embed"]) -> Float[Array, "batch beams vocab"]:
+    return model.decoder.logits(model.decoder.decoder_norm(hidden))
+
+
+def _heads_first(
+    key: Float[Array, "rows slots heads head_dim"], value: Float[Array, "rows slots heads head_dim"]
+) -> KeyValues:
+    return KeyValues(jnp.swapaxes(key, 1, 2), jnp.swapaxes(value, 1, 2))
