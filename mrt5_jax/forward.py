@@ -16,8 +16,8 @@ from mrt5_jax.compaction.dispatch import switch_rung
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import gather, plan
 from mrt5_jax.config import Deletion
+from mrt5_jax.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.gates import Selection, random_like, token_keys
-from mrt5_jax.layers import RowKeys
 from mrt5_jax.network import Compact, Decoded, MrT5, Prefix
 
 Params = dict[str, Any]
@@ -81,9 +81,13 @@ def merge_gradients(gradients: Parts) -> Params:
 
 
 def run_prefix(
-    model: MrT5, params: Params, tokens: Int[Array, "batch length"], row_keys: RowKeys | None = None
+    model: MrT5,
+    params: Params,
+    tokens: Int[Array, "batch length"],
+    dropout: Dropout = NO_DROPOUT,
+    selector_keys: RowKeys | None = None,
 ) -> Prefix:
-    return model.apply({"params": params}, tokens, row_keys, method="prefix")
+    return model.apply({"params": params}, tokens, dropout, selector_keys, method="prefix")
 
 
 def run_rest(
@@ -91,10 +95,10 @@ def run_rest(
     params: Params,
     compact: Compact,
     decoder_input_tokens: Int[Array, "batch target"],
-    row_keys: RowKeys | None = None,
+    dropout: Dropout = NO_DROPOUT,
 ) -> Rest:
-    encoded = model.apply({"params": params}, compact, row_keys, method="suffix")
-    decoded: Decoded = model.apply({"params": params}, encoded, decoder_input_tokens, row_keys, method="decode")
+    encoded = model.apply({"params": params}, compact, dropout, method="suffix")
+    decoded: Decoded = model.apply({"params": params}, encoded, decoder_input_tokens, dropout, method="decode")
     return Rest(decoded.logits, jnp.mean(jnp.concatenate([encoded.score_excess, decoded.score_excess]), axis=0))
 
 

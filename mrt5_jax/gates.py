@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mrt5_jax.compaction.plan import never_empty
 from mrt5_jax.config import GateConfig, ModelConfig
-from mrt5_jax.layers import RMSNorm, RowKeys
+from mrt5_jax.dropout import RowKeys
+from mrt5_jax.layers import RMSNorm
 
 SEPARATORS = (12, 13, *range(35, 51), *range(61, 68), *range(94, 100), *range(126, 130), 1)
 """Ids at which the fixed selector's segments begin: white space, ASCII punctuation and the end of the sequence."""

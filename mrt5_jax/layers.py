@@ -5,54 +5,14 @@ two-dimensional arrays: XLA's CPU backend computes the gradients of their kernel
 accelerators it makes no difference.
 """
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float
 
 from mrt5_jax.attention import Attended, Keys, Rows, attend, default_rows
 from mrt5_jax.config import ModelConfig
-
-RowKeys = Key[Array, " batch"]
-"""One random key a row: dropout of a row never depends on the other rows, nor on where the row lies in a batch."""
-
-
-class Side(NamedTuple):
-    """Positions that hidden states stand for."""
-
-    mask: Bool[Array, "batch length"]
-    positions: Int[Array, "#batch length"]
-    """Original positions; dropout of a key is drawn by its original position, so compaction does not change it."""
-
-
-def fold_rows(keys: RowKeys | None, number: int) -> RowKeys | None:
-    """The keys of a row's `number`-th place of dropout."""
-    return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
-
-
-def dropout(hidden: Float[Array, "batch length width"], keys: RowKeys | None, rate: float) -> Array:
-    """T5X's dropout of hidden states: a row's mask is shared by all its positions. `keys=None`: no dropout."""
-    if keys is None or rate == 0.0:
-        return hidden
-    kept = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, (1, hidden.shape[-1])))(keys)
-    return jnp.where(kept, hidden / (1.0 - rate), jnp.zeros((), hidden.dtype))
-
-
-def attention_dropout(
-    keys: RowKeys | None, rate: float, positions: Int[Array, "#batch length"], heads: int
-) -> Float[Array, "batch heads length"] | None:
-    """T5X's dropout of attention weights, shared by all queries: 0 or 1 / (1 - rate) for each head and key position."""
-    if keys is None or rate == 0.0:
-        return None
-    positions = jnp.broadcast_to(positions, (keys.shape[0], positions.shape[1]))
-
-    def at(key: Key[Array, ""], position: Int[Array, ""]) -> Bool[Array, " heads"]:
-        return jax.random.bernoulli(jax.random.fold_in(key, position), 1.0 - rate, (heads,))
-
-    kept = jax.vmap(jax.vmap(at, in_axes=(None, 0)))(keys, positions)
-    return jnp.swapaxes(kept, 1, 2) / (1.0 - rate)
+from mrt5_jax.dropout import drop_units, weight_factors
 
 
 def kernel_init(config: ModelConfig, std: float, num_layers: int) -> nn.initializers.Initializer:
@@ -112,14 +72,14 @@ class GatedMlp(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Float[Array, "batch length embed"], keys: RowKeys | None
+        self, inputs: Float[Array, "batch length embed"], kept: Bool[Array, "batch mlp"] | None = None
     ) -> Float[Array, "batch length embed"]:
         config = self.config
         wide = kernel_init(config, config.emb_dim**-0.5, self.num_layers)
         narrow = kernel_init(config, config.mlp_dim**-0.5, self.num_layers)
         gate = Projection(config.mlp_dim, wide, ("embed", "mlp"), config, name="wi_0")(inputs)
         linear = Projection(config.mlp_dim, wide, ("embed", "mlp"), config, name="wi_1")(inputs)
-        hidden = dropout(nn.gelu(gate, approximate=True) * linear, keys, config.dropout_rate)
+        hidden = drop_units(nn.gelu(gate, approximate=True) * linear, kept, config.dropout_rate)
         return Projection(config.emb_dim, narrow, ("mlp", "embed"), config, name="wo")(hidden)
 
 
@@ -158,7 +118,7 @@ class MultiHeadAttention(nn.Module):
         *,
         position_bias: Float[Array, "rows heads query key"] | None = None,
         causal: bool = False,
-        weight_dropout: Float[Array, "batch heads key"] | None = None,
+        kept_weights: Bool[Array, "batch heads key"] | None = None,
     ) -> Attended:
         """Like `attend`, with projected values [batch query embed] in place of values by head."""
         attended = attend(
@@ -170,7 +130,7 @@ class MultiHeadAttention(nn.Module):
             position_bias=position_bias,
             causal=causal,
             softmax1=self.config.softmax1,
-            dropout=weight_dropout,
+            dropout=weight_factors(kept_weights, self.config.dropout_rate),
             rows=rows_of(self.config),
         )
         joined = attended.values.reshape(*hidden.shape[:-1], -1)
@@ -201,7 +161,7 @@ class RelativeBiases(nn.Module):
 def stack(layer: type[nn.Module], *, length: int, num_shared: int, remat: str) -> type[nn.Module]:
     """`length` layers scanned over a leading axis of their parameters, rematerialised as the config says.
 
-    A layer takes (hidden, its own row keys, *`num_shared` inputs that all layers share).
+    A layer takes (hidden, its own dropout, *`num_shared` inputs that all layers share).
     """
     if remat != "none":
         policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None

@@ -11,12 +11,12 @@ parameters and nothing else. A plain ByT5 has all its encoder layers in the pref
 from typing import NamedTuple
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.attention import Attended, Keys, relative_bias
+from mrt5_jax.attention import Keys, relative_bias
 from mrt5_jax.config import ModelConfig
+from mrt5_jax.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, at_positions, drop_units
 from mrt5_jax.gates import Selection, make_selector
 from mrt5_jax.layers import (
     GatedMlp,
@@ -24,15 +24,8 @@ from mrt5_jax.layers import (
     Projection,
     RelativeBiases,
     RMSNorm,
-    RowKeys,
-    attention_dropout,
-    dropout,
-    fold_rows,
     stack,
 )
-
-# Places of randomness within a row's key; a layer's own places are counted from its folded key.
-_EMBEDDING, _PREFIX, _SELECTOR, _SUFFIX, _ENCODED, _DECODER_EMBEDDING, _DECODER, _DECODED = range(8)
 
 
 class Prefix(NamedTuple):
@@ -76,8 +69,7 @@ class EncoderLayer(nn.Module):
     def __call__(
         self,
         hidden: Float[Array, "batch length embed"],
-        row_keys: RowKeys | None,
-        positions: Int[Array, "#batch length"],
+        dropout: LayerDropout,
         keys: Keys,
         position_bias: Float[Array, "rows heads length length"],
     ) -> tuple[Float[Array, "batch length embed"], Float[Array, " batch"]]:
@@ -91,12 +83,12 @@ class EncoderLayer(nn.Module):
             keys.mask,
             keys,
             position_bias=position_bias,
-            weight_dropout=attention_dropout(fold_rows(row_keys, 0), config.dropout_rate, positions, config.num_heads),
+            kept_weights=dropout.weights,
         )
-        hidden = hidden + dropout(attended.values, fold_rows(row_keys, 1), config.dropout_rate)
+        hidden = hidden + drop_units(attended.values, dropout.sublayer(0), config.dropout_rate)
         normed = RMSNorm(config, name="pre_mlp_layer_norm")(hidden)
-        output = GatedMlp(config, self.num_layers, name="mlp")(normed, fold_rows(row_keys, 2))
-        return hidden + dropout(output, fold_rows(row_keys, 3), config.dropout_rate), attended.score_excess
+        output = GatedMlp(config, self.num_layers, name="mlp")(normed, dropout.mlp)
+        return hidden + drop_units(output, dropout.sublayer(1), config.dropout_rate), attended.score_excess
 
 
 class Encoder(nn.Module):
@@ -128,24 +120,22 @@ class Encoder(nn.Module):
         self,
         hidden: Float[Array, "batch length embed"],
         tokens: Int[Array, "batch length"],
-        row_keys: RowKeys | None,
+        dropout: LayerDropout,
+        selector_keys: RowKeys | None,
     ) -> Prefix:
         positions = jnp.arange(tokens.shape[1])[None]
         mask = tokens > 0
-        layer_keys = _by_layer(fold_rows(row_keys, _PREFIX), self.prefix_length)
-        hidden, _ = self.prefix(hidden, layer_keys, positions, Keys(mask), self.biases(positions))
-        selection = None
-        if self.config.gate:
-            selection = self.gate(hidden, tokens, mask, fold_rows(row_keys, _SELECTOR))
+        hidden, _ = self.prefix(hidden, dropout, Keys(mask), self.biases(positions))
+        selection = self.gate(hidden, tokens, mask, selector_keys) if self.config.gate else None
         return Prefix(hidden, mask, selection)
 
-    def after_gate(self, compact: Compact, row_keys: RowKeys | None) -> Encoded:
+    def after_gate(self, compact: Compact, dropout: Dropout) -> Encoded:
         hidden, keys, positions = compact.hidden, compact.keys, compact.positions
         excess = jnp.zeros((0, hidden.shape[0]), jnp.float32)
         if self.config.gate:
-            layer_keys = _by_layer(fold_rows(row_keys, _SUFFIX), self.config.num_encoder_layers - self.prefix_length)
-            hidden, excess = self.suffix(hidden, layer_keys, positions, keys, self.biases(positions))
-        hidden = dropout(self.encoder_norm(hidden), fold_rows(row_keys, _ENCODED), self.config.dropout_rate)
+            kept = dropout.suffix._replace(weights=at_positions(dropout.suffix.weights, positions))
+            hidden, excess = self.suffix(hidden, kept, keys, self.biases(positions))
+        hidden = drop_units(self.encoder_norm(hidden), dropout.encoded, self.config.dropout_rate)
         return Encoded(_constrain(hidden), positions, keys, excess)
 
 
@@ -165,14 +155,13 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         hidden: Float[Array, "batch target embed"],
-        row_keys: RowKeys | None,
+        dropout: LayerDropout,
         encoded: Encoded,
         position_bias: Float[Array, "1 heads target target"],
     ) -> tuple[Float[Array, "batch target embed"], Float[Array, " batch"]]:
-        config = self.config
+        rate = self.config.dropout_rate
         hidden = _constrain(hidden)
         everywhere = jnp.ones(hidden.shape[:2], bool)
-        positions = jnp.arange(hidden.shape[1])[None]
         normed = self.pre_self_attention_layer_norm(hidden)
         attended = self.self_attention(
             normed,
@@ -181,34 +170,19 @@ class DecoderLayer(nn.Module):
             Keys(everywhere),
             position_bias=position_bias,
             causal=True,
-            weight_dropout=attention_dropout(fold_rows(row_keys, 0), config.dropout_rate, positions, config.num_heads),
+            kept_weights=dropout.weights,
         )
-        hidden = hidden + dropout(attended.values, fold_rows(row_keys, 1), config.dropout_rate)
-        weight_dropout = attention_dropout(
-            fold_rows(row_keys, 2), config.dropout_rate, encoded.positions, config.num_heads
-        )
-        crossed = self.cross_attend(
-            hidden,
+        hidden = hidden + drop_units(attended.values, dropout.sublayer(0), rate)
+        crossed = self.encoder_decoder_attention(
+            self.pre_cross_attention_layer_norm(hidden),
             *self.encoder_decoder_attention.keys_and_values(encoded.hidden),
             everywhere,
             encoded.keys,
-            weight_dropout=weight_dropout,
+            kept_weights=dropout.cross_weights,
         )
-        hidden = hidden + dropout(crossed.values, fold_rows(row_keys, 3), config.dropout_rate)
-        output = self.mlp(self.pre_mlp_layer_norm(hidden), fold_rows(row_keys, 4))
-        return hidden + dropout(output, fold_rows(row_keys, 5), config.dropout_rate), crossed.score_excess
-
-    def cross_attend(
-        self,
-        hidden: Float[Array, "batch target embed"],
-        key: Float[Array, "batch kept_length heads head_dim"],
-        value: Float[Array, "batch kept_length heads head_dim"],
-        query_mask: Bool[Array, "batch target"],
-        keys: Keys,
-        weight_dropout: Float[Array, "batch heads kept_length"] | None = None,
-    ) -> Attended:
-        normed = self.pre_cross_attention_layer_norm(hidden)
-        return self.encoder_decoder_attention(normed, key, value, query_mask, keys, weight_dropout=weight_dropout)
+        hidden = hidden + drop_units(crossed.values, dropout.sublayer(1), rate)
+        output = self.mlp(self.pre_mlp_layer_norm(hidden), dropout.mlp)
+        return hidden + drop_units(output, dropout.sublayer(2), rate), crossed.score_excess
 
 
 class Decoder(nn.Module):
@@ -223,9 +197,7 @@ class Decoder(nn.Module):
         head_init = nn.initializers.normal(config.emb_dim**-0.5)
         self.logits_dense = Projection(config.vocab_size, head_init, ("embed", "vocab"), config)
 
-    def __call__(
-        self, hidden: Float[Array, "batch target embed"], encoded: Encoded, row_keys: RowKeys | None
-    ) -> Decoded:
+    def __call__(self, hidden: Float[Array, "batch target embed"], encoded: Encoded, dropout: Dropout) -> Decoded:
         positions = jnp.arange(hidden.shape[1])[None]
         bias = relative_bias(
             self.relpos_bias(),
@@ -234,9 +206,9 @@ class Decoder(nn.Module):
             bidirectional=False,
             max_distance=self.config.relpos_max_distance,
         )
-        layer_keys = _by_layer(fold_rows(row_keys, _DECODER), self.config.num_decoder_layers)
-        hidden, excess = self.layers(hidden, layer_keys, encoded, bias)
-        hidden = dropout(self.decoder_norm(hidden), fold_rows(row_keys, _DECODED), self.config.dropout_rate)
+        kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
+        hidden, excess = self.layers(hidden, kept, encoded, bias)
+        hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
         return Decoded(self.logits(hidden), excess)
 
     def logits(self, hidden: Float[Array, "batch target embed"]) -> Float[Array, "batch target vocab"]:
@@ -254,22 +226,31 @@ class MrT5(nn.Module):
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
 
-    def prefix(self, tokens: Int[Array, "batch length"], row_keys: RowKeys | None = None) -> Prefix:
-        """Embedding, the encoder layers before the gate, and the selection. Token 0 is padding."""
-        hidden = dropout(self.token_embedder(tokens), fold_rows(row_keys, _EMBEDDING), self.config.dropout_rate)
-        return self.encoder.before_gate(hidden, tokens, row_keys)
+    def prefix(
+        self,
+        tokens: Int[Array, "batch length"],
+        dropout: Dropout = NO_DROPOUT,
+        selector_keys: RowKeys | None = None,
+    ) -> Prefix:
+        """Embedding, the encoder layers before the gate, and the selection. Token 0 is padding.
 
-    def suffix(self, compact: Compact, row_keys: RowKeys | None = None) -> Encoded:
+        Args:
+          selector_keys: randomness of the selector in training (gate noise, random choices), or None.
+        """
+        hidden = drop_units(self.token_embedder(tokens), dropout.embedded, self.config.dropout_rate)
+        return self.encoder.before_gate(hidden, tokens, dropout.prefix, selector_keys)
+
+    def suffix(self, compact: Compact, dropout: Dropout = NO_DROPOUT) -> Encoded:
         """The encoder layers from the gate on, and the final norm."""
-        return self.encoder.after_gate(compact, row_keys)
+        return self.encoder.after_gate(compact, dropout)
 
     def decode(
-        self, encoded: Encoded, decoder_input_tokens: Int[Array, "batch target"], row_keys: RowKeys | None = None
+        self, encoded: Encoded, decoder_input_tokens: Int[Array, "batch target"], dropout: Dropout = NO_DROPOUT
     ) -> Decoded:
         """Teacher-forced decoding: logits of every target position from those before it."""
         hidden = self.token_embedder(decoder_input_tokens)
-        hidden = dropout(hidden, fold_rows(row_keys, _DECODER_EMBEDDING), self.config.dropout_rate)
-        return self.decoder(hidden, encoded, row_keys)
+        hidden = drop_units(hidden, dropout.decoder_embedded, self.config.dropout_rate)
+        return self.decoder(hidden, encoded, dropout)
 
     def __call__(self, tokens: Int[Array, "batch length"], decoder_input_tokens: Int[Array, "batch target"]) -> Decoded:
         """All parts without deletion; what initialisation runs."""
@@ -296,15 +277,8 @@ class TokenEmbedder(nn.Module):
 
 
 def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:
-    layers = stack(EncoderLayer, length=length, num_shared=3, remat=config.remat)
+    layers = stack(EncoderLayer, length=length, num_shared=2, remat=config.remat)
     return layers(config, config.num_encoder_layers)
-
-
-def _by_layer(keys: RowKeys | None, num_layers: int) -> Key[Array, "layers batch"] | None:
-    """The keys of a stack's layers."""
-    if keys is None:
-        return None
-    return jax.vmap(lambda layer: jax.vmap(lambda key: jax.random.fold_in(key, layer))(keys))(jnp.arange(num_layers))
 
 
 def _constrain(hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:

@@ -16,19 +16,19 @@ from mrt5_jax.compaction.dispatch import Switched, switch_rung
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.config import LossConfig, TrainingDeletion
+from mrt5_jax.dropout import NO_DROPOUT, RowKeys, draw_dropout
 from mrt5_jax.forward import (
     Params,
+    Parts,
     compact_full,
     compact_to,
     compacts,
     merge_gradients,
-    Parts,
     run_prefix,
     run_rest,
     split_parameters,
     survivors,
 )
-from mrt5_jax.layers import RowKeys
 from mrt5_jax.network import MrT5, Prefix
 from mrt5_jax.objectives.losses import (
     Denominators,
@@ -40,6 +40,9 @@ from mrt5_jax.objectives.losses import (
     target_term,
     total_loss,
 )
+
+SELECTOR = 3
+"""The selector's place among the uses of a row's key; `draw_dropout` takes those below it."""
 
 
 class Objective(NamedTuple):
@@ -96,9 +99,14 @@ def loss_and_gradients(
     Under hard deletion the gate learns from its regulariser alone, since whether a position is kept has no gradient.
     """
     parts = split_parameters(params)
+    tokens, decoder_input_tokens = batch["encoder_input_tokens"], batch["decoder_input_tokens"]
+    dropout, selector_keys = NO_DROPOUT, None
+    if row_keys is not None:
+        dropout = draw_dropout(model.config, row_keys, tokens.shape[1], decoder_input_tokens.shape[1])
+        selector_keys = jax.vmap(lambda key: jax.random.fold_in(key, SELECTOR))(row_keys)
 
     def at_gate(prefix_params: Params) -> tuple[tuple[Array, Array | None], Prefix]:
-        prefix = run_prefix(model, prefix_params, batch["encoder_input_tokens"], row_keys)
+        prefix = run_prefix(model, prefix_params, tokens, dropout, selector_keys)
         return (prefix.hidden, None if prefix.selection is None else prefix.selection.bias), prefix
 
     (hidden, gate_values), pull_back, prefix = jax.vjp(at_gate, parts.prefix, has_aux=True)
@@ -113,7 +121,7 @@ def loss_and_gradients(
                 compact = compact_to(hidden, who, kept_length)
             else:
                 compact = compact_full(hidden, prefix.mask, who)
-            rest = run_rest(model, rest_params, compact, batch["decoder_input_tokens"], row_keys)
+            rest = run_rest(model, rest_params, compact, decoder_input_tokens, dropout)
             weights = batch["decoder_loss_weights"]
             tokens = cross_entropy(rest.logits, batch["decoder_target_tokens"], weights, objective.config.z_loss)
             rows = sum_rows(tokens, weights)

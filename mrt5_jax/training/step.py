@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Key
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import RunConfig
-from mrt5_jax.layers import RowKeys
+from mrt5_jax.dropout import RowKeys
 from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.losses import count_denominators
@@ -56,7 +56,6 @@ def make_train_step(model: MrT5, run: RunConfig, learning: Learning, ladder: Lad
     def train_step(state: TrainState, batch: dict[str, Array]) -> Stepped:
         weights = batch["decoder_loss_weights"]
         mask = batch["encoder_input_tokens"] > 0
-        dtype = jnp.dtype(run.model.param_dtype)
         objective = Objective(run.loss, state.controller.alpha, count_denominators(mask, weights))
         row_keys = step_keys(run.training.seed, state.step, mask.shape[0])
         result = loss_and_gradients(model, state.params, batch, objective, run.training.deletion, ladder, row_keys)
