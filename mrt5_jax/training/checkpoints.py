@@ -6,22 +6,24 @@ Orbax restores flipped bits without a word; so are the comparisons of names, sha
 silently. A step's directory gets its name when all of it is written: a run that is killed leaves whole checkpoints.
 """
 
+import contextlib
+import dataclasses
 import importlib.metadata
 import logging
+import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from jaxtyping import Array, UInt32
 
 from mrt5_jax.config import CheckpointConfig, ModelConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.training.integrity import check_same_arrays, describe_arrays
 from mrt5_jax.training.model_dir import CHECKPOINTS, write_model_config
 from mrt5_jax.training.state import Params, TrainState
 
@@ -47,6 +49,22 @@ class RestoredParams(NamedTuple):
     step: int
 
 
+@dataclasses.dataclass
+class _Keep(ocp.checkpoint_managers.PreservationPolicy):
+    """Keeps the newest, those at multiples of a period, and the best; ours, since it must outlive damaged files."""
+
+    config: CheckpointConfig
+    hard_losses: dict[int, float]
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = set(steps[-self.config.keep :])
+        if self.config.keep_period is not None:
+            kept |= {step for step in steps if step % self.config.keep_period == 0}
+        kept |= set(_best(self.hard_losses, steps)[: self.config.keep_best])
+        return [step in kept for step in steps]
+
+
 class _DamagedError(Exception):
     """A checkpoint cannot be read, or reads as something else than was written."""
 
@@ -62,12 +80,10 @@ class Checkpoints:
         self._directory = (Path(model_dir) / CHECKPOINTS).absolute()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._seed = seed
-        policies = ocp.checkpoint_managers
-        options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.LatestN(config.keep),
-            cleanup_tmp_directories=True,
-        )
+        self._keep = _Keep(config, {})
+        options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._directory, item_names=_ITEMS, options=options)
+        self._keep.hard_losses.update(_hard_losses(self._manager))
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -80,12 +96,14 @@ class Checkpoints:
         """The newest step on disk; None before the first."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data_state: Mapping[str, Any]) -> None:
+    def save(self, state: TrainState, data_state: Mapping[str, Any], hard_loss: float | None = None) -> None:
         """Saves `state` under its step. Flush the metrics first: what a checkpoint follows must be on disk before it.
 
         Args:
             state: the state; may be donated to the next step as soon as this returns.
             data_state: where the data iterator stands, as JSON.
+            hard_loss: cross-entropy under hard deletion at this step, by which the best checkpoints are kept; None
+                where it was not measured.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
@@ -93,8 +111,11 @@ class Checkpoints:
         run = {
             "data_state": dict(data_state),
             "seed": self._seed,
+            "hard_loss": hard_loss,
             "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
         }
+        if hard_loss is not None:
+            self._keep.hard_losses[step] = hard_loss
         _save(self._manager, step, {"params": state.params, "rest": state._replace(params=None)}, run)
 
     def wait(self) -> None:
@@ -161,33 +182,64 @@ def save_model(model_dir: str | Path, params: Params, config: ModelConfig) -> Pa
     return directory
 
 
-def restore_params(model_dir: str | Path, step: int | None = None, abstract: Params | None = None) -> RestoredParams:
+def restore_params(
+    model_dir: str | Path, step: int | None = None, sharding_of: Callable[[str], jax.sharding.Sharding] | None = None
+) -> RestoredParams:
     """The parameters of a checkpoint, whatever trained them.
 
     Args:
         model_dir: a MODEL_DIR.
         step: which checkpoint; None: the newest that is whole, with a warning for every damaged one.
-        abstract: ShapeDtypeStructs with shardings to restore to; None: as they were saved, on the first device.
+        sharding_of: name of a parameter ("encoder/gate/kernel") -> where it shall lie; None: on the first device.
 
     Raises:
-        UserError: no such checkpoint, a damaged one, or one of another model.
+        UserError: there is no such checkpoint, or it is damaged.
     """
-    directory = (Path(model_dir) / CHECKPOINTS).absolute()
-    options = ocp.CheckpointManagerOptions(read_only=True)
-    if not directory.is_dir():
-        raise UserError(f"{directory} is not there: {model_dir} has no checkpoint")
-    with ocp.CheckpointManager(directory, item_names=_ITEMS, options=options) as manager:
+    with _reader(model_dir) as manager:
         steps = sorted(manager.all_steps(), reverse=True)
         if step is not None and step not in steps:
-            raise UserError(f"{directory} has no step {step}; it has {', '.join(map(str, steps[::-1])) or 'none'}")
+            there = ", ".join(map(str, reversed(steps))) or "none"
+            raise UserError(f"{manager.directory} has no step {step}; it has {there}")
         for candidate in steps if step is None else [step]:
             try:
                 run = _read_run(manager, candidate)
-                wanted = _abstract_params(run) if abstract is None else abstract
-                return RestoredParams(_read_arrays(manager, candidate, {"params": wanted}, run)["params"], candidate)
+                wanted = {"params": _abstract_params(run, sharding_of or (lambda _: _first_device()))}
+                return RestoredParams(_read_arrays(manager, candidate, wanted, run)["params"], candidate)
             except _DamagedError as damage:
-                _log.warning("checkpoint %s is damaged (%s): passed over", directory / str(candidate), damage)
-    raise UserError(f"{directory} has no checkpoint that is whole{'' if step is None else f' at step {step}'}")
+                _log.warning("checkpoint %s is damaged (%s): passed over", manager.directory / str(candidate), damage)
+        at_step = "" if step is None else f" at step {step}"
+        raise UserError(f"{manager.directory} has no checkpoint that is whole{at_step}")
+
+
+def best_step(model_dir: str | Path) -> int | None:
+    """The step of the lowest cross-entropy under hard deletion among the checkpoints there are; None if unmeasured."""
+    with _reader(model_dir) as manager:
+        return next(iter(_best(_hard_losses(manager), manager.all_steps())), None)
+
+
+def _reader(model_dir: str | Path) -> ocp.CheckpointManager:
+    """A manager that changes nothing."""
+    directory = (Path(model_dir) / CHECKPOINTS).absolute()
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not there: {model_dir} has no checkpoint")
+    options = ocp.CheckpointManagerOptions(create=False)
+    return ocp.CheckpointManager(directory, item_names=_ITEMS, options=options)
+
+
+def _hard_losses(manager: ocp.CheckpointManager) -> dict[int, float]:
+    """Step -> cross-entropy under hard deletion, where it was measured and can be read."""
+    losses = {}
+    for step in manager.all_steps():
+        with contextlib.suppress(_DamagedError):
+            if (loss := _read_run(manager, step).get("hard_loss")) is not None:
+                losses[step] = loss
+    return losses
+
+
+def _best(hard_losses: Mapping[int, float], steps: Sequence[int]) -> list[int]:
+    """Those of `steps` that were measured, the best first; of equals the newest, and NaN is no measurement."""
+    measured = [step for step in steps if not math.isnan(hard_losses.get(step, math.nan))]
+    return sorted(measured, key=lambda step: (hard_losses[step], -step))
 
 
 def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any], run: dict[str, Any]) -> None:
@@ -196,7 +248,7 @@ def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any], run:
         step,
         args=ocp.args.Composite(
             **{name: arrays(tree) for name, tree in items.items()},
-            run=ocp.args.JsonSave(run | {"arrays": _describe(items)}),
+            run=ocp.args.JsonSave(run | {"arrays": describe_arrays(items)}),
         ),
         force=True,
     )
@@ -217,77 +269,36 @@ def _read_arrays(
 ) -> dict[str, Any]:
     """The items of `wanted` (name -> tree of ShapeDtypeStructs), equal to what was saved or not at all."""
     place = Path(manager.directory) / str(step)
-    _check_same_arrays(run["arrays"], wanted, place)
+    check_same_arrays(run["arrays"], wanted, place)
     try:
         args = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
         restored = manager.restore(step, args=ocp.args.Composite(**args))
         items = {name: restored[name] for name in wanted}
     except Exception as error:  # tensorstore and Orbax raise plain Exceptions for missing and truncated files
         raise _DamagedError(_first_line(error)) from error
-    for name, description in _describe(items).items():
+    for name, description in describe_arrays(items).items():
         if description != run["arrays"][name]:
             raise _DamagedError(f"{name} does not have the checksum it was saved with")
     return items
 
 
-def _check_same_arrays(saved: dict[str, Any], wanted: dict[str, Any], place: Path) -> None:
-    """Compares names, shapes and types before Orbax casts, pads or drops anything."""
-    leaves = {_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
-    there = {name for name in saved if name.split("/")[0] in wanted}
-    problems = [f"{name} is missing" for name in leaves.keys() - there]
-    problems += [f"{name} has no place in this run" for name in there - leaves.keys()]
-    for name in leaves.keys() & there:
-        leaf, shape, dtype = leaves[name], saved[name]["shape"], saved[name]["dtype"]
-        if list(leaf.shape) != shape:
-            problems.append(f"{name} has shape {shape}, not {list(leaf.shape)}")
-        elif str(leaf.dtype) != dtype:
-            problems.append(f"{name} is {dtype}, not {leaf.dtype}")
-        elif jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
-            problems.append(f"{name} is {dtype}, which needs JAX_ENABLE_X64=1")
-    if problems:
-        more = f" (and {len(problems) - 1} more differences)" if len(problems) > 1 else ""
-        raise UserError(f"{place} is of another model or optimizer: {min(problems)}{more}")
-
-
-def _describe(items: dict[str, Any]) -> dict[str, Any]:
-    """Shape, type and checksum of every array, by name ("params/encoder/gate/kernel")."""
-    leaves = jax.tree_util.tree_leaves_with_path(items)
-    checksums = np.asarray(_checksums([leaf for _, leaf in leaves]))
-    return {
-        _name(path): {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": int(checksum)}
-        for (path, leaf), checksum in zip(leaves, checksums, strict=True)
-    }
-
-
-@jax.jit
-def _checksums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
-    """Sums of the arrays' bits as unsigned integers, modulo 2^32: exact, and the same however an array is sharded."""
-
-    def checksum(array: Array) -> UInt32[Array, ""]:
-        if array.dtype == jnp.bool_:
-            return jnp.sum(array, dtype=jnp.uint32)
-        word = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[array.dtype.itemsize]
-        return jnp.sum(jax.lax.bitcast_convert_type(array, word), dtype=jnp.uint32)
-
-    return jnp.stack([checksum(array) for array in arrays])
-
-
-def _abstract_params(run: dict[str, Any]) -> Params:
-    """The saved parameters as ShapeDtypeStructs on the first device."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+def _abstract_params(run: dict[str, Any], sharding_of: Callable[[str], jax.sharding.Sharding]) -> Params:
+    """The saved parameters as ShapeDtypeStructs."""
     params: Params = {}
-    for name, array in run["arrays"].items():
-        item, *folders, leaf = name.split("/")
+    for full_name, array in run["arrays"].items():
+        item, _, name = full_name.partition("/")
         if item == "params":
+            *folders, leaf = name.split("/")
             folder = params
             for part in folders:
                 folder = folder.setdefault(part, {})
-            folder[leaf] = jax.ShapeDtypeStruct(tuple(array["shape"]), jnp.dtype(array["dtype"]), sharding=sharding)
+            shape, dtype = tuple(array["shape"]), jnp.dtype(array["dtype"])
+            folder[leaf] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding_of(name))
     return params
 
 
-def _name(path: tuple) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+def _first_device() -> jax.sharding.Sharding:
+    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
 
 
 def _first_line(error: Exception) -> str:

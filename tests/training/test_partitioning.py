@@ -26,7 +26,7 @@ from mrt5_jax.training.partitioning import (
 )
 from mrt5_jax.training.state import TrainState
 
-OPTIMIZER = optax.adamw(1e-3)
+OPTIMIZER = optax.scale_by_adam()
 
 
 class Toy(nn.Module):
@@ -34,10 +34,9 @@ class Toy(nn.Module):
 
     @nn.compact
     def __call__(self):
-        normal = nn.initializers.normal(1.0)
         named = nn.with_logical_partitioning
-        self.param("wi", named(normal, ("layers", "embed", "mlp")), (3, 8, 16))
-        self.param("bias", named(normal, ("heads", "relpos_buckets")), (3, 32))
+        self.param("wi", named(nn.initializers.uniform(), ("layers", "embed", "mlp")), (3, 8, 16))
+        self.param("bias", named(nn.initializers.zeros, ("heads", "relpos_buckets")), (3, 32))
         self.param("scale", named(nn.initializers.ones, ("embed",)), (8,))
 
 
@@ -73,7 +72,7 @@ def eight_devices(tmp_path_factory) -> dict:
     code = f"""
 import json, os
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 import sys; sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
 import jax, numpy as np
 from test_partitioning import make_state
@@ -98,7 +97,7 @@ with Checkpoints({str(folder)!r}, CheckpointConfig(), 0) as checkpoints:
             "shape": list(mesh.devices.shape),
             "same_as_one_device": all(jax.tree.leaves(jax.tree.map(equal, state, single))),
             "wi_on_a_device": local(state.params["wi"]),
-            "mu_on_a_device": local(state.opt_state[0].mu["wi"]),
+            "mu_on_a_device": local(state.opt_state.mu["wi"]),
             "bias_on_a_device": local(state.params["bias"]),
             "batch_on_a_device": local(put_batch({{"x": np.zeros((8, 5), np.int32)}}, mesh)["x"]),
             "restored_from_another_mesh": all(jax.tree.leaves((jax.tree.map(equal, restored, single), where_wanted))),
