@@ -7,13 +7,20 @@ MODEL_DIR/
     metrics.jsonl        what is computed; the same bytes in every run of the same configuration
     timing.jsonl         what is clocked
     events/              TensorBoard
+    run.lock             the run that is writing here, while it lives
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
+import logging
 import os
+import socket
+import time
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -25,11 +32,41 @@ CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 EVENTS = "events"
+LOCK = "run.lock"
 
 EXECUTION_FIELDS = ("remat", "attention_rows")
 """Fields of ModelConfig that say how the same numbers are computed: a run may be resumed with others."""
 
 Config = TypeVar("Config")
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def run_lock(model_dir: str | Path) -> Iterator[None]:
+    """Holds MODEL_DIR for this run. The system frees it when the process ends, however it ends.
+
+    To be held by one process of a run: the one that writes.
+
+    Raises:
+        UserError: another run holds it; the message names that run.
+    """
+    path = Path(model_dir) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{model_dir} is in use by another run ({file.read().strip()}): stop it, or give another MODEL_DIR"
+            ) from None
+        except OSError as error:
+            _log.warning("%s cannot be locked (%s): see that no other run uses this MODEL_DIR", path, error)
+        file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+        file.flush()
+        yield
 
 
 def write_atomically(path: Path, text: str) -> None:

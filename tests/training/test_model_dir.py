@@ -2,12 +2,22 @@
 
 import dataclasses
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.model_dir import MODEL_CONFIG, read_model_config, write_atomically, write_model_config
+from mrt5_jax.training.model_dir import (
+    LOCK,
+    MODEL_CONFIG,
+    read_model_config,
+    run_lock,
+    write_atomically,
+    write_model_config,
+)
 
 MODEL = ModelConfig(
     emb_dim=4,
@@ -93,3 +103,26 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch):
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_second_run_is_refused_and_told_of_the_first(tmp_path):
+    def second() -> None:
+        with run_lock(tmp_path / "new"):
+            pass
+
+    with run_lock(tmp_path / "new"):
+        with pytest.raises(UserError, match=rf"in use by another run \(process {os.getpid()} on ") as error:
+            second()
+        assert "\n" not in str(error.value)
+    with run_lock(tmp_path / "new"):
+        assert (tmp_path / "new" / LOCK).read_text().count("process") == 1
+
+
+def test_a_killed_run_leaves_the_model_dir_free(tmp_path):
+    code = (
+        "import fcntl, os, sys, signal; file = open(sys.argv[1], 'a+'); fcntl.flock(file, fcntl.LOCK_EX); "
+        "file.write('process 1'); file.flush(); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / LOCK)], check=False)
+    with run_lock(tmp_path):
+        assert str(os.getpid()) in (tmp_path / LOCK).read_text()
