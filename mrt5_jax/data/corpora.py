@@ -1,14 +1,14 @@
 """Text of several languages, cut into chunks that are found by their number."""
 
 import itertools
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from mrt5_jax.data.sources import Example
+from mrt5_jax.data.documents import language_of
+from mrt5_jax.data.sources import Example, IndexedSource
 from mrt5_jax.data.text_files import TextStream, find_files
 from mrt5_jax.errors import UserError
 
@@ -27,69 +27,64 @@ class Region(NamedTuple):
     end: int
 
 
-class TextCorpus:
-    """Splits of regions. A region's last chunk is as long as the others: it begins within the one before it."""
+Splits = Mapping[str, Sequence[Region]]
 
-    def __init__(self, splits: dict[str, list[Region]], chunk_length: int, fingerprint: tuple):
-        self.fingerprint = fingerprint
-        """Equal for corpora that hold the same chunks."""
-        self._chunk_length = chunk_length
-        self._splits = splits
-        self._first_chunks = {
-            split: np.cumsum([0, *(-(-(region.end - region.begin) // chunk_length) for region in regions)])
-            for split, regions in splits.items()
-        }
 
-    @classmethod
-    def from_files(cls, train: Patterns, validation: Patterns | None, *, chunk_length: int) -> "TextCorpus":
-        """From globs.
+def open_corpus(train: Patterns, validation: Patterns | None, *, chunk_length: int, field: str = "text") -> Splits:
+    """The regions of every split, in files that match globs.
 
-        Raises:
-            UserError: a glob matches nothing, or only empty files.
-        """
-        paths = {"train": find_files(train)} | ({"validation": find_files(validation)} if validation else {})
-        streams = {split: _streams(found) for split, found in paths.items()}
-        for split, patterns in (("train", train), ("validation", validation)):
-            if split in streams and not streams[split]:
-                raise UserError(f"the text files that match '{patterns}' have only empty lines")
-        regions = {
-            split: [Region(language, stream, 0, stream.length) for language, stream in found.items()]
-            for split, found in streams.items()
-        }
-        if validation is None:
-            regions = _hold_out(regions["train"], chunk_length)
-        return cls(regions, chunk_length, (chunk_length, tuple((split, *map(str, f)) for split, f in paths.items())))
+    Args:
+        validation: None holds out the last part of every language.
+        chunk_length: the part held out begins with a chunk.
+        field: of JSON lines, TFRecords and Parquet files, that holds the text.
 
-    @property
-    def num_examples(self) -> dict[str, int]:
-        return {split: int(first[-1]) for split, first in self._first_chunks.items()}
+    Raises:
+        UserError: a glob matches nothing, or only empty files; a file that has to be unpacked is broken.
+    """
+    splits = {"train": _regions(train, field)}
+    if validation is None:
+        return _hold_out(splits["train"], chunk_length)
+    return splits | {"validation": _regions(validation, field)}
 
-    def example(self, split: str, index: tf.Tensor) -> Example:
-        """`ids` (int32 [chunk_length], shorter only where a whole region is) and `language` of chunk `index`."""
-        first_chunks = self._first_chunks[split]
-        languages = tf.constant([region.language for region in self._splits[split]])
+
+def chunk_source(splits: Splits, chunk_length: int) -> IndexedSource:
+    """Chunks as examples: `ids` (int32 [chunk_length], shorter only where a whole region is) and `language`.
+
+    A region's last chunk is as long as the others: it begins within the one before it.
+    """
+    first_chunks = {
+        split: np.cumsum([0, *(-(-(region.end - region.begin) // chunk_length) for region in regions)])
+        for split, regions in splits.items()
+    }
+
+    def example(split: str, index: tf.Tensor) -> Example:
+        languages = tf.constant([region.language for region in splits[split]])
 
         def read(number: np.int64) -> tuple[np.ndarray, np.int32]:
-            place = int(np.searchsorted(first_chunks, number, side="right")) - 1
-            return self.read(self._splits[split][place], int(number - first_chunks[place])), np.int32(place)
+            place = int(np.searchsorted(first_chunks[split], number, side="right")) - 1
+            region = splits[split][place]
+            end = min(region.begin + int(number - first_chunks[split][place] + 1) * chunk_length, region.end)
+            return region.stream.read(max(end - chunk_length, region.begin), end), np.int32(place)
 
         ids, region = tf.numpy_function(read, [index], [tf.int32, tf.int32], stateful=False)
         return {"ids": tf.ensure_shape(ids, [None]), "language": tf.gather(languages, tf.ensure_shape(region, []))}
 
-    def read(self, region: Region, chunk: int) -> np.ndarray:
-        """int32 ids of a region's chunk."""
-        end = min(region.begin + (chunk + 1) * self._chunk_length, region.end)
-        return region.stream.read(max(end - self._chunk_length, region.begin), end)
+    return IndexedSource(example, {split: int(first[-1]) for split, first in first_chunks.items()})
 
 
-def _streams(paths: Sequence[Path]) -> dict[str, TextStream]:
-    """By language, the name of a file without its suffix; languages without a line of text are left out."""
-    by_language = itertools.groupby(sorted(paths, key=lambda path: (path.stem, path)), key=lambda path: path.stem)
-    streams = {language: TextStream(list(found)) for language, found in by_language}
-    return {language: stream for language, stream in streams.items() if stream.length}
+def _regions(patterns: Patterns, field: str) -> list[Region]:
+    """One a language; languages without a line of text are left out."""
+    paths = sorted(find_files(patterns), key=lambda path: (language_of(path), path))
+    streams = {
+        language: TextStream(list(found), field) for language, found in itertools.groupby(paths, key=language_of)
+    }
+    regions = [Region(language, stream, 0, stream.length) for language, stream in streams.items() if stream.length]
+    if not regions:
+        raise UserError(f"the files that match '{patterns}' have only empty lines")
+    return regions
 
 
-def _hold_out(regions: Sequence[Region], chunk_length: int) -> dict[str, list[Region]]:
+def _hold_out(regions: Sequence[Region], chunk_length: int) -> Splits:
     """Cuts off the last chunks of every region that has two; no chunk of one part reaches into the other."""
     train, validation = [], []
     for region in regions:

@@ -14,7 +14,6 @@ from mrt5_jax.data.vocabulary import BYTE_OFFSET
 from mrt5_jax.errors import UserError
 
 Kind = Literal["copy", "vowel_removal", "contextual_vowel_removal", "merge_abc"]
-Split = Literal["train", "validation", "test"]
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VOWELS = b"aeiouAEIOU"
@@ -22,7 +21,7 @@ MIN_LENGTH = 8
 """In ids with EOS: '#', a planted ABC, and letters to choose from."""
 
 _CONSONANTS = bytes(letter for letter in LETTERS if letter not in VOWELS)
-_RESIDUES: dict[Split, tuple[int, int]] = {"train": (0, 48), "validation": (48, 50), "test": (50, 52)}
+_RESIDUES = {"train": (0, 48), "validation": (48, 50), "test": (50, 52)}
 
 
 class _Planting(NamedTuple):
@@ -63,20 +62,20 @@ def make_example(kind: Kind, length: int) -> Callable[[str, tf.Tensor], Example]
 
 
 def _random_letters(kind: Kind, split: str, count: int, seed: tf.Tensor) -> tf.Tensor:
-    letters_seed, planting_seed, residue_seed = tf.unstack(tf.random.experimental.stateless_split(seed, 3))
+    letters_seed, planting_seed, residue_seed = tf.unstack(tf.random.split(seed, 3))
     letters = _choose(LETTERS, [count - 1], letters_seed)
     if kind in _PLANTED:
         letters = _plant(letters, _PLANTED[kind], count, planting_seed)
     first, stop = _RESIDUES[split]
     residue = tf.random.stateless_uniform([], residue_seed, first, stop, tf.int32)
-    last = (residue - tf.reduce_sum(tf.gather(_letter_numbers(), letters))) % len(LETTERS)
+    last = tf.math.floormod(residue - tf.reduce_sum(tf.gather(_letter_numbers(), letters)), len(LETTERS))
     return tf.concat([letters, [tf.gather(_codes(LETTERS), last)]], axis=0)
 
 
 def _plant(letters: tf.Tensor, planting: _Planting, count: int, seed: tf.Tensor) -> tf.Tensor:
     """`letters` with patterns at random places, none overlapping another."""
-    size, width = letters.shape[0], len(planting.choices)
-    number_seed, places_seed, *pattern_seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2 + width))
+    size, width = count - 1, len(planting.choices)
+    number_seed, places_seed, *pattern_seeds = tf.unstack(tf.random.split(seed, 2 + width))
     scale = (count + 2) / 64
     wanted = planting.mean + planting.deviation * tf.random.stateless_normal([], number_seed)
     number = tf.clip_by_value(tf.cast(tf.round(wanted * scale), tf.int32), 0, size // width)
@@ -114,12 +113,12 @@ def _copy(text: tf.Tensor) -> tf.Tensor:
 
 
 def _remove_vowels(text: tf.Tensor) -> tf.Tensor:
-    return tf.boolean_mask(text, ~_is_one_of(text, VOWELS))
+    return tf.boolean_mask(text, tf.logical_not(_is_one_of(text, VOWELS)))
 
 
 def _remove_vowels_after_lowercase_consonants(text: tf.Tensor) -> tf.Tensor:
     follows = tf.concat([[False], _is_one_of(text[:-1], _CONSONANTS.translate(None, LETTERS[26:]))], axis=0)
-    return tf.boolean_mask(text, ~(_is_one_of(text, VOWELS) & follows))
+    return tf.boolean_mask(text, tf.logical_not(_is_one_of(text, VOWELS) & follows))
 
 
 def _merge_abc(text: tf.Tensor) -> tf.Tensor:
@@ -127,7 +126,7 @@ def _merge_abc(text: tf.Tensor) -> tf.Tensor:
     begins = (text[:-2] == a) & (text[1:-1] == b) & (text[2:] == c)
     begins = tf.concat([begins, [False, False]], axis=0)
     swallowed = tf.roll(begins, 1, axis=0) | tf.roll(begins, 2, axis=0)
-    return tf.boolean_mask(tf.where(begins, ord("D"), text), ~swallowed)
+    return tf.boolean_mask(tf.where(begins, ord("D"), text), tf.logical_not(swallowed))
 
 
 _RULES: dict[Kind, Callable[[tf.Tensor], tf.Tensor]] = {

@@ -1,11 +1,13 @@
-"""Sources addressed by index: shuffled, sharded and resumed without reading what is skipped.
+"""Sources whose reader's state is a position: shuffled, sharded, resumed to the example.
 
-Every example is a pure function of (seed, epoch, index), so a reader's state is a position. Sources are seqio's
-DataSources: a task made of one works with everything else that seqio offers. Its transformations have to make one
-example out of one, or positions would not tell where to go on.
+Every example is a pure function of (seed, epoch, index). Sources are seqio's DataSources: a task made of one works
+with everything else that seqio offers. The task's transformations have to make one example out of one, or positions
+would not tell where to go on.
 """
 
-from collections.abc import Callable, Mapping
+import abc
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import seqio
 import tensorflow as tf
@@ -15,29 +17,16 @@ tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the whole memo
 SEED_FEATURE = "seed"
 """int64 [2], one of its own for every (seed, epoch, index); what transformations draw from. Not for the model."""
 
-Example = dict[str, tf.Tensor]
+Example = dict[str, Any]
+"""Features of an example, as tensors."""
 
 
-class IndexedSource(seqio.DataSource):
-    """A source whose example `index` can be computed directly.
-
-    Args:
-        make_example: (split, index int64 scalar tensor) -> features; a TensorFlow function without state.
-        num_examples: of every split. A split without examples is no split.
-    """
-
-    def __init__(self, make_example: Callable[[str, tf.Tensor], Example], num_examples: Mapping[str, int]):
-        sizes = {split: size for split, size in num_examples.items() if size > 0}
-        super().__init__(splits=sizes, num_input_examples=sizes, performs_internal_shuffling=True)
-        self._sizes = sizes
-        self._make_example = make_example
+class PositionedSource(seqio.DataSource):
+    """A source that can be read from any position of an endless, shuffled order."""
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
         return True
-
-    def num_input_examples(self, split: str) -> int:
-        return self._sizes[split]
 
     def list_shards(self, split: str) -> list[str]:
         return [split]
@@ -48,12 +37,13 @@ class IndexedSource(seqio.DataSource):
         shuffle: bool = True,
         seed: int | None = None,
         shard_info: seqio.ShardInfo | None = None,
-        **unused,
+        **unused: Any,
     ) -> tf.data.Dataset:
         """One epoch, for seqio. Repeating it repeats the same draws; `stream` goes on to fresh ones."""
         del unused  # seqio's interface hands over what only other kinds of sources use
         return self.stream(split, seed=seed or 0, shuffle=shuffle, shard_info=shard_info, num_epochs=1)
 
+    @abc.abstractmethod
     def stream(
         self,
         split: str,
@@ -66,27 +56,115 @@ class IndexedSource(seqio.DataSource):
     ) -> tf.data.Dataset:
         """Examples from position `start` of this shard on, in an order of their own in every epoch.
 
-        Each example has the features of `make_example`, `index` (int64) and SEED_FEATURE. Shard s of n reads the
-        positions s, s + n, s + 2n, ... of the order that all shards share.
+        Each example has the source's features, `index` (int64, within the split) and SEED_FEATURE. Shard s of n reads
+        the positions s, s + n, s + 2n, ... of the order that all shards share.
 
         Args:
             num_epochs: None goes on for ever.
         """
+
+
+class IndexedSource(PositionedSource):
+    """A source whose example `index` can be computed directly: nothing that is skipped is read.
+
+    Args:
+        make_example: (split, index int64 scalar tensor) -> features; a TensorFlow function without state.
+        num_examples: of every split. A split without examples is no split.
+    """
+
+    def __init__(self, make_example: Callable[[str, tf.Tensor], Example], num_examples: Mapping[str, int]):
+        self._sizes = {split: size for split, size in num_examples.items() if size > 0}
+        super().__init__(splits=self._sizes, num_input_examples=self._sizes, performs_internal_shuffling=True)
+        self._make_example = make_example
+
+    def num_input_examples(self, split: str) -> int:
+        return self._sizes[split]
+
+    def stream(
+        self,
+        split: str,
+        *,
+        seed: int,
+        shuffle: bool,
+        start: int = 0,
+        shard_info: seqio.ShardInfo | None = None,
+        num_epochs: int | None = None,
+    ) -> tf.data.Dataset:
         shard = shard_info or seqio.ShardInfo(index=0, num_shards=1)
         size = self.num_input_examples(split)
         stop = tf.int64.max if num_epochs is None else num_epochs * size
         positions = tf.data.Dataset.range(shard.index + start * shard.num_shards, stop, shard.num_shards)
 
         def example(position: tf.Tensor) -> Example:
-            epoch, index = position // size, position % size
+            epoch, index = tf.math.floordiv(position, size), tf.math.floormod(position, size)
             epoch_seed = tf.stack([tf.constant(seed, tf.int64), epoch])
             if shuffle:
-                # a block cipher over the indices: a permutation that needs no memory
-                index = tf.random.experimental.index_shuffle(index, epoch_seed, tf.constant(size - 1, tf.int64))
-            draws = tf.random.experimental.stateless_fold_in(epoch_seed, index)
-            return {**self._make_example(split, index), "index": index, SEED_FEATURE: draws}
+                index = _permuted(index, epoch_seed, size)
+            return {**self._make_example(split, index), "index": index, SEED_FEATURE: _fold(epoch_seed, index)}
 
         return map_examples(positions, example)
+
+
+class SequentialSource(PositionedSource):
+    """A source that can only be read from its beginning: going on reads the epoch's examples up to there again.
+
+    Args:
+        read: split -> its raw examples, always in the same order.
+        splits: their names.
+        shuffle_buffer: how many raw examples are held in memory to be shuffled; all of them, where there are fewer.
+    """
+
+    def __init__(self, read: Callable[[str], tf.data.Dataset], splits: Iterable[str], *, shuffle_buffer: int):
+        super().__init__(splits=splits, performs_internal_shuffling=True)
+        self._read = read
+        self._shuffle_buffer = shuffle_buffer
+
+    def num_input_examples(self, split: str) -> int | None:
+        """None where only reading to the end would tell."""
+        size = int(self._read(split).cardinality())
+        return size if size >= 0 else None
+
+    def stream(
+        self,
+        split: str,
+        *,
+        seed: int,
+        shuffle: bool,
+        start: int = 0,
+        shard_info: seqio.ShardInfo | None = None,
+        num_epochs: int | None = None,
+    ) -> tf.data.Dataset:
+        shard = shard_info or seqio.ShardInfo(index=0, num_shards=1)
+        examples = self._read(split)
+        size = int(examples.cardinality())
+        buffer = self._shuffle_buffer if size < 0 else min(size, self._shuffle_buffer)
+        position = start * shard.num_shards
+        epoch, rest = divmod(position, size) if size > 0 else (0, position)
+
+        @tf.autograph.experimental.do_not_convert
+        def one_epoch(number: tf.Tensor) -> tf.data.Dataset:
+            epoch_seed = tf.stack([tf.constant(seed, tf.int64), number])
+            numbered = examples.enumerate()
+            if shuffle:
+                order: Any = tf.random.stateless_uniform([], epoch_seed, 0, tf.int64.max, tf.int64)
+                numbered = numbered.shuffle(buffer, seed=order, reshuffle_each_iteration=False)
+            return map_examples(
+                numbered,
+                lambda index, example: {**example, "index": index, SEED_FEATURE: _fold(epoch_seed, index)},
+            )
+
+        epochs = tf.data.Dataset.range(epoch, tf.int64.max if num_epochs is None else num_epochs)
+        return epochs.flat_map(one_epoch).skip(rest).shard(shard.num_shards, shard.index)
+
+
+def _permuted(index: tf.Tensor, seed: tf.Tensor, size: int) -> Any:
+    """Where a permutation of 0..size - 1 takes `index`; a block cipher, so it needs no memory."""
+    shuffle: Any = tf.random.experimental.index_shuffle  # pyright: ignore[reportAttributeAccessIssue]
+    return shuffle(index, seed, tf.constant(size - 1, tf.int64))
+
+
+def _fold(seed: tf.Tensor, data: Any) -> Any:
+    return tf.random.fold_in(seed, data)
 
 
 def map_examples(dataset: tf.data.Dataset, function: Callable[..., Example]) -> tf.data.Dataset:
@@ -101,7 +179,7 @@ def without_seed(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return map_examples(dataset, lambda example: {key: example[key] for key in example if key != SEED_FEATURE})
 
 
-def byte_features() -> dict[str, seqio.Feature]:
+def byte_features() -> dict[str, Any]:
     """`inputs` and `targets` in ByT5's vocabulary, ended by EOS: the output features of every task here."""
     vocabulary = seqio.ByteVocabulary(extra_ids=0)
     return {name: seqio.Feature(vocabulary, add_eos=True) for name in ("inputs", "targets")}

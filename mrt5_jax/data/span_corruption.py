@@ -108,7 +108,7 @@ def corrupt(dataset: tf.data.Dataset, corruption: Corruption, num_sentinels: int
         return {
             **rest,
             "inputs": _replace(ids, spans.corrupted, spans.starts, sentinels),
-            "targets": _replace(ids, ~spans.corrupted, spans.starts, sentinels),
+            "targets": _replace(ids, tf.logical_not(spans.corrupted), spans.starts, sentinels),
             "replaced_bytes": tf.reduce_sum(tf.cast(clash, tf.int32)),
         }
 
@@ -124,7 +124,7 @@ class _Spans(NamedTuple):
 
 def _draw_spans(raw: tf.Tensor, corruption: Corruption, seed: tf.Tensor) -> _Spans:
     noise, spans = _noise_and_spans(raw, corruption)
-    seeds = tf.random.experimental.stateless_split(seed, 2)
+    seeds = tf.random.split(seed, 2)
     corrupted = _random_composition(noise, spans, seeds[0])
     kept = _random_composition(raw - noise, spans, seeds[1])
     ends = tf.cumsum(tf.reshape(tf.stack([kept, corrupted], axis=1), [-1]))
@@ -153,4 +153,4 @@ def _replace(ids: tf.Tensor, hidden: tf.Tensor, starts: tf.Tensor, sentinels: tf
     span_starts = hidden & starts
     number = tf.cumsum(tf.cast(span_starts, tf.int32)) - 1
     marked = tf.where(span_starts, tf.gather(sentinels, tf.maximum(number, 0)), ids)
-    return tf.boolean_mask(marked, ~hidden | span_starts)
+    return tf.boolean_mask(marked, tf.logical_not(hidden) | span_starts)

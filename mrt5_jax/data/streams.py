@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mrt5_jax.config import DataConfig
 from mrt5_jax.data.batches import ExampleInfo
-from mrt5_jax.data.sources import IndexedSource, map_examples
+from mrt5_jax.data.sources import PositionedSource, map_examples
 from mrt5_jax.errors import UserError
 
 _CHOICES = 1 << 16  # choices between a mixture's tasks that are drawn together
@@ -67,7 +67,7 @@ class TrainStream:
 
     def _dataset(self, task: seqio.Task, start: int, lengths: Mapping[str, int]) -> tf.data.Dataset:
         order = {"seed": self._seed, "shuffle": self._data.shuffle, "shard_info": self._shard, "num_epochs": None}
-        if isinstance(task.source, IndexedSource):
+        if isinstance(task.source, PositionedSource):
             dataset = _transform(task, task.source.stream("train", start=start, **order), lengths, self._seed)
         else:  # anyone's task: its transformations may drop or add examples, so the way to `start` leads through them
             dataset = task.get_dataset(lengths, "train", **order).skip(start)
@@ -104,14 +104,14 @@ def eval_examples(
     """The examples of a split, task by task, in an order that never changes and mixes the languages of a task."""
     lengths = {"inputs": data.input_length, "targets": data.target_length}
     for task in _tasks(name, split):
-        if isinstance(task.source, IndexedSource):
+        if isinstance(task.source, PositionedSource):
             raw = task.source.stream(split, seed=0, shuffle=True, num_epochs=1)
             dataset = _transform(task, raw, lengths, seed=0)
         else:
             dataset = task.get_dataset(lengths, split, shuffle=False, seed=0)
         if num_examples is not None:
             dataset = dataset.take(num_examples)
-        examples: Iterator[Any] = dataset.as_numpy_iterator()
+        examples: Any = dataset.as_numpy_iterator()
         for number, example in enumerate(examples):
             language = example.get("language", b"").decode()
             yield ExampleInfo(task.name, language, int(example.get("index", number))), example

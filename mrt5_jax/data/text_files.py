@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from mrt5_jax.data.documents import UnpackedFile, is_plain_text
 from mrt5_jax.data.vocabulary import EOS_ID, bytes_to_ids
 from mrt5_jax.errors import UserError
 
@@ -29,10 +30,10 @@ def find_files(patterns: str | Sequence[str]) -> list[Path]:
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = [path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file()]
         if not matches:
-            raise UserError(f"no text file matches '{pattern}': give a path or a glob of files that exist")
+            raise UserError(f"no file matches '{pattern}': give a path or a glob of files that exist")
         filled = [path for path in matches if path.stat().st_size]
         if not filled:
-            raise UserError(f"all {len(matches)} text files that match '{pattern}' are empty")
+            raise UserError(f"all {len(matches)} files that match '{pattern}' are empty")
         found.update(filled)
     return sorted(found)
 
@@ -75,10 +76,17 @@ def _superfluous_newlines(data: np.ndarray) -> np.ndarray:
 
 
 class TextStream:
-    """Files of one language, one after the other."""
+    """Files of one language, one after the other; what is no plain text is unpacked first.
 
-    def __init__(self, paths: Sequence[Path]):
-        self._files = [file for file in map(TextFile, paths) if file.length]
+    Args:
+        field: of JSON lines, TFRecords and Parquet files, that holds the text.
+    """
+
+    def __init__(self, paths: Sequence[Path], field: str = "text"):
+        self.identity = tuple((str(path.resolve()), path.stat().st_size) for path in paths)
+        """Equal for streams that hold the same ids."""
+        opened = (TextFile(path) if is_plain_text(path) else UnpackedFile(path, field) for path in paths)
+        self._files = [file for file in opened if file.length]
         self._begins = np.cumsum([0, *(file.length for file in self._files)]).tolist()
 
     @property

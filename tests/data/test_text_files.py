@@ -51,8 +51,8 @@ def test_files_are_sorted_and_found_once(tmp_path: Path) -> None:
 
 
 def test_a_glob_without_text_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no text file matches '.*/\*\.txt'"):
+    with pytest.raises(UserError, match=r"no file matches '.*/\*\.txt'"):
         find_files(f"{tmp_path}/*.txt")
     (tmp_path / "empty.txt").touch()
-    with pytest.raises(UserError, match=r"all 1 text files that match '.*/\*\.txt' are empty"):
+    with pytest.raises(UserError, match=r"all 1 files that match '.*/\*\.txt' are empty"):
         find_files(f"{tmp_path}/*.txt")

@@ -1,16 +1,25 @@
 """Span corruption from text files, as a seqio task."""
 
+import gzip
 import itertools
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import seqio
+import tensorflow as tf
+import tensorflow_datasets as tfds
 
 from mrt5_jax.config import DataConfig
 from mrt5_jax.data import batches, vocabulary
 from mrt5_jax.errors import UserError
 from mrt5_jax.tasks import span_corruption
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MRT5_CACHE_DIR", str(tmp_path / "cache"))
 
 
 def write(path: Path, lines: int, word: str) -> None:
@@ -92,3 +101,84 @@ def test_real_text_of_fifteen_languages_fills_every_batch(shared: Path) -> None:
     assert (batch["decoder_target_tokens"][:, 0] == 258).all()
     sentinels = (batch["encoder_input_tokens"] >= 250).sum(axis=1)
     np.testing.assert_array_equal(sentinels, 9)
+
+
+def languages_seen(name: str, split: str = "train", rows: int = 300) -> list[str]:
+    """Of a task or mixture, as evaluation sees them."""
+    data = DataConfig(name, (name,), 128, 32, 4, 4)
+    found = batches.eval_batches(name, data, split=split, num_examples=rows)
+    return [info.language for batch in found for info in batch.examples]
+
+
+def test_a_mixture_has_a_task_a_language_at_equal_rates(corpus: Path) -> None:
+    write(corpus / "zh-Latn.txt", 200, "ci")
+    name = span_corruption.text_mixture(f"{corpus}/*.txt", input_length=128)
+    mixture = seqio.MixtureRegistry.get(name)
+    assert sorted(task.name.rpartition(".")[2] for task in mixture.tasks) == ["de", "en", "zh_Latn"]
+    assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}
+    assert set(languages_seen(name, "validation")) == {"de", "en", "zh-Latn"}
+
+
+def test_temperature_moves_rates_from_shares_towards_equality(corpus: Path) -> None:
+    write(corpus / "sw.txt", 500, "neno")
+    sizes, rates = {}, {}
+    for temperature in (1.0, 2.0):
+        name = span_corruption.text_mixture(
+            f"{corpus}/*.txt", input_length=128, languages=("en", "sw"), temperature=temperature
+        )
+        mixture = seqio.MixtureRegistry.get(name)
+        sizes = {task.name: task.num_input_examples("train") for task in mixture.tasks}
+        rates[temperature] = [mixture.get_rate(task) for task in mixture.tasks]
+    np.testing.assert_allclose(rates[1.0], list(sizes.values()))
+    np.testing.assert_allclose(rates[2.0], np.sqrt(list(sizes.values())))
+
+
+def test_a_language_without_files_is_named(corpus: Path) -> None:
+    with pytest.raises(UserError, match="no file is of the language 'fr': there are de, en"):
+        span_corruption.text_mixture(f"{corpus}/*.txt", languages=("en", "fr"))
+
+
+def write_c4(folder: Path, language: str, lines: int) -> None:
+    for part, count in (("", lines), ("-validation", 20)):
+        with gzip.open(folder / f"c4-{language}{part}.tfrecord-00000-of-00001.json.gz", "wt") as file:
+            for number in range(count):
+                json.dump({"text": f"{language} text\n{part} {number}", "url": "u", "timestamp": "t"}, file)
+                file.write("\n")
+
+
+def test_published_c4_shards_make_the_mixture(tmp_path: Path) -> None:
+    for language in ("en", "zh-Latn"):
+        write_c4(tmp_path, language, 100)
+    name = span_corruption.c4_mixture(str(tmp_path), languages=("en", "zh-Latn"), input_length=128)
+    assert set(languages_seen(name)) == {"en", "zh-Latn"}
+    (task,) = (task for task in seqio.MixtureRegistry.get(name).tasks if task.name.endswith(".en"))
+    example = next(task.get_dataset(split="train", shuffle=False).as_numpy_iterator())
+    text = "</s>".join(f"en text\n {number}" for number in range(100)).encode()
+    raw = restore(example, vocabulary.sentinel_ids(1))
+    assert vocabulary.decode_to_text(raw) == text[: len(vocabulary.decode_to_text(raw))].decode()
+    with pytest.raises(UserError, match=r"has no shard c4-fr\.\*\.json\.gz"):
+        span_corruption.c4_mixture(str(tmp_path), languages=("fr",))
+
+
+def test_the_mixture_of_the_paper_is_registered_with_its_languages() -> None:
+    mixture = seqio.MixtureRegistry.get("span_corruption.multilingual")
+    assert len(mixture.tasks) == 15
+    assert "span_corruption.zh_Latn" in seqio.TaskRegistry.names()
+    with pytest.raises(UserError, match=r"c4/multilingual/3\.1\.0 is not prepared in .*published shards"):
+        next(iter(seqio.TaskRegistry.get("span_corruption.en").get_dataset()))
+
+
+def test_mc4_from_tensorflow_datasets_is_cut_into_chunks() -> None:
+    documents = [f"document {number} ".encode() * 40 for number in range(300)]
+
+    def as_dataset(self: object, *args: object, **kwargs: object) -> tf.data.Dataset:
+        return tf.data.Dataset.from_tensor_slices({"text": documents, "url": [b""] * len(documents)})
+
+    with tfds.testing.mock_data(as_dataset_fn=as_dataset):
+        examples = list(
+            seqio.TaskRegistry.get("span_corruption.sw").get_dataset(split="train", shuffle=False).as_numpy_iterator()
+        )
+    raw = [i for example in examples for i in restore(example, vocabulary.sentinel_ids(9))]
+    assert raw == [i for document in documents for i in [*vocabulary.encode(document), vocabulary.EOS_ID]]
+    assert np.mean([len(example["inputs"]) == 1024 for example in examples]) > 0.95
+    assert {example["language"] for example in examples} == {b"sw"}
