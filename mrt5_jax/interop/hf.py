@@ -81,7 +81,7 @@ def read_hf(folder: str | Path) -> Imported:
             raise UserError(f"{place}: {name} is {dtype}; convert it to float32 first, which is what models hold here")
     flat = _to_flat(stored, config, place)
     narrow = {dtype: sum(found == dtype for found in types.values()) for dtype in _NARROW}
-    notes = [f"{count} tensors of {dtype} widened to float32" for dtype, count in narrow.items() if count]
+    notes = [f"{count} tensors widened from {dtype} to float32" for dtype, count in narrow.items() if count]
     return Imported(config, names.stack_layers(flat, config), Source(fields, types), notes)
 
 

@@ -35,7 +35,7 @@ _MRT5_DEFAULTS: dict[str, Any] = {
     "sigmoid_mask_scale": -10.0,
     "deletion_threshold": None,
     "gate_layer_norm": True,
-    "deletion_type": None,
+    "deletion_type": "scaled_sigmoid",
     "use_gumbel_noise": False,
     "random_deletion_probability": 0.5,
     "fixed_deletion_amount": 0.5,
@@ -56,8 +56,7 @@ _FIXED = {
 }
 """Fields that T5 v1.1 over bytes leaves no choice in."""
 
-_KINDS: dict[str | None, Literal["learned", "random", "fixed"]] = {
-    None: "learned",
+_KINDS: dict[str, Literal["learned", "random", "fixed"]] = {
     "scaled_sigmoid": "learned",
     "random": "random",
     "fixed": "fixed",
@@ -190,6 +189,8 @@ def _complete(fields: dict[str, Any]) -> dict[str, Any]:
     complete = {**_T5_DEFAULTS, **_MRT5_DEFAULTS, **fields}
     if complete["num_decoder_layers"] is None:
         complete["num_decoder_layers"] = complete["num_layers"]
+    if complete["deletion_type"] is None:
+        complete["deletion_type"] = _MRT5_DEFAULTS["deletion_type"]
     if complete["deletion_threshold"] is None and isinstance(complete["sigmoid_mask_scale"], int | float):
         complete["deletion_threshold"] = complete["sigmoid_mask_scale"] / 2
     return complete

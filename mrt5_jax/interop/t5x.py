@@ -54,15 +54,14 @@ def read_t5x(folder: str | Path) -> ImportedT5X:
     for name, dtype in types.items():
         if dtype not in _FLOATS:
             raise UserError(f"{place}: {name} is {dtype}, not one of {', '.join(_FLOATS)}")
-    flat = _unscanned(arrays, place)
+    flat = {name: _joined(name, array) for name, array in _unscanned(arrays, place).items()}
     config = _config(flat, place)
-    flat = {name: _joined(name, array) for name, array in flat.items()}
     expected = {f"target/{tensor.name}": names.shape(tensor, config) for tensor in names.tensors(config)}
     names.check_complete({f"target/{name}": array.shape for name, array in flat.items()}, expected, place)
     params = names.stack_layers({name: array.astype(np.float32) for name, array in flat.items()}, config)
     notes = [f"{len(stored.readers) - len(ours)} arrays of optimizer state and step left behind"]
     narrow = {dtype: sum(found == dtype for found in types.values()) for dtype in _FLOATS[1:]}
-    notes += [f"{count} arrays of {dtype} widened to float32" for dtype, count in narrow.items() if count]
+    notes += [f"{count} arrays widened from {dtype} to float32" for dtype, count in narrow.items() if count]
     return ImportedT5X(config, params, notes)
 
 
@@ -94,10 +93,11 @@ def _layer_axis(arrays: Mapping[str, np.ndarray], stack: str, place: str) -> int
 
 def _joined(name: str, array: np.ndarray) -> np.ndarray:
     """Attention kernels as matrices, where they are stored with an axis of heads."""
-    if array.ndim != 3:
-        return array
-    embed_first = not name.endswith("out/kernel")
-    return array.reshape(array.shape[0], -1) if embed_first else array.reshape(-1, array.shape[-1])
+    if array.ndim == 3 and name.endswith(("query/kernel", "key/kernel", "value/kernel")):
+        return array.reshape(array.shape[0], -1)
+    if array.ndim == 3 and name.endswith("out/kernel"):
+        return array.reshape(-1, array.shape[-1])
+    return array
 
 
 def _config(flat: Mapping[str, np.ndarray], place: str) -> ModelConfig:
@@ -105,19 +105,19 @@ def _config(flat: Mapping[str, np.ndarray], place: str) -> ModelConfig:
     vocab_size, emb_dim = _get(flat, "token_embedder/embedding", 2, place).shape
     num_heads, num_buckets = _get(flat, "encoder/relpos_bias/rel_embedding", 2, place).shape
     num_layers = {stack: _count_layers(flat, stack) for stack in _STACKS}
-    query = _joined("query/kernel", flat.get("encoder/layers_0/attention/query/kernel", np.empty((0, 0))))
+    joined_heads = _get(flat, "encoder/layers_0/attention/query/kernel", 2, place).shape[1]
     if vocab_size != _VOCABULARY:
         raise UserError(
             f"{place}: target/token_embedder/embedding has {vocab_size} rows; byte models have {_VOCABULARY}"
         )
-    if query.ndim != 2 or query.shape[1] % num_heads:
+    if joined_heads % num_heads:
         raise UserError(
             f"{place}: target/encoder/layers_0/attention/query/kernel does not divide into {num_heads} heads"
         )
     return ModelConfig(
         emb_dim=emb_dim,
         num_heads=num_heads,
-        head_dim=query.shape[1] // num_heads,
+        head_dim=joined_heads // num_heads,
         mlp_dim=_get(flat, "encoder/layers_0/mlp/wi_0/kernel", 2, place).shape[1],
         num_encoder_layers=num_layers["encoder"],
         num_decoder_layers=num_layers["decoder"],
