@@ -4,6 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from mrt5_jax.cli import gin_setup
+from mrt5_jax.cli.main import main
+from mrt5_jax.training.run_files import claim
+
 
 @pytest.fixture
 def train(refused, tmp_path: Path):
@@ -126,3 +130,20 @@ def test_a_value_of_another_type_is_refused_where_a_function_returned_it(
     monkeypatch.syspath_prepend(tmp_path)
     message = refused("train", f"--gin_file={tmp_path / 'mine.gin'}")
     assert message == "config.DataConfig.train_task = 3: should be str"
+
+
+def test_a_model_dir_of_another_configuration_is_refused_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model_dir = tmp_path / "theirs"
+    flags = [f"MODEL_DIR='{model_dir}'", "config.OptimizerConfig.learning_rate=0.5"]
+    theirs = gin_setup.resolve(["runs/quickstart.gin"], bindings=flags)
+    claim(theirs.run, theirs.config_text)
+    before = {path: path.read_bytes() for path in model_dir.rglob("*")}
+    assert main(["train", "--gin_file=runs/quickstart.gin", f"--gin.{flags[0]}"]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("mrt5: ")
+    assert message.count("\n") == 1
+    assert str(model_dir) in message
+    assert "optimizer.learning_rate 0.5 -> 0.001" in message
+    assert {path: path.read_bytes() for path in model_dir.rglob("*")} == before
