@@ -1,0 +1,209 @@
+"""The training loop: from a configuration to a MODEL_DIR, and on from where a MODEL_DIR stopped."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from mrt5_jax.compaction.ladder import make_ladder
+from mrt5_jax.config import RunConfig
+from mrt5_jax.data.batches import TrainBatches, eval_batches, train_batches
+from mrt5_jax.errors import UserError
+from mrt5_jax.evaluation.evaluate import Evaluator, deletions_for, evaluate, make_evaluator
+from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
+from mrt5_jax.forward import Params
+from mrt5_jax.network import MrT5
+from mrt5_jax.objectives.controller import make_controller
+from mrt5_jax.training.checkpoints import Checkpoints
+from mrt5_jax.training.optimizers import make_optimizer, make_schedule
+from mrt5_jax.training.partitioning import (
+    LOGICAL_AXIS_RULES,
+    abstract_state,
+    check_batch_size,
+    init_sharded,
+    make_mesh,
+    put_batch,
+)
+from mrt5_jax.training.progress import ProgressDisplay
+from mrt5_jax.training.run_files import claim
+from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.step import Learning, make_state, make_train_step
+from mrt5_jax.training.writers import Writers, open_writers
+
+
+class Trained(NamedTuple):
+    state: TrainState
+    model_dir: str
+
+
+def train(run: RunConfig, config_text: str = "") -> Trained:
+    """Trains to `run.training.num_steps`, going on from the newest checkpoint in MODEL_DIR if there is one.
+
+    Args:
+        config_text: gin text that resolves to `run`; kept as MODEL_DIR/config.gin.
+
+    Raises:
+        UserError: the devices, the data, or what lies in MODEL_DIR do not fit the run; or the loss is not finite.
+    """
+    mesh = make_mesh(run.mesh)
+    check_batch_size(run.data.batch_size, mesh, "batch_size")
+    check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
+    model = MrT5(run.model)
+    ladder = make_ladder(run.data.input_length, run.compaction, jax.default_backend())
+    learning = Learning(
+        make_optimizer(run.optimizer, run.training.num_steps),
+        make_schedule(run.optimizer, run.training.num_steps),
+        make_controller(run.loss, run.controller),
+    )
+    seed = run.training.seed
+    batches = train_batches(run.data, seed=seed, shard_index=jax.process_index(), num_shards=jax.process_count())
+    claim(run, config_text)
+    key = jax.random.key(seed)
+
+    def new_state(key: Array) -> TrainState:
+        return make_state(model, run, learning, key)
+
+    with _sharding_rules(mesh), Checkpoints(run.model_dir, run.checkpoints, seed) as checkpoints:
+        abstract = abstract_state(new_state, mesh, key)
+        restored = checkpoints.restore_or_init(abstract, lambda: init_sharded(new_state, mesh, key))
+        if restored.data_state is not None:
+            batches.restore(restored.data_state)
+        display = ProgressDisplay(run.training.num_steps, restored.step or 0)
+        with open_writers(run.model_dir, restored.step, [display]) as writers:
+            evaluation = _Evaluation(run, mesh, make_evaluator(model, ladder, run.evaluation.seed))
+            step_function = jax.jit(make_train_step(model, run, learning, ladder), donate_argnums=0)
+            state = _Loop(run, mesh, batches, writers, checkpoints, evaluation).go(step_function, restored.state)
+    return Trained(state, run.model_dir)
+
+
+@contextmanager
+def _sharding_rules(mesh: Mesh) -> Iterator[None]:
+    with mesh, nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+        yield
+
+
+class _Evaluation:
+    """The evaluations of a training run: every evaluation task under every deletion of the configuration."""
+
+    def __init__(self, run: RunConfig, mesh: Mesh, evaluator: Evaluator) -> None:
+        self._run, self._mesh, self._evaluator = run, mesh, evaluator
+        self._deletions = deletions_for(run.model, run.evaluation.deletions)
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        """Metrics named eval/TASK/DELETION/METRIC, and the gap between hard and soft deletion's losses."""
+        data = self._run.data
+        num_examples = self._run.training.eval_batches * data.eval_batch_size
+        metrics = {}
+        for task in data.eval_tasks:
+            batches = eval_batches(task, data, split="validation", num_examples=num_examples)
+            records = evaluate(
+                self._evaluator, params, batches, self._deletions, lambda batch: put_batch(batch, self._mesh)
+            ).records
+            for deletion in self._deletions:
+                summary = summarize(of_deletion(records, deletion))
+                metrics |= {f"eval/{task}/{deletion}/{name}": value for name, value in summary.items()}
+            if (gap := soft_hard_gap(records)) is not None:
+                metrics[f"eval/{task}/soft_hard_gap"] = gap
+        return metrics
+
+
+class _Loop:
+    """Steps, reports, evaluations and checkpoints, each in its rhythm."""
+
+    def __init__(
+        self,
+        run: RunConfig,
+        mesh: Mesh,
+        batches: TrainBatches,
+        writers: Writers,
+        checkpoints: Checkpoints,
+        evaluation: _Evaluation,
+    ) -> None:
+        self._run, self._mesh, self._batches = run, mesh, batches
+        self._writers, self._checkpoints, self._evaluation = writers, checkpoints, evaluation
+        self._unchecked: list[Float[Array, ""]] = []
+        """Losses of the steps since the last report: read together, so that steps do not wait for the host."""
+
+    def go(self, step_function: Any, state: TrainState) -> TrainState:
+        training, every = self._run.training, self._run.checkpoints.every
+        clock = _Clock(self._run.data.batch_size * (self._run.data.input_length + self._run.data.target_length))
+        first = int(state.step)
+        batch = None if first >= training.num_steps else self._next_batch(clock)
+        for step in range(first + 1, training.num_steps + 1):
+            state, metrics = step_function(state, batch)
+            self._unchecked.append(metrics["total_loss"])
+            data_state = self._batches.state()
+            last = step == training.num_steps
+            evaluating = last or step % training.eval_every == 0
+            saving = last or step % every == 0
+            if not last:
+                batch = self._next_batch(clock)  # while the devices are busy
+            if last or step % training.log_every == 0 or step == first + 1 or evaluating or saving:
+                self._check_finite(step)
+            if last or step % training.log_every == 0:
+                self._writers.write(step, metrics, clock.lap(step - first))
+            hard_loss = self._evaluate(step, state.params, clock) if evaluating else None
+            if saving:
+                self._writers.flush()
+                self._checkpoints.save(state, data_state, hard_loss)
+        return state
+
+    def _next_batch(self, clock: "_Clock") -> dict[str, Array]:
+        start = time.perf_counter()
+        batch = put_batch(next(self._batches), self._mesh)
+        clock.data_wait += time.perf_counter() - start
+        return batch
+
+    def _evaluate(self, step: int, params: Params, clock: "_Clock") -> float | None:
+        """Reports an evaluation; returns the mean loss over the tasks under hard deletion."""
+        start = time.perf_counter()
+        metrics = self._evaluation(params)
+        seconds = time.perf_counter() - start
+        clock.pause(seconds)
+        self._writers.write(step, metrics, {"evaluation_seconds": seconds})
+        losses = [value for name, value in metrics.items() if name.endswith("/hard/loss")]
+        return math.fsum(losses) / len(losses) if losses else None
+
+    def _check_finite(self, step: int) -> None:
+        """Stops at a loss that is not finite: what follows it would be lost, and a checkpoint of it worthless."""
+        losses = jax.device_get(self._unchecked)
+        bad = [at for at, loss in enumerate(losses, start=step - len(losses) + 1) if not math.isfinite(loss)]
+        if bad:
+            good = self._checkpoints.latest_step
+            raise UserError(
+                f"the loss of step {bad[0]} is not finite: training of {self._run.model_dir} stopped; the last good "
+                f"checkpoint is {'none' if good is None else f'that of step {good}'}; try a lower learning rate"
+            )
+        self._unchecked.clear()
+
+
+class _Clock:
+    """What is clocked between two reports."""
+
+    def __init__(self, tokens_per_step: int) -> None:
+        self._tokens_per_step = tokens_per_step
+        self._since, self._steps = time.perf_counter(), 0
+        self.data_wait = 0.0
+        """Seconds spent making batches."""
+
+    def pause(self, seconds: float) -> None:
+        """Leaves out time that was not training."""
+        self._since += seconds
+
+    def lap(self, steps: int) -> dict[str, float]:
+        """Timing since the last lap, when `steps` steps have been made in all."""
+        now = time.perf_counter()
+        seconds, made = now - self._since, steps - self._steps
+        timing = {
+            "seconds_per_step": seconds / made,
+            "tokens_per_second": made * self._tokens_per_step / seconds,
+            "data_seconds_per_step": self.data_wait / made,
+        }
+        self._since, self._steps, self.data_wait = now, steps, 0.0
+        return timing
