@@ -1,0 +1,137 @@
+"""Teacher-forced evaluation under any deletion: batches in, records out."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.plan import count_kept
+from mrt5_jax.config import Deletion, ModelConfig
+from mrt5_jax.data.batches import EvalBatch, ExampleInfo
+from mrt5_jax.data.vocabulary import PAD_ID, decode_to_text
+from mrt5_jax.evaluation.records import Record
+from mrt5_jax.forward import Params, forward
+from mrt5_jax.network import MrT5
+from mrt5_jax.objectives.losses import RowLosses, cross_entropy, sum_rows
+
+INDEX = "index"
+"""Key in a batch of the examples' indices, int32 [batch]: what random deletion draws from."""
+
+
+class RowResults(NamedTuple):
+    """What a program returns for a batch; of filler rows, nothing counts."""
+
+    losses: RowLosses
+    predictions: Int[Array, "batch target"]
+    """The id with the highest logit; PAD_ID where there is no target."""
+    num_input_tokens: Int[Array, " batch"]
+    num_kept_tokens: Int[Array, " batch"]
+    rescued: Bool[Array, " batch"]
+    rung: Int[Array, ""]
+
+
+Evaluator = Callable[[Params, Mapping[str, Array], Deletion], RowResults]
+"""(parameters, batch with INDEX, deletion) -> results."""
+
+
+class Evaluation(NamedTuple):
+    records: list[Record]
+    """In the order of the batches; of each batch, all of one deletion before the next."""
+    milliseconds: dict[Deletion, float]
+    """Median of the model's time for a batch, compilation left out."""
+
+
+def make_evaluator(model: MrT5, ladder: Ladder, seed: int = 0) -> Evaluator:
+    """A program compiled once for each deletion and batch shape.
+
+    Args:
+      ladder: the lengths that deletions with compaction run at.
+      seed: of random deletion; a row's draw follows from it and the example's index, not from its batch.
+    """
+
+    def evaluate_rows(params: Params, batch: Mapping[str, Array], deletion: Deletion) -> RowResults:
+        selector_keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), batch[INDEX])
+        outputs = forward(model, params, dict(batch), deletion, ladder, selector_keys)
+        targets, weights = batch["decoder_target_tokens"], batch["decoder_loss_weights"]
+        rescued = jnp.zeros(outputs.mask.shape[0], bool)
+        if outputs.selection is not None and deletion != "none":
+            rescued = outputs.selection.rescued
+        return RowResults(
+            losses=sum_rows(cross_entropy(outputs.logits, targets, weights), weights),
+            predictions=jnp.where(weights > 0, jnp.argmax(outputs.logits, axis=-1), PAD_ID),
+            num_input_tokens=count_kept(outputs.mask),
+            num_kept_tokens=count_kept(outputs.keep & outputs.mask),
+            rescued=rescued,
+            rung=outputs.kept_length,
+        )
+
+    return jax.jit(evaluate_rows, static_argnums=2)
+
+
+def deletions_for(config: ModelConfig, wanted: Sequence[Deletion]) -> tuple[Deletion, ...]:
+    """The deletions to evaluate a model under: `wanted`, or "none" for a model without a gate."""
+    return tuple(dict.fromkeys(wanted)) if config.gate else ("none",)
+
+
+def evaluate(
+    evaluator: Evaluator,
+    params: Params,
+    batches: Iterable[EvalBatch],
+    deletions: Sequence[Deletion],
+    put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
+) -> Evaluation:
+    """Evaluates every example under every deletion, reading the data once.
+
+    Args:
+      batches: all of one shape.
+      deletions: run one after another on each batch, so that their times meet the same conditions.
+      put: brings a batch of host arrays [batch ...] to where the parameters are.
+    """
+    records: list[Record] = []
+    seconds: dict[Deletion, list[float]] = {deletion: [] for deletion in deletions}
+    for number, batch in enumerate(batches):
+        arrays = put({**batch.arrays, INDEX: _indices(batch)})
+        for deletion in deletions:
+            if number == 0:
+                jax.block_until_ready(evaluator(params, arrays, deletion))  # compiles
+            start = time.perf_counter()
+            results = jax.block_until_ready(evaluator(params, arrays, deletion))
+            seconds[deletion].append(time.perf_counter() - start)
+            records += make_records(batch.examples, results, deletion)
+    medians = {deletion: 1000 * statistics.median(of) for deletion, of in seconds.items() if of}
+    return Evaluation(records, medians)
+
+
+def _indices(batch: EvalBatch) -> Int[np.ndarray, " batch"]:
+    indices = np.zeros(batch.arrays["encoder_input_tokens"].shape[0], np.int32)
+    indices[: len(batch.examples)] = [example.index for example in batch.examples]
+    return indices
+
+
+def make_records(examples: Sequence[ExampleInfo], results: RowResults, deletion: Deletion) -> list[Record]:
+    """The records of a batch's first rows; the rows after them are filler."""
+    host: Any = jax.device_get(results)
+    return [
+        Record(
+            task=example.task,
+            language=example.language,
+            index=int(example.index),
+            deletion=deletion,
+            nll=float(host.losses.nll[row]),
+            num_target_tokens=int(host.losses.num_tokens[row]),
+            num_correct_tokens=int(host.losses.num_correct[row]),
+            sequence_correct=bool(host.losses.all_correct[row]),
+            num_input_tokens=int(host.num_input_tokens[row]),
+            num_kept_tokens=int(host.num_kept_tokens[row]),
+            rung=int(host.rung),
+            rescued=bool(host.rescued[row]),
+            prediction=decode_to_text(host.predictions[row]),
+        )
+        for row, example in enumerate(examples)
+    ]

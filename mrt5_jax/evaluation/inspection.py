@@ -1,0 +1,222 @@
+"""Which bytes a gate deletes, in units that people read: characters, with the bytes that they are made of."""
+
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from mrt5_jax.data.vocabulary import BYTE_OFFSET, EOS_ID, NUM_BYTES, PAD_ID, UNK_ID, encode
+from mrt5_jax.forward import Params, run_prefix
+from mrt5_jax.network import MrT5
+
+Kind = Literal["letter", "other", "invalid", "special"]
+"""invalid: a byte that is no UTF-8. special: an id that is no byte, such as the end of the sequence."""
+
+KIND_NAMES: dict[Kind, str] = {
+    "letter": "bytes of letters",
+    "other": "other bytes",
+    "invalid": "bytes that are no UTF-8",
+    "special": "special tokens",
+}
+
+_JOINERS = "\u200c\u200d"
+_SPECIAL = {EOS_ID: "</s>", UNK_ID: "<unk>"}
+_ESCAPES = {"\t": "\\t", "\r": "\\r", "\n": "\n"}
+
+
+class GateDecision(NamedTuple):
+    """What a gate makes of a batch."""
+
+    keep: Bool[Array, "batch length"]
+    values: Float[Array, "batch length"]
+    """Gate values in (k, 0): 0 keeps, k deletes."""
+
+
+Inspector = Callable[[Params, Int[np.ndarray, "batch length"]], GateDecision]
+
+
+def make_inspector(model: MrT5) -> Inspector:
+    """A program that runs a model with a gate, as far as the gate."""
+
+    def inspect(params: Params, tokens: Int[Array, "batch length"]) -> GateDecision:
+        selection = run_prefix(model, params, tokens).selection
+        assert selection is not None
+        return GateDecision(selection.keep, selection.bias)
+
+    return jax.jit(inspect)
+
+
+class Piece(NamedTuple):
+    """What is shown as one: a character with its combining marks, an invalid byte, or a special token."""
+
+    text: str
+    """As in the input; escaped where it could not be seen or would change how the rest is shown."""
+    ids: tuple[int, ...]
+    keep: tuple[bool, ...]
+    values: tuple[float, ...]
+    kind: Kind
+
+    @property
+    def is_escaped(self) -> bool:
+        """Whether the text shown is not the input's own, but a name for it."""
+        return self.kind in ("invalid", "special") or (self.text[0] == "\\" and len(self.text) > 1)
+
+    @property
+    def num_deleted(self) -> int:
+        return len(self.keep) - sum(self.keep)
+
+    @property
+    def state(self) -> Literal["kept", "partly deleted", "deleted"]:
+        if not self.num_deleted:
+            return "kept"
+        return "partly deleted" if any(self.keep) else "deleted"
+
+
+class Tally(NamedTuple):
+    """Tokens of one kind."""
+
+    total: int
+    deleted: int
+
+    @property
+    def rate(self) -> float:
+        """Share that is deleted; NaN of none."""
+        return self.deleted / self.total if self.total else float("nan")
+
+
+def split_text(data: bytes, input_length: int) -> list[bytes]:
+    """Windows that fit a model's input with an end of sequence each; none begins within a character of valid UTF-8."""
+    size = input_length - 1
+    windows = []
+    while len(data) > size:
+        cut = next((cut for cut in range(size, max(size - 4, 0), -1) if data[cut] & 0xC0 != 0x80), size)
+        windows.append(data[:cut])
+        data = data[cut:]
+    return [*windows, data]
+
+
+def inspect_windows(
+    inspector: Inspector, params: Params, windows: Sequence[bytes], input_length: int, batch_size: int = 1
+) -> Iterator[list[Piece]]:
+    """The pieces of each window, followed by those of its end of sequence; all windows run in one shape.
+
+    Args:
+      windows: at most `input_length - 1` bytes each.
+    """
+    for start in range(0, len(windows), batch_size):
+        tokens = np.full((batch_size, input_length), PAD_ID, np.int32)
+        batch = windows[start : start + batch_size]
+        for row, window in enumerate(batch):
+            tokens[row, : len(window) + 1] = [*encode(window), EOS_ID]
+        keep, values = jax.device_get(inspector(params, tokens))
+        for row in range(len(batch)):
+            yield pieces(tokens[row], keep[row], values[row])
+
+
+def pieces(
+    ids: Int[np.ndarray, " length"], keep: Bool[np.ndarray, " length"], values: Float[np.ndarray, " length"]
+) -> list[Piece]:
+    """The ids of a row as pieces, in order; padding is left out."""
+    found = []
+    for text, kind, start, stop in _spans(ids[ids != PAD_ID]):
+        at = slice(start, stop)
+        found.append(Piece(text, tuple(ids[at].tolist()), tuple(keep[at].tolist()), tuple(values[at].tolist()), kind))
+    return found
+
+
+class _Span(NamedTuple):
+    text: str
+    kind: Kind
+    start: int
+    stop: int
+
+
+def _spans(ids: Int[np.ndarray, " length"]) -> list[_Span]:
+    spans: list[_Span] = []
+    start = 0
+    while start < len(ids):
+        span = _character(ids, start) or _single(int(ids[start]), start)
+        if spans and _joins(spans[-1], span):
+            last = spans.pop()
+            span = _Span(last.text + span.text, last.kind, last.start, span.stop)
+        spans.append(span)
+        start = span.stop
+    return [span._replace(text=_visible(span.text)) for span in spans]
+
+
+def _character(ids: Int[np.ndarray, " length"], start: int) -> _Span | None:
+    """The character of valid UTF-8 that begins here."""
+    for stop in range(start + 1, min(start + 4, len(ids)) + 1):
+        codes = ids[start:stop] - BYTE_OFFSET
+        if codes.min() < 0 or codes.max() >= NUM_BYTES:
+            return None
+        try:
+            text = bytes(codes.tolist()).decode()
+        except UnicodeDecodeError:
+            continue
+        return _Span(text, "letter" if text.isalpha() else "other", start, stop)
+    return None
+
+
+def _single(token: int, start: int) -> _Span:
+    if BYTE_OFFSET <= token < BYTE_OFFSET + NUM_BYTES:
+        return _Span(f"\\x{token - BYTE_OFFSET:02X}", "invalid", start, start + 1)
+    return _Span(_SPECIAL.get(token, f"<id_{token}>"), "special", start, start + 1)
+
+
+def _joins(last: _Span, span: _Span) -> bool:
+    """Whether a character is drawn together with the one before it: marks, joiners, skin tones."""
+    if {last.kind, span.kind} & {"invalid", "special"} or unicodedata.category(last.text[0])[0] in "CZ":
+        return False
+    mark = unicodedata.category(span.text)[0] == "M" or span.text in _JOINERS
+    return mark or last.text[-1] == _JOINERS[1] or "\U0001f3fb" <= span.text <= "\U0001f3ff"
+
+
+def _visible(text: str) -> str:
+    """Control and format characters escaped: they would act on the terminal, or not be seen at all."""
+    category = unicodedata.category(text[0])
+    if category[0] == "M":
+        return "\u25cc" + text  # a mark without its letter is drawn on a dotted circle
+    if len(text) > 1 or not (category[0] == "C" or category in ("Zl", "Zp")):
+        return text
+    return _ESCAPES.get(text, f"\\u{ord(text):04X}")
+
+
+def tally(found: Sequence[Piece]) -> dict[Kind, Tally]:
+    """Tokens of each kind that occurs, "special" ones counted apart from bytes."""
+    kinds: dict[Kind, Tally] = {}
+    for piece in found:
+        before = kinds.get(piece.kind, Tally(0, 0))
+        kinds[piece.kind] = Tally(before.total + len(piece.ids), before.deleted + piece.num_deleted)
+    return kinds
+
+
+class VowelStatistics(NamedTuple):
+    """What a gate has deleted of strings of '#', letters and an end of sequence."""
+
+    vowels: Tally
+    letters: Tally
+    """Vowels and consonants."""
+    hashes: Tally
+    ends: Tally
+
+    @property
+    def vowels_among_deleted_letters(self) -> float:
+        """NaN where no letter is deleted."""
+        return self.vowels.deleted / self.letters.deleted if self.letters.deleted else float("nan")
+
+
+def vowel_statistics(
+    tokens: Int[np.ndarray, "batch length"], keep: Bool[np.ndarray, "batch length"]
+) -> VowelStatistics:
+    """Deleted tokens by kind: ASCII letters, the vowels among them, '#', the end of the sequence."""
+
+    def of(ids: Int[np.ndarray, " ids"]) -> Tally:
+        here = np.isin(tokens, ids)
+        return Tally(int(here.sum()), int((here & ~keep).sum()))
+
+    letters = bytes([*range(ord("A"), ord("Z") + 1), *range(ord("a"), ord("z") + 1)])
+    return VowelStatistics(of(encode("aeiouAEIOU")), of(encode(letters)), of(encode("#")), of(np.array([EOS_ID])))

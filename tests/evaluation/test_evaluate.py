@@ -1,0 +1,173 @@
+"""Evaluation: records follow from examples alone, not from batches; programs are compiled once for each deletion."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.config import Deletion, GateConfig, ModelConfig
+from mrt5_jax.data.batches import EvalBatch, ExampleInfo, model_batch
+from mrt5_jax.data.vocabulary import EOS_ID, decode_to_text
+from mrt5_jax.evaluation import evaluate as module
+from mrt5_jax.evaluation.evaluate import Evaluation, deletions_for, evaluate, make_evaluator
+from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, soft_hard_gap, summarize
+from mrt5_jax.forward import Outputs
+from mrt5_jax.gates import Selection
+
+LENGTH, TARGET, BATCH = 8, 4, 4
+DELETIONS: tuple[Deletion, ...] = ("soft", "hard", "random")
+
+
+def make_batches(order: list[int]) -> list[EvalBatch]:
+    """Random examples of random lengths in batches of 4, each a function of its index; the last batch is filled up."""
+    batches = []
+    for start in range(0, len(order), BATCH):
+        inputs, targets = (np.zeros((BATCH, size), np.int32) for size in (LENGTH, TARGET))
+        here = order[start : start + BATCH]
+        for row, index in enumerate(here):
+            generator = np.random.default_rng(index)
+            for ids, shortest in ((inputs, 3), (targets, 1)):
+                end = int(generator.integers(shortest, ids.shape[1]))
+                ids[row, :end], ids[row, end] = generator.integers(3, 259, end), EOS_ID
+        batches.append(
+            EvalBatch(model_batch(inputs, targets), tuple(ExampleInfo("toy", "en", index) for index in here))
+        )
+    return batches
+
+
+@pytest.fixture(scope="module")
+def evaluated(tiny) -> Evaluation:
+    return evaluate(tiny.evaluator, tiny.params, make_batches([*range(7)]), DELETIONS)
+
+
+def by_example(records: list[Record]) -> dict[tuple[str, int], Record]:
+    return {(record.deletion, record.index): record for record in records}
+
+
+def test_one_record_an_example_and_deletion(evaluated) -> None:
+    """Filler makes no records; every deletion has its time."""
+    assert len(evaluated.records) == 7 * len(DELETIONS)
+    assert by_example(evaluated.records).keys() == {(deletion, index) for deletion in DELETIONS for index in range(7)}
+    assert set(deletions_in(evaluated.records)) == set(evaluated.milliseconds) == set(DELETIONS)
+
+
+def test_records_do_not_depend_on_batching(tiny, evaluated) -> None:
+    """Other neighbours, other rows, other filler: the same records but for the rung, random deletion included."""
+    other = evaluate(tiny.evaluator, tiny.params, make_batches([6, 3, 0, 11, 5, 4, 10, 1, 2]), DELETIONS)
+    there = by_example(other.records)
+    for key, record in by_example(evaluated.records).items():
+        assert there[key].nll == pytest.approx(record.nll, rel=1e-5)
+        assert there[key]._replace(nll=0.0, rung=0) == record._replace(nll=0.0, rung=0)
+
+
+def test_deletions_relate(evaluated) -> None:
+    """Random deletes as much as hard in every row, but others; soft runs at full length."""
+    found = by_example(evaluated.records)
+    for index in range(7):
+        soft, hard, random = (found[deletion, index] for deletion in DELETIONS)
+        assert soft.num_kept_tokens == hard.num_kept_tokens == random.num_kept_tokens
+        assert soft.rung == LENGTH
+        assert hard.rung in (4, 8)
+    assert 0 < summarize(of_deletion(evaluated.records, "hard"))["deletion_rate"] < 1
+    assert soft_hard_gap(evaluated.records) not in (None, 0.0)
+    losses = [[found[deletion, index].nll for index in range(7)] for deletion in ("hard", "random")]
+    assert losses[0] != losses[1]
+
+
+def test_random_deletion_draws_from_seed_and_index(tiny, monkeypatch) -> None:
+    """Wherever an example lies in whichever batch, its key is that of (seed, index); seeds differ."""
+
+    def forward(model, params, arrays, deletion, ladder, keys) -> Outputs:
+        mask = arrays["encoder_input_tokens"] > 0
+        logits = jnp.zeros((BATCH, TARGET, 384)).at[:, :, :2].set(jax.random.key_data(keys)[:, None, :] / 2.0**32)
+        return Outputs(logits, mask, mask, None, jnp.asarray(8))
+
+    monkeypatch.setattr(module, "forward", forward)
+    targets = np.full((BATCH, TARGET), 5, np.int32)
+
+    def losses(seed: int, indices: list[int]) -> dict[int, float]:
+        examples = tuple(ExampleInfo("toy", "", index) for index in indices)
+        batch = EvalBatch(model_batch(np.ones((BATCH, LENGTH), np.int32), targets), examples)
+        records = evaluate(make_evaluator(tiny.model, Ladder((8,)), seed), {}, [batch], ("random",)).records
+        return {record.index: record.nll for record in records}
+
+    here, elsewhere = losses(3, [0, 1, 2, 9]), losses(3, [9, 70_000, 0])
+    assert here[0] == elsewhere[0]
+    assert here[9] == elsewhere[9]
+    assert len({*here.values(), *elsewhere.values(), losses(4, [0])[0]}) == 6
+
+
+def test_nothing_compiles_after_warm_up(tiny, evaluated) -> None:
+    """One program a deletion, whatever is kept and however the last batch is filled."""
+    compiled = tiny.evaluator._cache_size()
+    assert compiled == len(DELETIONS)
+    evaluate(tiny.evaluator, tiny.params, make_batches([*range(20, 33)]), DELETIONS)
+    assert tiny.evaluator._cache_size() == compiled
+
+
+@pytest.mark.parametrize("has_gate", [True, False])
+def test_records_from_logits(tiny, monkeypatch, has_gate: bool) -> None:
+    """Log-likelihoods, correct tokens, counts and predicted text of given logits and masks, against NumPy."""
+    (batch,) = make_batches([0, 1, 2])
+    tokens, targets = batch.arrays["encoder_input_tokens"], batch.arrays["decoder_target_tokens"]
+    generator = np.random.default_rng(0)
+    logits = generator.normal(size=(BATCH, TARGET, 384)).astype(np.float32)
+    logits[0, range(TARGET), targets[0]] = 9.0  # one row is all correct
+    keep = (tokens > 0) & (generator.random(tokens.shape) < 0.5)
+    rescued = np.array([False, True, False, False])
+
+    def forward(model, params, arrays, deletion, ladder, keys) -> Outputs:
+        values = jnp.zeros(keep.shape)
+        selection = Selection(jnp.asarray(keep), values, values, jnp.asarray(rescued)) if has_gate else None
+        mask = arrays["encoder_input_tokens"] > 0
+        kept = jnp.asarray(keep) if has_gate else mask
+        return Outputs(jnp.asarray(logits), mask, kept, selection, jnp.asarray(6))
+
+    monkeypatch.setattr(module, "forward", forward)
+    found = evaluate(make_evaluator(tiny.model, Ladder((8,))), {}, [batch], ("hard",))
+    log_likelihood = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
+    assert len(found.records) == 3
+    for row, record in enumerate(found.records):
+        count, inputs = int((targets[row] > 0).sum()), int((tokens[row] > 0).sum())
+        best = logits[row, :count].argmax(-1)
+        assert record == Record(
+            task="toy",
+            language="en",
+            index=row,
+            deletion="hard",
+            nll=pytest.approx(-log_likelihood[row, range(count), targets[row, :count]].sum(), rel=1e-5),
+            num_target_tokens=count,
+            num_correct_tokens=(best == targets[row, :count]).sum(),
+            sequence_correct=row == 0,
+            num_input_tokens=inputs,
+            num_kept_tokens=keep[row].sum() if has_gate else inputs,
+            rung=6,
+            rescued=has_gate and rescued[row],
+            prediction=decode_to_text(best),
+        )
+
+
+def test_deletions_for() -> None:
+    """The order wanted, each once; a model without a gate is evaluated once whatever is wanted."""
+    config = ModelConfig(16, 2, 8, 16, 2, 1)
+    assert deletions_for(config, ("soft", "hard")) == ("none",)
+    gated = ModelConfig(16, 2, 8, 16, 2, 1, gate=GateConfig())
+    assert deletions_for(gated, ("hard", "none", "hard")) == ("hard", "none")
+
+
+def test_no_batches_no_records(tiny) -> None:
+    assert evaluate(tiny.evaluator, tiny.params, [], ("soft",)) == ([], {})
+
+
+def test_put_brings_every_array(tiny) -> None:
+    """On a mesh, everything that the program takes goes through `put`."""
+    seen = []
+
+    def put(arrays: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+        seen.append({name: type(array) for name, array in arrays.items()})
+        return jax.device_put(arrays)
+
+    evaluate(tiny.evaluator, tiny.params, make_batches([0]), ("soft",), put=put)
+    assert set(seen[0].values()) == {np.ndarray}
+    assert set(seen[0]) == {*make_batches([0])[0].arrays, module.INDEX}
