@@ -133,6 +133,16 @@ def param_shardings(boxed_params: Any, mesh: Mesh) -> Any:
     )
 
 
+def _unbox(tree: Any) -> Any:
+    """Takes the logical names off. Flax's own also constrains each array by its names under `jax.set_mesh`, which here is
+    the business of the shardings: those know which axes do not divide, and that Adafactor's factors have fewer."""
+
+    def unbox(leaf: Any) -> Any:
+        return leaf.unbox(apply_constraint=False) if isinstance(leaf, nn.Partitioned) else leaf
+
+    return jax.tree.map(unbox, tree, is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
+
+
 def _divides(axes: str | tuple[str, ...] | None, size: int, mesh: Mesh) -> bool:
     names = (axes,) if isinstance(axes, str) else axes or ()
     return size % math.prod(mesh.shape[name] for name in names) == 0
@@ -145,7 +155,7 @@ def state_shardings(boxed_state: TrainState, mesh: Mesh) -> TrainState:
     (counts, Adafactor's factors, the controller) is replicated.
     """
     shardings = param_shardings(boxed_state.params, mesh)
-    shapes = jax.tree.map(lambda leaf: leaf.shape, nn.unbox(boxed_state.params))
+    shapes = jax.tree.map(lambda leaf: leaf.shape, _unbox(boxed_state.params))
     by_path = {
         path: (shape, sharding)
         for (path, sharding), shape in zip(
@@ -162,7 +172,7 @@ def state_shardings(boxed_state: TrainState, mesh: Mesh) -> TrainState:
                 return sharding
         return replicated(mesh)
 
-    rest = jax.tree_util.tree_map_with_path(like_its_parameter, nn.unbox(boxed_state._replace(params=None)))
+    rest = jax.tree_util.tree_map_with_path(like_its_parameter, _unbox(boxed_state._replace(params=None)))
     return rest._replace(params=shardings)
 
 
@@ -180,7 +190,7 @@ def init_sharded(make_state: Callable[..., TrainState], mesh: Mesh, *args: Any) 
     shardings = state_shardings(jax.eval_shape(make_state, *args), mesh)
 
     def make(*args: Any) -> TrainState:
-        return nn.unbox(make_state(*args))
+        return _unbox(make_state(*args))
 
     return jax.jit(make, out_shardings=shardings)(*args)
 
@@ -190,6 +200,6 @@ def abstract_state(make_state: Callable[..., TrainState], mesh: Mesh, *args: Any
     boxed = jax.eval_shape(make_state, *args)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        nn.unbox(boxed),
+        _unbox(boxed),
         state_shardings(boxed, mesh),
     )

@@ -42,7 +42,7 @@ class Toy(nn.Module):
 
 def make_state(key) -> TrainState:
     params = Toy().init(key)["params"]
-    return TrainState(jnp.int32(0), params, OPTIMIZER.init(nn.unbox(params)), {"alpha": jnp.float32(0)})
+    return TrainState(jnp.int32(0), params, OPTIMIZER.init(params), {"alpha": jnp.float32(0)})
 
 
 @pytest.mark.parametrize(
@@ -74,18 +74,19 @@ import json, os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 import sys; sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
-import jax, numpy as np
+import flax.linen as nn, jax, numpy as np
 from test_partitioning import make_state
 from mrt5_jax.config import CheckpointConfig, MeshConfig
 from mrt5_jax.training.checkpoints import Checkpoints
-from mrt5_jax.training.partitioning import abstract_state, init_sharded, make_mesh, put_batch
+from mrt5_jax.training.partitioning import LOGICAL_AXIS_RULES, abstract_state, init_sharded, make_mesh, put_batch
 
 single, results = init_sharded(make_state, make_mesh(MeshConfig(), jax.devices()[:1]), jax.random.key(0)), {{}}
 with Checkpoints({str(folder)!r}, CheckpointConfig(), 0) as checkpoints:
     for sizes in ([-1, 1, 1], [1, -1, 2], [2, 2, 2]):
         mesh = make_mesh(MeshConfig(*sizes))
-        state = init_sharded(make_state, mesh, jax.random.key(0))
-        abstract = abstract_state(make_state, mesh, jax.random.key(0))
+        with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+            state = init_sharded(make_state, mesh, jax.random.key(0))
+            abstract = abstract_state(make_state, mesh, jax.random.key(0))
         if not results:
             checkpoints.save(state, {{}})
             checkpoints.wait()
