@@ -134,8 +134,11 @@ def param_shardings(boxed_params: Any, mesh: Mesh) -> Any:
 
 
 def _unbox(tree: Any) -> Any:
-    """Takes the logical names off. Flax's own also constrains each array by its names under `jax.set_mesh`, which here is
-    the business of the shardings: those know which axes do not divide, and that Adafactor's factors have fewer."""
+    """Takes the logical names off, and does nothing else.
+
+    Flax's own also constrains each array by its names under `jax.set_mesh`. Here that is the business of the shardings,
+    which know what the mesh does not divide, and that Adafactor's factors have fewer axes than their parameters.
+    """
 
     def unbox(leaf: Any) -> Any:
         return leaf.unbox(apply_constraint=False) if isinstance(leaf, nn.Partitioned) else leaf
