@@ -17,6 +17,8 @@ Rows = Literal["batched", "one_by_one"]
 SCORE_CEILING = 5.0
 """Scores above this are penalised by the score regulariser."""
 
+_MANY_SCORES = 2**18
+
 
 class Keys(NamedTuple):
     """What an attention needs to know of its key positions, besides the keys."""
@@ -46,10 +48,14 @@ class _Row(NamedTuple):
     keep_probability_scale: Float[Array, "heads key"] | None
 
 
-def default_rows() -> Rows:
-    """One by one on a single CPU device; batched on accelerators and wherever the batch is sharded."""
+def choose_rows(scores_per_row: int) -> Rows:
+    """One by one on a single CPU device where a row's scores are many; batched on accelerators and sharded batches.
+
+    Args:
+      scores_per_row: heads x queries x keys. Short rows do not keep the cores busy one by one.
+    """
     alone_on_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
-    return "one_by_one" if alone_on_cpu else "batched"
+    return "one_by_one" if alone_on_cpu and scores_per_row >= _MANY_SCORES else "batched"
 
 
 def attend(
@@ -63,7 +69,7 @@ def attend(
     causal: bool = False,
     softmax1: bool = False,
     dropout: Float[Array, "batch heads key"] | None = None,
-    rows: Rows = "batched",
+    rows: Rows | Literal["auto"] = "auto",
 ) -> Attended:
     """T5 attention: softmax(q k^T + position bias + gate bias) v, without score scaling.
 
@@ -73,7 +79,7 @@ def attend(
       causal: whether a query sees only keys at its own index or before it.
       softmax1: exp(s) / (1 + sum exp(s)), a sink that lets a head attend to nothing.
       dropout: factors of the attention weights: 0, or 1 / keep probability.
-      rows: how the batch is run.
+      rows: how the batch is run; auto: as `choose_rows` says.
 
     A query without any valid key receives zeros.
     """
@@ -84,6 +90,8 @@ def attend(
         return _attend_row(row._replace(position_bias=bias), causal=causal, softmax1=softmax1)
 
     batch = _Row(query, key, value, query_mask, keys.mask, keys.bias, None if shared_bias else position_bias, dropout)
+    if rows == "auto":
+        rows = choose_rows(query.shape[1] * key.shape[1] * key.shape[2])
     if rows == "one_by_one":
         # Recomputing a row's scores in the backward pass is faster than storing all rows' scores and reading them.
         values, excess = jax.lax.map(jax.checkpoint(one), batch)

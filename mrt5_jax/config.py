@@ -64,7 +64,7 @@ class ModelConfig:
     remat: Literal["none", "full", "dots"] = "none"
     """What the backward pass recomputes in each layer: nothing, everything, or all but matrix products."""
     attention_rows: Literal["auto", "batched", "one_by_one"] = "auto"
-    """How attention runs over a batch; auto: one by one on a single CPU device, batched elsewhere."""
+    """How attention runs over a batch; auto: one by one on a single CPU device if rows are long, batched elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from mrt5_jax.attention import Attended, Keys, Rows, attend, default_rows
+from mrt5_jax.attention import Attended, Keys, attend
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.dropout import drop_units, weight_factors
 
@@ -131,14 +131,10 @@ class MultiHeadAttention(nn.Module):
             causal=causal,
             softmax1=self.config.softmax1,
             dropout=weight_factors(kept_weights, self.config.dropout_rate),
-            rows=rows_of(self.config),
+            rows=self.config.attention_rows,
         )
         joined = attended.values.reshape(*hidden.shape[:-1], -1)
         return Attended(self.out(joined), attended.score_excess)
-
-
-def rows_of(config: ModelConfig) -> Rows:
-    return default_rows() if config.attention_rows == "auto" else config.attention_rows
 
 
 class RelativeBiases(nn.Module):
