@@ -12,7 +12,7 @@ import importlib.metadata
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,8 +72,8 @@ class _DamagedError(Exception):
 class Checkpoints:
     """The checkpoints of one run; a context manager that waits for the last save.
 
-    Saving copies the arrays and returns; files are written behind the following steps. An error of writing (a full
-    disk) is raised by the next `save`, `wait` or at the end, and leaves older checkpoints whole.
+    Saving copies the arrays and returns; files are written behind the following steps. What goes wrong there (a full
+    disk) is a UserError of the next `save`, of `wait` or of the end, and leaves older checkpoints whole.
     """
 
     def __init__(self, model_dir: str | Path, config: CheckpointConfig, seed: int) -> None:
@@ -89,7 +89,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._manager.close()
+        with self._writing():
+            self._manager.close()
 
     @property
     def latest_step(self) -> int | None:
@@ -114,13 +115,19 @@ class Checkpoints:
             "hard_loss": hard_loss,
             "libraries": {library: importlib.metadata.version(library) for library in _LIBRARIES},
         }
+        self.wait()
         if hard_loss is not None:
             self._keep.hard_losses[step] = hard_loss
         _save(self._manager, step, {"params": state.params, "rest": state._replace(params=None)}, run)
 
     def wait(self) -> None:
-        """Returns when everything saved so far is on disk; raises what went wrong there."""
-        self._manager.wait_until_finished()
+        """Returns when everything saved so far is on disk.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        with self._writing():
+            self._manager.wait_until_finished()
 
     def restore_or_init(self, abstract: TrainState, init: Callable[[], TrainState]) -> Restored:
         """The newest checkpoint that is whole or, where there is none at all, what `init` makes.
@@ -157,6 +164,17 @@ class Checkpoints:
         wanted = {"params": abstract.params, "rest": abstract._replace(params=None)}
         items = _read_arrays(self._manager, step, wanted, run)
         return Restored(items["rest"]._replace(params=items["params"]), step, run["data_state"])
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # tensorstore's, as they come
+            there = ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
+            raise UserError(
+                f"{self._directory}: a checkpoint could not be written ({_first_line(error)}); "
+                f"those of steps {there} are whole: mend the cause and start again"
+            ) from error
 
     def _set_aside(self, step: int) -> None:
         aside = self._directory.parent / "damaged_checkpoints"

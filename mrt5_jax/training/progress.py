@@ -1,5 +1,6 @@
 """What a person sees while a run goes on."""
 
+import re
 import time
 from collections.abc import Callable
 
@@ -14,13 +15,14 @@ _SHOWN = {
     "alpha": "alpha {:.3g}",
     "tokens_per_second": "{:,.0f} tokens/s",
 }
+_EVALUATION_LOSS = re.compile("eval/(.+)/loss")
 
 
 class ProgressDisplay:
     """A writer: a live line on a terminal, a plain line a report elsewhere (log files, pipes).
 
-    Shows the step, the loss, the deletion rate, alpha, tokens a second and the time left; what a run does not report
-    is left out.
+    Shows the step, the loss, the deletion rate, alpha, tokens a second and the time left, and a line for each
+    evaluation; what a run does not report is left out.
     """
 
     def __init__(
@@ -44,6 +46,9 @@ class ProgressDisplay:
 
     def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
         """See `writers.Writer`."""
+        found = ((_EVALUATION_LOSS.fullmatch(name), value) for name, value in metrics.items())
+        if losses := [f"{name[1]} {value:.4f}" for name, value in found if name]:
+            self._print(f"step {step}/{self._num_steps}  evaluation loss: {', '.join(losses)}")
         numbers = {**metrics, **timing}
         news = {name: form.format(numbers[name]) for name, form in _SHOWN.items() if name in numbers}
         if not news:
@@ -53,7 +58,7 @@ class ProgressDisplay:
         if self._live:
             self._live.update(self._task, completed=step, description=text)
         else:
-            self._console.print(f"step {step}/{self._num_steps}  {text}", soft_wrap=True, highlight=False)
+            self._print(f"step {step}/{self._num_steps}  {text}")
 
     def flush(self) -> None:
         """See `writers.Writer`."""
@@ -62,6 +67,9 @@ class ProgressDisplay:
         """See `writers.Writer`."""
         if self._live:
             self._live.stop()
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, soft_wrap=True, highlight=False, markup=False)
 
     def _time_left(self, step: int) -> list[str]:
         """By the pace since the first report, so that compilation does not count."""

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import resource
 from pathlib import Path
 
 import jax
@@ -144,6 +145,29 @@ def test_only_damaged_checkpoints_are_refused_and_kept(tmp_path):
     with pytest.raises(UserError, match="every checkpoint"):
         restore(tmp_path)
     assert list((tmp_path / "damaged_checkpoints").iterdir())
+
+
+def test_a_full_disk_is_one_line_and_older_checkpoints_stay_good(tmp_path):
+    """The limit of a file's size stands for the disk's."""
+    big = make_state(2)
+    big.params["token_embedder"]["embedding"] = jax.random.normal(jax.random.key(0), (10**6,))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def save_too_much() -> None:
+        with Checkpoints(tmp_path, CheckpointConfig(), seed=7) as checkpoints:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, limits[1]))
+            try:
+                checkpoints.save(big, DATA_STATE)
+                checkpoints.wait()
+            finally:
+                resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    save(tmp_path, 1)
+    with pytest.raises(UserError, match=r"could not be written .*File too large.* steps 1 are whole") as error:
+        save_too_much()
+    assert "\n" not in str(error.value)
+    assert_same_bits(restore(tmp_path).state, make_state(1))
+    assert steps_of(tmp_path) == [1]
 
 
 def test_restore_never_casts(tmp_path):

@@ -92,19 +92,21 @@ def progress(terminal: bool) -> str:
     for step in (10, 20):
         numbers = {"loss": 1.25, "deletion_rate": 0.5, "alpha": 0.01}
         display.write(step, numbers, {"tokens_per_second": 12345.6})
-    display.write(20, {"eval/loss": 3.0}, {})
+    display.write(20, {"eval/copy/hard/loss": 3.0, "eval/copy/hard/deletion_rate": 0.5, "eval/copy/soft/loss": 2.5}, {})
     display.close()
     return text.getvalue()
 
 
 def test_progress_is_a_plain_line_a_report_where_there_is_no_terminal():
-    first, second = progress(terminal=False).splitlines()
+    first, second, evaluation = progress(terminal=False).splitlines()
     assert first == "step 10/3600  loss 1.2500  deleted 50.0%  alpha 0.01  12,346 tokens/s"
     assert second == "step 20/3600  loss 1.2500  deleted 50.0%  alpha 0.01  12,346 tokens/s  0:59:40 left"
+    assert evaluation == "step 20/3600  evaluation loss: copy/hard 3.0000, copy/soft 2.5000"
 
 
 def test_progress_is_live_on_a_terminal():
     text = progress(terminal=True)
     assert "20/3600" in text
     assert "0:59:40 left" in text
+    assert "copy/hard 3.0000" in text
     assert "\x1b[" in text
