@@ -104,8 +104,10 @@ def evaluate(
             results = jax.block_until_ready(evaluator(params, arrays, deletion))
             seconds[deletion].append(time.perf_counter() - start)
             records += make_records(batch.examples, results, deletion)
-    medians = {deletion: 1000 * statistics.median(of) for deletion, of in seconds.items() if of}
-    return Evaluation(records, medians)
+    milliseconds: dict[Deletion, float] = {
+        deletion: 1000 * statistics.median(times) for deletion, times in seconds.items() if times
+    }
+    return Evaluation(records, milliseconds)
 
 
 def _indices(batch: EvalBatch) -> Int[np.ndarray, " batch"]:

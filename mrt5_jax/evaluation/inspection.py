@@ -186,12 +186,13 @@ def _visible(text: str) -> str:
 
 
 def tally(found: Sequence[Piece]) -> dict[Kind, Tally]:
-    """Tokens of each kind that occurs, "special" ones counted apart from bytes."""
-    kinds: dict[Kind, Tally] = {}
-    for piece in found:
-        before = kinds.get(piece.kind, Tally(0, 0))
-        kinds[piece.kind] = Tally(before.total + len(piece.ids), before.deleted + piece.num_deleted)
-    return kinds
+    """Tokens of each kind that occurs, in the order of KIND_NAMES."""
+    kinds = {kind: [piece for piece in found if piece.kind == kind] for kind in KIND_NAMES}
+    return {
+        kind: Tally(sum(len(piece.ids) for piece in of), sum(piece.num_deleted for piece in of))
+        for kind, of in kinds.items()
+        if of
+    }
 
 
 class VowelStatistics(NamedTuple):

@@ -67,7 +67,7 @@ def summarize(records: Iterable[Record]) -> dict[str, float]:
         "rescued": Mean(rescued, rows),
     }
     # Not Mean.value, which is of the device and so float32.
-    return {name: mean.total / mean.weight if mean.weight else math.nan for name, mean in means.items()}
+    return {name: float(total) / float(weight) if weight else math.nan for name, (total, weight) in means.items()}
 
 
 def group_by(records: Iterable[Record], field: str) -> dict[str, list[Record]]:

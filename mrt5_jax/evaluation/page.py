@@ -1,0 +1,123 @@
+"""One self-contained HTML page of texts with their deleted bytes in colour: no script, nothing loaded."""
+
+import html
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from mrt5_jax.data.vocabulary import BYTE_OFFSET, NUM_BYTES
+from mrt5_jax.evaluation.inspection import KIND_NAMES, Piece, tally
+
+_STYLE = """
+:root { color-scheme: light dark; --red: 214 56 30; --blue: 30 100 200; --rule: #8886; }
+@media (prefers-color-scheme: dark) { :root { --red: 255 96 70; --blue: 110 170 255; } }
+body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.4rem } h2 { font-size: 1rem; margin: 1.5rem 0 .3rem }
+.text { font: 1.05rem/2 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 .3rem;
+  padding: .3rem .6rem; border: 1px solid var(--rule); border-radius: .3rem }
+.text span, .text del, .legend span, .legend del { background: rgb(var(--red) / calc(var(--d, 0) * .45));
+  text-decoration: none; padding: .1em 0; border-radius: .15em }
+.text del, .legend del { text-decoration: line-through 2px rgb(var(--red)) }
+.part { border-bottom: 4px solid; border-image: var(--bytes) 1 }
+.escape { font-size: .8em; border: 1px dotted var(--rule) }
+.legend { font-family: ui-monospace, monospace }
+.legend small { font: .9rem system-ui, sans-serif; margin-right: 1.5rem }
+table { border-collapse: collapse }
+th, td { text-align: right; padding: .1rem .8rem; border-bottom: 1px solid var(--rule) }
+th:first-child { text-align: left }
+.note { margin: 0; overflow-wrap: anywhere }
+"""
+
+_KEPT, _DELETED = "rgb(var(--blue))", "rgb(var(--red))"
+
+
+class Section(NamedTuple):
+    heading: str
+    pieces: Sequence[Piece]
+    note: str = ""
+    """A line below the text."""
+
+
+def render_page(title: str, introduction: str, sections: Sequence[Section], scale: float) -> str:
+    """The page as text.
+
+    Args:
+      sections: one text each.
+      scale: k, the gate value of full deletion; colours show gate values as shares of it.
+    """
+    everything = [piece for section in sections for piece in section.pieces]
+    body = [
+        f"<h1>{html.escape(title)}</h1>",
+        f"<p>{html.escape(introduction)}</p>",
+        _legend(scale),
+        _statistics(everything),
+        *(_section(section, scale) for section in sections),
+    ]
+    return "\n".join(
+        [
+            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>",
+            *body,
+            "</html>\n",
+        ]
+    )
+
+
+def _legend(scale: float) -> str:
+    two = f"--d:.5;--bytes:linear-gradient(90deg,{_KEPT} 50%,{_DELETED} 50%)"
+    return (
+        '<p class="legend"><span>a</span> <small>kept</small><del style="--d:1">a</del> <small>deleted</small>'
+        f'<span class="part" style="{two}">é</span> <small>some of its bytes deleted (red below), others kept</small>'
+        '<span class="escape">\\xE9</span> <small>a byte that is no UTF-8</small></p>\n'
+        f"<p>The redder, the lower the gate value: 0 keeps, {scale:g} deletes. "
+        "Point at a character for the values of its bytes.</p>"
+    )
+
+
+def _statistics(everything: Sequence[Piece]) -> str:
+    rows = [
+        f'<tr><th scope="row">{KIND_NAMES[kind]}</th><td>{count.total:,}</td><td>{count.total - count.deleted:,}</td>'
+        f"<td>{count.deleted:,}</td><td>{count.rate:.1%}</td></tr>"
+        for kind, count in tally(everything).items()
+    ]
+    heads = "".join(f'<th scope="col">{name}</th>' for name in ("", "all", "kept", "deleted", "deleted share"))
+    return f"<table><tr>{heads}</tr>\n" + "\n".join(rows) + "\n</table>"
+
+
+def _section(section: Section, scale: float) -> str:
+    note = f'\n<p class="note">{html.escape(section.note)}</p>' if section.note else ""
+    text = "".join(_piece(piece, scale) for piece in section.pieces)
+    return f'<h2>{html.escape(section.heading)}</h2>\n<p class="text" dir="auto">{text}</p>{note}'
+
+
+def _piece(piece: Piece, scale: float) -> str:
+    deleted = math.fsum(value / scale for value in piece.values) / len(piece.values)
+    styles = [f"--d:{deleted:.2f}"] if deleted >= 0.005 else []
+    classes = []
+    if piece.state == "partly deleted":
+        classes.append("part")
+        share = 100 / len(piece.keep)
+        stops = (
+            f"{_KEPT if keep else _DELETED} {number * share:.0f}% {(number + 1) * share:.0f}%"
+            for number, keep in enumerate(piece.keep)
+        )
+        styles.append(f"--bytes:linear-gradient(90deg,{','.join(stops)})")
+    if piece.is_escaped:
+        classes.append("escape")
+    tag = "del" if piece.state == "deleted" else "span"
+    attributes = f' title="{html.escape(describe(piece))}"'
+    attributes += f' class="{" ".join(classes)}"' if classes else ""
+    attributes += f' style="{";".join(styles)}"' if styles else ""
+    shown, newline = ("\u21b5", "\n") if piece.text == "\n" else (piece.text, "")
+    return f"<{tag}{attributes}>{html.escape(shown)}</{tag}>{newline}"
+
+
+def describe(piece: Piece) -> str:
+    """The gate value and the fate of every byte, in words."""
+    tokens = (
+        f"{f'{token - BYTE_OFFSET:02X} ' if BYTE_OFFSET <= token < BYTE_OFFSET + NUM_BYTES else ''}{value:.2f} "
+        f"{'kept' if keep else 'deleted'}"
+        for token, value, keep in zip(piece.ids, piece.values, piece.keep, strict=True)
+    )
+    return ", ".join(tokens)

@@ -1,0 +1,112 @@
+"""Tables of records, for terminals."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from rich import box
+from rich.table import Table
+
+from mrt5_jax.config import Deletion
+from mrt5_jax.evaluation.records import (
+    Record,
+    deletions_in,
+    group_by,
+    of_deletion,
+    soft_hard_gap,
+    summarize,
+)
+
+
+class Row(NamedTuple):
+    """A line of a table of results."""
+
+    name: str
+    metrics: Mapping[str, float]
+    milliseconds: float
+
+
+class _Column(NamedTuple):
+    heading: str
+    metric: str
+    show: Callable[[float], str]
+
+
+def _percent(value: float) -> str:
+    return f"{value:.2%}"
+
+
+_COLUMNS = (
+    _Column("sequence accuracy", "sequence_accuracy", _percent),
+    _Column("token accuracy", "token_accuracy", _percent),
+    _Column("loss", "loss", "{:.4f}".format),
+    _Column("deletion rate", "deletion_rate", _percent),
+    _Column("kept length", "kept_length", "{:.1f}".format),
+    _Column("slots", "rung", "{:.1f}".format),
+)
+
+COLUMNS_EXPLAINED = (
+    "loss: nats per target token. kept length: input tokens that hard deletion keeps. "
+    "slots: static length that the layers after the gate ran with."
+)
+
+
+def results_table(title: str, rows: Sequence[Row]) -> Table:
+    """What a model does and what it costs: accuracies, loss, deletion rate, kept length, milliseconds a batch."""
+    table = _table(title, ["", *(column.heading for column in _COLUMNS), "ms a batch"])
+    for row in rows:
+        cells = [_cell(row.metrics[column.metric], column.show) for column in _COLUMNS]
+        table.add_row(row.name, *cells, _cell(row.milliseconds, "{:.1f}".format))
+    return table
+
+
+def deletion_rows(records: Sequence[Record], milliseconds: Mapping[Deletion, float]) -> list[Row]:
+    """A row for each deletion that records are of."""
+    return [
+        Row(deletion, summarize(of_deletion(records, deletion)), milliseconds.get(deletion, math.nan))
+        for deletion in deletions_in(records)
+    ]
+
+
+def group_table(title: str, records: Sequence[Record], field: str) -> Table:
+    """By task or language: examples, deletion rate, each deletion's loss, and the soft-hard gap.
+
+    Args:
+      field: the field of `Record` that tells the groups apart.
+    """
+    deletions = deletions_in(records)
+    gate = [deletion for deletion in deletions if deletion != "none"]
+    losses = [f"loss, {deletion}" for deletion in deletions]
+    headings = [field, "examples", *(["deletion rate"] if gate else []), *losses]
+    has_gap = soft_hard_gap(records) is not None
+    table = _table(title, [*headings, "hard - soft"] if has_gap else headings)
+    for name, group in group_by(records, field).items():
+        by_deletion = {deletion: summarize(of_deletion(group, deletion)) for deletion in deletions}
+        cells = [f"{len(of_deletion(group, deletions[0])):,}"]
+        if gate:
+            cells.append(_cell(by_deletion[gate[0]]["deletion_rate"], _percent))
+        cells += [_cell(metrics["loss"], "{:.4f}".format) for metrics in by_deletion.values()]
+        if has_gap:
+            cells.append(f"{soft_hard_gap(group):+.4f}")
+        table.add_row(name or "-", *cells)
+    return table
+
+
+def gap_line(records: Sequence[Record]) -> str:
+    """The soft-hard gap in words, or why there is none."""
+    gap = soft_hard_gap(records)
+    if gap is None:
+        return "soft-hard gap: needs both soft and hard deletion"
+    return f"soft-hard gap: hard deletion's loss is {gap:+.4f} nats per target token from soft deletion's"
+
+
+def _table(title: str, headings: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for number, heading in enumerate(headings):
+        longest_word = max(map(len, heading.split()), default=0)
+        table.add_column(heading, justify="right" if number else "left", min_width=longest_word, no_wrap=number == 0)
+    return table
+
+
+def _cell(value: float, show: Callable[[float], str]) -> str:
+    return "-" if math.isnan(value) else show(value)

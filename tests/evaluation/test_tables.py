@@ -1,0 +1,67 @@
+"""Tables: the figures of the records, each in its column, the soft-hard gap always beside them."""
+
+import io
+import math
+
+import pytest
+from rich.console import Console
+
+from mrt5_jax.evaluation.records import Record, summarize
+from mrt5_jax.evaluation.tables import Row, deletion_rows, gap_line, group_table, results_table
+
+RECORDS = [
+    Record("t", language, index, deletion, nll, 4, correct, correct == 4, 10, 6, rung, False, "")
+    for index, language in enumerate(["el", "el", "de"])
+    for deletion, nll, correct, rung in (("soft", 1.0, 4, 16), ("hard", 1.5 + index, 3, 8))
+]
+
+
+def cells(table) -> list[list[str]]:
+    """A table's rows, headings first."""
+    return [list(row) for row in zip(*([column.header, *column.cells] for column in table.columns), strict=True)]
+
+
+def test_results_by_deletion() -> None:
+    headings, soft, hard = cells(results_table("t", deletion_rows(RECORDS, {"soft": 12.34, "hard": 5.0})))
+    assert headings == [
+        *("", "sequence accuracy", "token accuracy", "loss", "deletion rate", "kept length", "slots", "ms a batch"),
+    ]
+    assert soft == ["soft", "100.00%", "100.00%", "0.2500", "40.00%", "6.0", "16.0", "12.3"]
+    assert hard == ["hard", "0.00%", "75.00%", "0.6250", "40.00%", "6.0", "8.0", "5.0"]
+
+
+def test_results_fit_a_terminal() -> None:
+    """At 80 columns no figure and no heading is cut."""
+    console = Console(file=io.StringIO(), width=80)
+    console.print(results_table("t", [Row("MrT5 hard", summarize(RECORDS) | {"sequence_accuracy": 1.0}, 1234.5)]))
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    assert all(word in printed for word in ("sequence", "accuracy", "100.00%", "1234.5", "MrT5 hard", "deletion"))
+
+
+def test_what_is_not_known_is_a_dash() -> None:
+    """Neither NaN nor a zero that nobody measured."""
+    assert cells(results_table("t", [Row("ByT5", summarize([]), math.nan)]))[1] == ["ByT5", *["-"] * 7]
+
+
+def test_groups_with_their_gaps() -> None:
+    headings, greek, german = cells(group_table("by language", RECORDS, "language"))
+    assert headings == ["language", "examples", "deletion rate", "loss, soft", "loss, hard", "hard - soft"]
+    assert greek == ["el", "2", "40.00%", "0.2500", "0.5000", "+0.2500"]
+    assert german == ["de", "1", "40.00%", "0.2500", "0.8750", "+0.6250"]
+
+
+def test_groups_without_a_gate() -> None:
+    """No rate and no gap where nothing can be deleted; a nameless group has a dash."""
+    records = [record._replace(deletion="none", language="") for record in RECORDS if record.deletion == "soft"]
+    assert cells(group_table("by language", records, "language")) == [
+        ["language", "examples", "loss, none"],
+        ["-", "3", "0.2500"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("deletions", "expected"), [({"soft", "hard"}, "loss is +0.3750 nats"), ({"hard"}, "needs both soft and hard")]
+)
+def test_gap_is_told_or_why_there_is_none(deletions: set[str], expected: str) -> None:
+    assert expected in gap_line([record for record in RECORDS if record.deletion in deletions])
