@@ -71,7 +71,8 @@ class _Computed(NamedTuple):
     logits: Float[Array, "batch target vocab"]
     hidden: Float[Array, "batch kept_length embed"]
     keep: Bool[Array, "batch length"]
-    gate_logits: Float[Array, "batch length"] | None
+    gate_logits: Any
+    """[batch length], or None without a gate."""
     selection: Selection | None
     gradients: Any = None
     """Of the parameters; None where none were recorded: under hard deletion and in bfloat16."""
@@ -121,7 +122,7 @@ def _read_t5x(folder: Path) -> _Recorded:
 
 
 def _measure_t5x(case: _Recorded) -> list[Error]:
-    computed = _compute(case.config, case.params, case.batch, "none", 0.0)
+    computed = _compute(case.config, case.params, case.batch, "none", _alpha(case))
     scored = case.batch["decoder_loss_weights"] > 0  # T5X masks padded targets and inputs entirely
     present = case.batch["encoder_input_tokens"] > 0
     tolerance = _TOLERANCES["float32"]["outputs"]
@@ -141,7 +142,7 @@ def _measure_hugging_face(case: _Recorded, folder: Path, precision: Precision) -
     counts: dict[str, float] = {}
     gradients: dict[str, float] = {}
     for deletion, prefix in deletions:
-        computed = _compute(config, params, case.batch, deletion, float(case.arrays.get("alpha", 0.0)))
+        computed = _compute(config, params, case.batch, deletion, _alpha(case))
         said = prefix.replace("_", " ")
         outputs[f"{said}loss"] = _relative(computed.loss, case.arrays[f"{prefix}loss"])
         if precision == "bfloat16":
@@ -179,7 +180,7 @@ def _in_precision(case: _Recorded, precision: Precision) -> tuple[ModelConfig, n
 
 @functools.partial(jax.jit, static_argnames=("config", "deletion"))
 def _compute(
-    config: ModelConfig, params: names.Params, batch: dict[str, Any], deletion: Deletion, alpha: float
+    config: ModelConfig, params: names.Params, batch: dict[str, Any], deletion: Deletion, alpha: Float[Array, ""]
 ) -> _Computed:
     """Everything that is compared, in one program; the gradient is of CE + alpha * mean gate."""
     model, tokens = MrT5(config), jnp.asarray(batch["encoder_input_tokens"])
@@ -191,18 +192,20 @@ def _compute(
             compact = compact_to(prefix.hidden, who, tokens.shape[1])
         else:
             compact = compact_full(prefix.hidden, prefix.mask, who)
-        encoded = model.apply({"params": params}, compact, method="suffix")
-        logits = model.apply({"params": params}, encoded, batch["decoder_input_tokens"], method="decode").logits
+        encoded: Any = model.apply({"params": params}, compact, method="suffix")
+        decoded: Any = model.apply({"params": params}, encoded, batch["decoder_input_tokens"], method="decode")
         weights = batch["decoder_loss_weights"]
         denominators = losses.count_denominators(prefix.mask, weights)
-        target_losses = losses.cross_entropy(logits, batch["decoder_target_tokens"], weights)
+        target_losses = losses.cross_entropy(decoded.logits, batch["decoder_target_tokens"], weights)
         target = losses.target_term(losses.sum_rows(target_losses, weights), denominators)
         gate = gate_logits = None
         if prefix.selection is not None:
             gate = losses.gate_term(prefix.selection.bias, prefix.mask, denominators)
             gate_logits = model.apply({"params": params}, prefix.hidden, method=_gate_logits)
         objective = target if gate is None else target + alpha * gate
-        return objective, _Computed(target, gate, logits, encoded.hidden, who.keep, gate_logits, prefix.selection)
+        return objective, _Computed(
+            target, gate, decoded.logits, encoded.hidden, who.keep, gate_logits, prefix.selection
+        )
 
     if deletion == "hard" or config.dtype == "bfloat16":
         return run(params)[1]
@@ -212,6 +215,11 @@ def _compute(
 
 def _gate_logits(model: MrT5, hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length"]:
     return model.encoder.gate.logits(hidden)
+
+
+def _alpha(case: _Recorded) -> Float[Array, ""]:
+    """Weight of the mean gate value in the objective whose gradients were recorded."""
+    return jnp.asarray(np.float64(case.arrays.get("alpha", 0.0)))
 
 
 def _hidden_error(case: _Recorded, computed: _Computed, prefix: str) -> float:

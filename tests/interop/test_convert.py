@@ -1,0 +1,141 @@
+"""`mrt5 convert` from the command line: what it writes, what it refuses, and that nothing half-done stays."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mrt5_jax.cli.main import main
+from mrt5_jax.interop import model_dirs
+from mrt5_jax.interop.hf import differences, write_hf
+from mrt5_jax.interop.model_dirs import complete_or_absent, read_model_dir
+
+from . import t5x_layouts
+
+
+@pytest.fixture
+def hugging_face(tmp_path: Path, byt5, random_params) -> Path:
+    folder = tmp_path / "byt5"
+    folder.mkdir()
+    write_hf(random_params(byt5), byt5, folder)
+    return folder
+
+
+def equal(left, right) -> bool:
+    return jax.tree.all(jax.tree.map(np.array_equal, left, right))
+
+
+def names_in(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_there_and_back_gives_the_same_folder(hugging_face, tmp_path, byt5, random_params, capsys) -> None:
+    assert main(["convert", "hf-import", str(hugging_face), str(tmp_path / "model"), "--repeat_check"]) == 0
+    model = read_model_dir(tmp_path / "model")
+    assert model.config == byt5
+    assert equal(model.params, random_params(byt5))
+    output = capsys.readouterr().out
+    assert "repeat check: every tensor is the same" in output
+    assert output.endswith(f"done: {tmp_path / 'model'}\n")
+
+    assert main(["convert", "hf-export", str(tmp_path / "model"), str(tmp_path / "again")]) == 0
+    assert differences(hugging_face, tmp_path / "again") == []
+    before, after = (json.loads((folder / "config.json").read_text()) for folder in (hugging_face, tmp_path / "again"))
+    assert after == before
+    assert names_in(tmp_path) == {"byt5", "model", "again"}
+
+
+def test_an_added_gate_is_reported_and_exported(hugging_face, tmp_path, capsys) -> None:
+    flags = ["--add_gate", "--gate_layer=2", "--gate_bias=5", "--softmax1", "--repeat_check"]
+    assert main(["convert", "hf-import", str(hugging_face), str(tmp_path / "model"), *flags]) == 0
+    model = read_model_dir(tmp_path / "model")
+    assert model.config.gate is not None
+    assert (model.config.gate.layer, model.config.gate.bias_init, model.config.softmax1) == (2, 5.0, True)
+    (new,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("new")]
+    assert new.split()[:3] == ["new", "3", "17"]
+    assert "encoder/gate/kernel" in new
+
+    assert main(["convert", "hf-export", str(tmp_path / "model"), str(tmp_path / "again")]) == 0
+    added = differences(hugging_face, tmp_path / "again")
+    assert added == [
+        f"encoder.block.2.delete_gate.{part}"
+        for part in ("feed_forward.bias", "feed_forward.weight", "layer_norm.weight")
+    ]
+
+
+def test_a_t5x_checkpoint_becomes_a_model_dir(tmp_path, byt5, random_params, flat_params) -> None:
+    source = tmp_path / "checkpoint_9"
+    source.mkdir()
+    arrays = {f"target.{name.replace('/', '.')}": array for name, array in flat_params(byt5).items()}
+    t5x_layouts.legacy(source, arrays)
+    assert main(["convert", "t5x-import", str(source), str(tmp_path / "model")]) == 0
+    model = read_model_dir(tmp_path / "model")
+    assert (model.config, model.source) == (byt5, None)
+    assert equal(model.params, random_params(byt5))
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["hf-import", "{absent}", "{new}"], "is not a folder"),
+        (["hf-import", "{byt5}", "{byt5}"], "exists already"),
+        (["hf-import", "{byt5}", "{new}", "--gate_layer=2"], "--gate_layer needs --add_gate"),
+        (["hf-import", "{byt5}", "{new}", "--softmax1"], "--softmax1 needs --add_gate"),
+        (["hf-import", "{byt5}", "{new}", "--add_gate", "--gate_layer=9"], "--gate_layer=9"),
+        (["hf-export", "{byt5}", "{new}"], "is not a MODEL_DIR"),
+        (["t5x-import", "{byt5}", "{new}"], "is no T5X checkpoint"),
+        (["t5x-export", "{byt5}", "{new}"], "t5x-export"),
+        (["hf-import", "{byt5}"], "DST"),
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(hugging_face, tmp_path, capsys, words, complaint) -> None:
+    places = {"byt5": hugging_face, "new": tmp_path / "new", "absent": tmp_path / "absent"}
+    before = names_in(hugging_face)
+    assert main(["convert", *(word.format(**places) for word in words)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+    assert names_in(tmp_path) == {"byt5"}
+    assert names_in(hugging_face) == before
+
+
+def test_a_damaged_file_is_named_and_leaves_nothing(hugging_face, tmp_path, capsys) -> None:
+    weights = hugging_face / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    assert main(["convert", "hf-import", str(hugging_face), str(tmp_path / "model")]) == 2
+    assert str(weights) in capsys.readouterr().err
+    assert names_in(tmp_path) == {"byt5"}
+
+
+def test_a_repeat_check_that_fails_leaves_nothing(hugging_face, tmp_path, monkeypatch, capsys) -> None:
+    read = model_dirs.read_model_dir
+
+    def changed(folder):
+        model = read(folder)
+        model.params["encoder"]["encoder_norm"]["scale"] = model.params["encoder"]["encoder_norm"]["scale"] + 1
+        return model
+
+    monkeypatch.setattr(model_dirs, "read_model_dir", changed)
+    assert main(["convert", "hf-import", str(hugging_face), str(tmp_path / "model"), "--repeat_check"]) == 2
+    assert "encoder.final_layer_norm.weight did not survive" in capsys.readouterr().err
+    assert names_in(tmp_path) == {"byt5"}
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path) -> None:
+    def interrupted() -> None:
+        with complete_or_absent(tmp_path / "model") as folder:
+            (folder / "half").touch()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert names_in(tmp_path) == set()
+
+
+def test_an_empty_folder_may_be_filled(tmp_path) -> None:
+    (tmp_path / "model").mkdir()
+    with complete_or_absent(tmp_path / "model") as folder:
+        (folder / "whole").touch()
+    assert names_in(tmp_path / "model") == {"whole"}
