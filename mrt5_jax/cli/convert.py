@@ -48,7 +48,11 @@ def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
     gate.add_argument("--gate_layer", type=int, help="encoder layer at whose input it stands (default: 3)")
     gate.add_argument("--gate_bias", type=float, help="its initial bias; large keeps everything (default: 1)")
     gate.add_argument("--gate_seed", type=int, help="seed of its weights (default: 0)")
-    gate.add_argument("--softmax1", action="store_true", help="softmax1 in every attention, as the paper's MrT5 has")
+    parser.add_argument(
+        "--softmax1",
+        action="store_true",
+        help="softmax1 in every attention: the paper's MrT5 has it, and SRC may not say so",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,7 +97,6 @@ def _hf_export(args: argparse.Namespace, folder: Path) -> None:
 
 def _check_gate_flags(args: argparse.Namespace) -> None:
     given = [name for name in ("gate_layer", "gate_bias", "gate_seed") if getattr(args, name) is not None]
-    given += ["softmax1"] if args.softmax1 else []
     if given and not args.add_gate:
         raise UserError(f"--{given[0]} needs --add_gate")
 
@@ -104,6 +107,8 @@ def _write(args: argparse.Namespace, folder: Path, model: "Model", notes: list[s
     from mrt5_jax.interop.names import unstack_layers
 
     restored = unstack_layers(model.params, model.config)
+    if args.softmax1:
+        model = model._replace(config=dataclasses.replace(model.config, softmax1=True))
     if args.add_gate:
         model = _gated(args, model)
     written = unstack_layers(model.params, model.config)
@@ -120,8 +125,7 @@ def _gated(args: argparse.Namespace, model: "Model") -> "Model":
     flags = {"layer": args.gate_layer, "bias_init": args.gate_bias}
     gate = GateConfig(**{name: value for name, value in flags.items() if value is not None})
     gated = add_gate(model.params, model.config, gate, args.gate_seed or 0)
-    softmax1 = args.softmax1 or model.config.softmax1
-    return model._replace(config=dataclasses.replace(gated.config, softmax1=softmax1), params=gated.params)
+    return model._replace(config=gated.config, params=gated.params)
 
 
 def _table(restored: Mapping[str, "np.ndarray"], new: Mapping[str, "np.ndarray"]) -> list[str]:

@@ -82,6 +82,8 @@ def read_hf(folder: str | Path) -> Imported:
     flat = _to_flat(stored, config, place)
     narrow = {dtype: sum(found == dtype for found in types.values()) for dtype in _NARROW}
     notes = [f"{count} tensors widened from {dtype} to float32" for dtype, count in narrow.items() if count]
+    if config.gate is not None and "use_softmax1" not in fields:
+        notes.append(f"{CONFIG} does not say use_softmax1: taken as off; some published MrT5 code always has it on")
     return Imported(config, names.stack_layers(flat, config), Source(fields, types), notes)
 
 

@@ -303,7 +303,7 @@ def main() -> int:
             refused.append(f"- {case.name}: {error}")
     print("\n".join(table(errors)))
     if refused:
-        print("\nRefused, as they should be or not:\n\n" + "\n".join(refused))
+        print("\nRefused:\n\n" + "\n".join(refused))
     return 1 if any(error.worst > error.tolerance for error in errors) else 0
 
 

@@ -82,7 +82,6 @@ def test_a_t5x_checkpoint_becomes_a_model_dir(tmp_path, byt5, random_params, fla
         (["hf-import", "{absent}", "{new}"], "is not a folder"),
         (["hf-import", "{byt5}", "{byt5}"], "exists already"),
         (["hf-import", "{byt5}", "{new}", "--gate_layer=2"], "--gate_layer needs --add_gate"),
-        (["hf-import", "{byt5}", "{new}", "--softmax1"], "--softmax1 needs --add_gate"),
         (["hf-import", "{byt5}", "{new}", "--add_gate", "--gate_layer=9"], "--gate_layer=9"),
         (["hf-export", "{byt5}", "{new}"], "is not a MODEL_DIR"),
         (["t5x-import", "{byt5}", "{new}"], "is no T5X checkpoint"),

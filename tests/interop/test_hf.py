@@ -111,6 +111,15 @@ def test_values_that_training_moved_are_not_rounded_to_the_sources_type(folder, 
     assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == "float32"
 
 
+def test_a_config_silent_about_softmax1_is_taken_as_off_with_a_word_about_it(folder) -> None:
+    fields = json.loads((folder / "config.json").read_text())
+    del fields["use_softmax1"]
+    (folder / "config.json").write_text(json.dumps(fields))
+    imported = read_hf(folder)
+    assert not imported.config.softmax1
+    assert any("does not say use_softmax1" in note for note in imported.notes)
+
+
 def test_shards_are_put_together(folder, tmp_path, mrt5, random_params) -> None:
     shard(folder)
     assert equal(read_hf(folder).params, random_params(mrt5))
