@@ -96,9 +96,12 @@ def run_rest(
     compact: Compact,
     decoder_input_tokens: Int[Array, "batch target"],
     dropout: Dropout = NO_DROPOUT,
+    target_mask: Bool[Array, "batch target"] | None = None,
 ) -> Rest:
     encoded = model.apply({"params": params}, compact, dropout, method="suffix")
-    decoded: Decoded = model.apply({"params": params}, encoded, decoder_input_tokens, dropout, method="decode")
+    decoded: Decoded = model.apply(
+        {"params": params}, encoded, decoder_input_tokens, dropout, target_mask, method="decode"
+    )
     return Rest(decoded.logits, jnp.mean(jnp.concatenate([encoded.score_excess, decoded.score_excess]), axis=0))
 
 

@@ -154,13 +154,13 @@ class RelativeBiases(nn.Module):
         )
 
 
-def stack(layer: type[nn.Module], *, length: int, num_shared: int, remat: str) -> type[nn.Module]:
-    """`length` layers scanned over a leading axis of their parameters, rematerialised as the config says.
+def stack(layer: type[nn.Module], *, length: int, num_shared: int, config: ModelConfig) -> type[nn.Module]:
+    """`length` layers scanned over a leading axis of their parameters, rematerialised and unrolled as the config says.
 
     A layer takes (hidden, its own dropout, *`num_shared` inputs that all layers share).
     """
-    if remat != "none":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if remat == "dots" else None
+    if config.remat != "none":
+        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
         layer = nn.remat(layer, policy=policy, prevent_cse=False)
     return nn.scan(
         layer,
@@ -168,5 +168,6 @@ def stack(layer: type[nn.Module], *, length: int, num_shared: int, remat: str) -
         split_rngs={"params": True},
         in_axes=(0, *[nn.broadcast] * num_shared),
         length=length,
+        unroll=min(config.scan_unroll, length),
         metadata_params={nn.PARTITION_NAME: "layers"},
     )

@@ -158,6 +158,7 @@ class DecoderLayer(nn.Module):
         dropout: LayerDropout,
         encoded: Encoded,
         position_bias: Float[Array, "1 heads target target"],
+        target_mask: Bool[Array, "batch target"],
     ) -> tuple[Float[Array, "batch target embed"], Float[Array, " batch"]]:
         rate = self.config.dropout_rate
         hidden = _constrain(hidden)
@@ -176,7 +177,7 @@ class DecoderLayer(nn.Module):
         crossed = self.encoder_decoder_attention(
             self.pre_cross_attention_layer_norm(hidden),
             *self.encoder_decoder_attention.keys_and_values(encoded.hidden),
-            everywhere,
+            target_mask,
             encoded.keys,
             kept_weights=dropout.cross_weights,
         )
@@ -191,13 +192,19 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         config = self.config
         self.relpos_bias = RelativeBiases(config)
-        layers = stack(DecoderLayer, length=config.num_decoder_layers, num_shared=2, remat=config.remat)
+        layers = stack(DecoderLayer, length=config.num_decoder_layers, num_shared=3, config=config)
         self.layers = layers(config, config.num_decoder_layers)
         self.decoder_norm = RMSNorm(config)
         head_init = nn.initializers.normal(config.emb_dim**-0.5)
         self.logits_dense = Projection(config.vocab_size, head_init, ("embed", "vocab"), config)
 
-    def __call__(self, hidden: Float[Array, "batch target embed"], encoded: Encoded, dropout: Dropout) -> Decoded:
+    def __call__(
+        self,
+        hidden: Float[Array, "batch target embed"],
+        encoded: Encoded,
+        dropout: Dropout,
+        target_mask: Bool[Array, "batch target"],
+    ) -> Decoded:
         positions = jnp.arange(hidden.shape[1])[None]
         bias = relative_bias(
             self.relpos_bias(),
@@ -207,7 +214,7 @@ class Decoder(nn.Module):
             max_distance=self.config.relpos_max_distance,
         )
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
-        hidden, excess = self.layers(hidden, kept, encoded, bias)
+        hidden, excess = self.layers(hidden, kept, encoded, bias, target_mask)
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
         return Decoded(self.logits(hidden), excess)
 
@@ -245,12 +252,22 @@ class MrT5(nn.Module):
         return self.encoder.after_gate(compact, dropout)
 
     def decode(
-        self, encoded: Encoded, decoder_input_tokens: Int[Array, "batch target"], dropout: Dropout = NO_DROPOUT
+        self,
+        encoded: Encoded,
+        decoder_input_tokens: Int[Array, "batch target"],
+        dropout: Dropout = NO_DROPOUT,
+        target_mask: Bool[Array, "batch target"] | None = None,
     ) -> Decoded:
-        """Teacher-forced decoding: logits of every target position from those before it."""
+        """Teacher-forced decoding: logits of every target position from those before it.
+
+        Args:
+          target_mask: positions with a target, which are those that the score regulariser counts; None: all.
+        """
+        if target_mask is None:
+            target_mask = jnp.ones(decoder_input_tokens.shape, bool)
         hidden = self.token_embedder(decoder_input_tokens)
         hidden = drop_units(hidden, dropout.decoder_embedded, self.config.dropout_rate)
-        return self.decoder(hidden, encoded, dropout)
+        return self.decoder(hidden, encoded, dropout, target_mask)
 
     def __call__(self, tokens: Int[Array, "batch length"], decoder_input_tokens: Int[Array, "batch target"]) -> Decoded:
         """All parts without deletion; what initialisation runs."""
@@ -277,7 +294,7 @@ class TokenEmbedder(nn.Module):
 
 
 def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:
-    layers = stack(EncoderLayer, length=length, num_shared=2, remat=config.remat)
+    layers = stack(EncoderLayer, length=length, num_shared=2, config=config)
     return layers(config, config.num_encoder_layers)
 
 

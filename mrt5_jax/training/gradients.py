@@ -121,8 +121,8 @@ def loss_and_gradients(
                 compact = compact_to(hidden, who, kept_length)
             else:
                 compact = compact_full(hidden, prefix.mask, who)
-            rest = run_rest(model, rest_params, compact, decoder_input_tokens, dropout)
             weights = batch["decoder_loss_weights"]
+            rest = run_rest(model, rest_params, compact, decoder_input_tokens, dropout, weights > 0)
             tokens = cross_entropy(rest.logits, batch["decoder_target_tokens"], weights, objective.config.z_loss)
             rows = sum_rows(tokens, weights)
             score = score_term(rest.score_excess, rows, objective.denominators)

@@ -34,7 +34,7 @@ TIMING = "timing.jsonl"
 EVENTS = "events"
 LOCK = "run.lock"
 
-EXECUTION_FIELDS = ("remat", "attention_rows")
+EXECUTION_FIELDS = ("remat", "scan_unroll", "attention_rows")
 """Fields of ModelConfig that say how the same numbers are computed: a run may be resumed with others."""
 
 Config = TypeVar("Config")
