@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
@@ -273,31 +274,45 @@ def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any], run:
 
 
 def _read_run(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    try:
+    def read() -> dict[str, Any]:
         run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
         if not isinstance(run, dict) or not isinstance(run.get("arrays"), dict):
             raise ValueError("its description is incomplete")
-    except Exception as error:  # whatever the file system, JSON or Orbax make of a broken file
-        raise _DamagedError(_first_line(error)) from error
-    return run
+        return run
+
+    return _in_every_process(read)
 
 
 def _read_arrays(
     manager: ocp.CheckpointManager, step: int, wanted: dict[str, Any], run: dict[str, Any]
 ) -> dict[str, Any]:
     """The items of `wanted` (name -> tree of ShapeDtypeStructs), equal to what was saved or not at all."""
-    place = Path(manager.directory) / str(step)
-    check_same_arrays(run["arrays"], wanted, place)
-    try:
+
+    def read() -> dict[str, Any]:
         args = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
         restored = manager.restore(step, args=ocp.args.Composite(**args))
-        items = {name: restored[name] for name in wanted}
-    except Exception as error:  # tensorstore and Orbax raise plain Exceptions for missing and truncated files
-        raise _DamagedError(_first_line(error)) from error
+        return {name: restored[name] for name in wanted}
+
+    check_same_arrays(run["arrays"], wanted, Path(manager.directory) / str(step))
+    items = _in_every_process(read)
     for name, description in describe_arrays(items).items():
         if description != run["arrays"][name]:
             raise _DamagedError(f"{name} does not have the checksum it was saved with")
     return items
+
+
+def _in_every_process(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What `read` returns or, if it fails in any process, _DamagedError in all, so that they fall back together."""
+    result, problem = {}, ""
+    try:
+        result = read()
+    except Exception as error:  # whatever the file system, JSON, tensorstore or Orbax make of a broken file
+        problem = _first_line(error)
+    if jax.process_count() > 1 and multihost_utils.process_allgather(np.array(bool(problem))).any():
+        problem = problem or "another process cannot read it"
+    if problem:
+        raise _DamagedError(problem)
+    return result
 
 
 def _abstract_params(run: dict[str, Any], sharding_of: Callable[[str], jax.sharding.Sharding]) -> Params:
