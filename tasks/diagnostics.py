@@ -37,7 +37,7 @@ def diagnostic_task(
         seqio.TaskRegistry.add(
             name,
             source=sources.IndexedSource(diagnostics.make_example(kind, length), sizes),
-            preprocessors=[sources.without_seed, seqio.preprocessors.append_eos_after_trim],
+            preprocessors=[sources.end_rows],
             output_features=sources.byte_features(),
             shuffle_buffer_size=None,
         )

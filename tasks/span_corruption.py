@@ -9,7 +9,7 @@
 
 import functools
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import seqio
@@ -86,7 +86,7 @@ def text_mixture(
         _add(name, corpora.chunk_source(own, lengths.raw), corruption, lengths)
         tasks[name] = 1.0 if temperature is None else functools.partial(_rate, temperature=temperature)
     key = hashlib.sha256(repr((sorted(tasks), temperature)).encode()).hexdigest()[:12]
-    return _mix(f"span_corruption.files_{key}", tasks)
+    return sources.add_mixture(f"span_corruption.files_{key}", tasks)
 
 
 def c4_mixture(
@@ -123,7 +123,7 @@ def _check_languages(wanted: Sequence[str] | None, found: Sequence[str]) -> Sequ
     for language in wanted or ():
         if language not in found:
             raise UserError(f"no file is of the language '{language}': there are {', '.join(found)}")
-    return wanted or found
+    return found if wanted is None else wanted
 
 
 def _identifier(language: str) -> str:
@@ -148,18 +148,11 @@ def _add(
         source=source,  # pyright: ignore[reportArgumentType]
         preprocessors=[
             functools.partial(span_corruption.corrupt, corruption=corruption, num_sentinels=lengths.spans),
-            sources.without_seed,
-            seqio.preprocessors.append_eos_after_trim,
+            sources.end_rows,
         ],
         output_features=sources.byte_features(),
         shuffle_buffer_size=None,
     )
-
-
-def _mix(name: str, tasks: Mapping[str, object] | Iterable[tuple[str, object]]) -> str:
-    if name not in seqio.MixtureRegistry.names():
-        seqio.MixtureRegistry.add(name, list(dict(tasks).items()))  # pyright: ignore[reportArgumentType]
-    return name
 
 
 _PAPER = span_corruption.Corruption()
@@ -172,4 +165,6 @@ for _language in mc4.LANGUAGES:
         _PAPER,
         _PAPER_LENGTHS,
     )
-_mix("span_corruption.multilingual", {f"span_corruption.{language}": 1.0 for language in PAPER_LANGUAGES})
+sources.add_mixture(
+    "span_corruption.multilingual", {f"span_corruption.{language}": 1.0 for language in PAPER_LANGUAGES}
+)

@@ -12,6 +12,9 @@ from typing import Any
 import seqio
 import tensorflow as tf
 
+from mrt5_jax.data.vocabulary import EOS_ID
+from mrt5_jax.errors import UserError
+
 tf.config.set_visible_devices([], "GPU")  # TensorFlow would take the whole memory of the device that JAX computes on
 
 SEED_FEATURE = "seed"
@@ -174,9 +177,34 @@ def map_examples(dataset: tf.data.Dataset, function: Callable[..., Example]) -> 
     return dataset.map(plain, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def without_seed(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Drops SEED_FEATURE, when the last transformation has drawn."""
-    return map_examples(dataset, lambda example: {key: example[key] for key in example if key != SEED_FEATURE})
+def end_rows(dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None) -> tf.data.Dataset:
+    """A task's last transformation: `inputs` and `targets` get their EOS, cut so that it fits; SEED_FEATURE goes.
+
+    Args:
+        sequence_length: of both with EOS; seqio hands it over. None cuts nothing.
+    """
+
+    def end(example: Example) -> Example:
+        ended = {key: example[key] for key in example if key != SEED_FEATURE}
+        for key in ("inputs", "targets"):
+            ids = ended[key] if sequence_length is None else ended[key][: sequence_length[key] - 1]
+            ended[key] = tf.concat([ids, [EOS_ID]], axis=0)
+        return ended
+
+    return map_examples(dataset, end)
+
+
+def add_mixture(name: str, rates: Mapping[str, float | Callable[[seqio.Task], float]]) -> str:
+    """Registers a mixture of registered tasks, once for each name, and returns the name.
+
+    Raises:
+        UserError: there are no tasks.
+    """
+    if not rates:
+        raise UserError(f"the mixture {name} has no tasks: name at least one")
+    if name not in seqio.MixtureRegistry.names():
+        seqio.MixtureRegistry.add(name, list(rates.items()))
+    return name
 
 
 def byte_features() -> dict[str, Any]:

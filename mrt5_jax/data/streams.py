@@ -71,7 +71,7 @@ class TrainStream:
             dataset = _transform(task, task.source.stream("train", start=start, **order), lengths, self._seed)
         else:  # anyone's task: its transformations may drop or add examples, so the way to `start` leads through them
             dataset = task.get_dataset(lengths, "train", **order).skip(start)
-        return map_examples(dataset, lambda example: {key: example[key] for key in lengths})
+        return map_examples(dataset, lambda example: {key: example[key][:length] for key, length in lengths.items()})
 
     def _choices(self, block: int | np.integer) -> np.ndarray:
         """int64 [_CHOICES]: which task each example of a block comes from; every shard draws its own."""
@@ -114,10 +114,10 @@ def eval_examples(
         examples: Any = dataset.as_numpy_iterator()
         for number, example in enumerate(examples):
             language = example.get("language", b"").decode()
-            yield ExampleInfo(task.name, language, int(example.get("index", number))), example
+            answers = tuple(answer.decode(errors="replace") for answer in example.get("answers", ()))
+            yield ExampleInfo(task.name, language, int(example.get("index", number)), answers), example
 
 
 def _transform(task: seqio.Task, dataset: tf.data.Dataset, lengths: Mapping[str, int], seed: int) -> tf.data.Dataset:
-    """A task's own transformations; rows too long are cut, as the task cuts them (ours keep their EOS)."""
-    dataset = task.preprocess_postcache(task.preprocess_precache(dataset, seed), lengths, seed)
-    return seqio.trim_dataset(dataset, lengths, task.output_features)
+    """A task's own transformations, which know how long rows may be (ours cut them and keep their EOS)."""
+    return task.preprocess_postcache(task.preprocess_precache(dataset, seed), lengths, seed)

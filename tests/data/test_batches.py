@@ -30,7 +30,7 @@ def register(name: str, first: int, size: int) -> str:
     seqio.TaskRegistry.add(
         name,
         source=sources.IndexedSource(example, {"train": size, "validation": 7}),
-        preprocessors=[add_random_id, sources.without_seed, seqio.preprocessors.append_eos_after_trim],
+        preprocessors=[add_random_id, sources.end_rows],
         output_features=sources.byte_features(),
         shuffle_buffer_size=None,
     )
