@@ -204,3 +204,5 @@ class RunConfig:
     checkpoints: CheckpointConfig = CheckpointConfig()
     mesh: MeshConfig = MeshConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    warm_start: str | None = None
+    """A MODEL_DIR whose parameters training begins with, as far as they fit; trained or imported."""

@@ -1,6 +1,7 @@
 """`mrt5 train`: a configuration in, a MODEL_DIR out."""
 
 import argparse
+import sys
 
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.config import ModelConfig
@@ -24,8 +25,14 @@ def run(args: argparse.Namespace) -> int:
         print(f"# {num_parameters(resolved.run.model):,} parameters")
         return 0
     from mrt5_jax.training.loop import train
+    from mrt5_jax.training.preemption import PREEMPTED_EXIT_CODE, Preempted
 
-    train(resolved.run, resolved.config_text)
+    try:
+        train(resolved.run, resolved.config_text)
+    except Preempted as stopped:
+        print(f"mrt5: {stopped}", file=sys.stderr)
+        return PREEMPTED_EXIT_CODE
+    print(f"trained to step {resolved.run.training.num_steps}: {resolved.run.model_dir}")
     return 0
 
 

@@ -1,9 +1,10 @@
 """The training loop: from a configuration to a MODEL_DIR, and on from where a MODEL_DIR stopped."""
 
 import math
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -21,6 +22,7 @@ from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import make_controller
 from mrt5_jax.training.checkpoints import Checkpoints
+from mrt5_jax.training.model_dir import run_lock
 from mrt5_jax.training.optimizers import make_optimizer, make_schedule
 from mrt5_jax.training.partitioning import (
     LOGICAL_AXIS_RULES,
@@ -30,10 +32,12 @@ from mrt5_jax.training.partitioning import (
     make_mesh,
     put_batch,
 )
+from mrt5_jax.training.preemption import Preempted, PreemptionNotice
 from mrt5_jax.training.progress import ProgressDisplay
 from mrt5_jax.training.run_files import claim
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import Learning, make_state, make_train_step
+from mrt5_jax.training.warm_start import warm_start
 from mrt5_jax.training.writers import Writers, open_writers
 
 
@@ -50,6 +54,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
 
     Raises:
         UserError: the devices, the data, or what lies in MODEL_DIR do not fit the run; or the loss is not finite.
+        Preempted: the run was asked to stop, and has saved its state.
     """
     mesh = make_mesh(run.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
@@ -63,29 +68,55 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
     )
     seed = run.training.seed
     batches = train_batches(run.data, seed=seed, shard_index=jax.process_index(), num_shards=jax.process_count())
-    claim(run, config_text)
     key = jax.random.key(seed)
 
     def new_state(key: Array) -> TrainState:
         return make_state(model, run, learning, key)
 
-    with _sharding_rules(mesh), Checkpoints(run.model_dir, run.checkpoints, seed) as checkpoints:
+    # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
+    with ExitStack() as opened:
+        opened.enter_context(_own(run, config_text))
+        opened.enter_context(_sharding_rules(mesh))
+        checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed))
         abstract = abstract_state(new_state, mesh, key)
         restored = checkpoints.restore_or_init(abstract, lambda: init_sharded(new_state, mesh, key))
         if restored.data_state is not None:
             batches.restore(restored.data_state)
+        elif run.warm_start is not None:
+            restored = restored._replace(state=_warm(restored.state, run.warm_start))
         display = ProgressDisplay(run.training.num_steps, restored.step or 0)
-        with open_writers(run.model_dir, restored.step, [display]) as writers:
-            evaluation = _Evaluation(run, mesh, make_evaluator(model, ladder, run.evaluation.seed))
-            step_function = jax.jit(make_train_step(model, run, learning, ladder), donate_argnums=0)
-            state = _Loop(run, mesh, batches, writers, checkpoints, evaluation).go(step_function, restored.state)
+        writers = opened.enter_context(open_writers(run.model_dir, restored.step, [display]))
+        notice = opened.enter_context(PreemptionNotice())
+        evaluation = _Evaluation(run, mesh, make_evaluator(model, ladder, run.evaluation.seed))
+        step_function = jax.jit(make_train_step(model, run, learning, ladder), donate_argnums=0)
+        loop = _Loop(run, mesh, batches, writers, checkpoints, evaluation, notice)
+        state = loop.go(step_function, restored.state)
     return Trained(state, run.model_dir)
 
 
 @contextmanager
-def _sharding_rules(mesh: Mesh) -> Iterator[None]:
-    with mesh, nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+def _own(run: RunConfig, config_text: str) -> Iterator[None]:
+    """MODEL_DIR is this run's while the context lasts; one process writes what it says of the run."""
+    if jax.process_index() != 0:
         yield
+        return
+    with run_lock(run.model_dir):
+        claim(run, config_text)
+        yield
+
+
+@contextmanager
+def _sharding_rules(mesh: Mesh) -> Iterator[None]:
+    with jax.set_mesh(mesh), nn.logical_axis_rules(LOGICAL_AXIS_RULES):
+        yield
+
+
+def _warm(state: TrainState, model_dir: str) -> TrainState:
+    """The state with the parameters of another MODEL_DIR, as far as they fit; prints what came from where."""
+    warm = warm_start(state.params, model_dir)
+    if jax.process_index() == 0:
+        print(warm.table(), file=sys.stderr)
+    return state._replace(params=warm.params)
 
 
 class _Evaluation:
@@ -124,9 +155,11 @@ class _Loop:
         writers: Writers,
         checkpoints: Checkpoints,
         evaluation: _Evaluation,
+        notice: PreemptionNotice,
     ) -> None:
         self._run, self._mesh, self._batches = run, mesh, batches
         self._writers, self._checkpoints, self._evaluation = writers, checkpoints, evaluation
+        self._notice = notice
         self._unchecked: list[Float[Array, ""]] = []
         """Losses of the steps since the last report: read together, so that steps do not wait for the host."""
 
@@ -141,7 +174,8 @@ class _Loop:
             data_state = self._batches.state()
             last = step == training.num_steps
             evaluating = last or step % training.eval_every == 0
-            saving = last or step % every == 0
+            stopping = not last and self._notice.reached(step)
+            saving = last or stopping or step % every == 0
             if not last:
                 batch = self._next_batch(clock)  # while the devices are busy
             if last or step % training.log_every == 0 or step == first + 1 or evaluating or saving:
@@ -152,6 +186,11 @@ class _Loop:
             if saving:
                 self._writers.flush()
                 self._checkpoints.save(state, data_state, hard_loss)
+            if stopping:
+                self._checkpoints.wait()
+                raise Preempted(
+                    f"asked to stop: {self._run.model_dir} is saved at step {step}; start it again to go on"
+                )
         return state
 
     def _next_batch(self, clock: "_Clock") -> dict[str, Array]:
@@ -175,6 +214,7 @@ class _Loop:
         losses = jax.device_get(self._unchecked)
         bad = [at for at, loss in enumerate(losses, start=step - len(losses) + 1) if not math.isfinite(loss)]
         if bad:
+            self._checkpoints.wait()
             good = self._checkpoints.latest_step
             raise UserError(
                 f"the loss of step {bad[0]} is not finite: training of {self._run.model_dir} stopped; the last good "
