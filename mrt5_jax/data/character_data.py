@@ -8,7 +8,7 @@ split has a line or a word of another.
 import hashlib
 import random
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,7 +73,7 @@ def word_search_pairs(
             yield pair
 
 
-def write_splits(folder: Path, pairs: dict[str, Iterable[Pair]]) -> dict[str, int]:
+def write_splits(folder: Path, pairs: Mapping[str, Iterable[Pair]]) -> dict[str, int]:
     """Writes `<split>.tsv` files and tells how many rows each has.
 
     Raises:

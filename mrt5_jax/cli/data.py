@@ -1,0 +1,169 @@
+"""`mrt5 data`: which tasks there are, what their examples look like, how fast they come; makes the character tasks."""
+
+import argparse
+import importlib
+import pkgutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mrt5_jax.errors import UserError
+
+DEFAULT_LENGTHS = (1024, 256)
+"""Of inputs and targets, where no gin file says."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """One of list, show, count, unpack, make."""
+    from mrt5_jax.cli import gin_setup
+
+    commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = commands.add_parser("list", help="the registered tasks and mixtures", allow_abbrev=False)
+    listing.add_argument("pattern", nargs="?", default="", metavar="TEXT", help="only names with this in them")
+    for name, help_text, number in (
+        ("show", "examples, decoded, sentinels marked", 3),
+        ("count", "bytes, lengths, examples a second", 1000),
+    ):
+        command = commands.add_parser(name, help=help_text, allow_abbrev=False)
+        command.add_argument("task", nargs="?", metavar="TASK", help="default: the gin file's train_task")
+        command.add_argument("--split", default="train")
+        command.add_argument("--num_examples", type=int, default=number, metavar="N")
+        gin_setup.add_arguments(command)
+    unpack = commands.add_parser(
+        "unpack", help="unpack compressed files now, not when a run starts", allow_abbrev=False
+    )
+    unpack.add_argument("files", nargs="+", metavar="GLOB")
+    unpack.add_argument("--field", default="text", help="that holds the text")
+    make = commands.add_parser("make", help="TSV files of a character task", allow_abbrev=False)
+    make.add_argument("kind", choices=("spelling", "word_search"))
+    make.add_argument("--source", required=True, metavar="FILE", help="text, or words: WORD or WORD<TAB>HINT a line")
+    make.add_argument("--out", required=True, metavar="DIR")
+    make.add_argument("--seed", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints what was asked for."""
+    from rich.console import Console
+
+    actions = {"list": _list, "show": _show, "count": _count, "unpack": _unpack, "make": _make}
+    actions[args.action](args, Console())
+    return 0
+
+
+def import_tasks() -> None:
+    """Registers every task that the package has."""
+    from mrt5_jax.cli.native_logs import import_tensorflow_quietly
+
+    import_tensorflow_quietly()
+    for module in pkgutil.iter_modules(importlib.import_module("mrt5_jax.tasks").__path__):
+        importlib.import_module(f"mrt5_jax.tasks.{module.name}")
+
+
+def _list(args: argparse.Namespace, console: Any) -> None:
+    import_tasks()
+    import seqio
+    from rich.table import Table
+
+    names = dict.fromkeys(seqio.TaskRegistry.names(), "task") | dict.fromkeys(seqio.MixtureRegistry.names(), "mixture")
+    found = sorted(name for name in names if args.pattern in name)
+    if not found:
+        raise UserError(f"no task or mixture has '{args.pattern}' in its name")
+    table = Table("name", "kind", "splits")
+    for name in found:
+        table.add_row(name, names[name], ", ".join(sorted(seqio.get_mixture_or_task(name).splits)))
+    console.print(table)
+
+
+def _show(args: argparse.Namespace, console: Any) -> None:
+    from mrt5_jax.data.vocabulary import decode_to_text
+
+    for info, example in _examples(args):
+        language = f", {info.language}" if info.language else ""
+        console.print(f"[bold]{info.task}[/bold] {args.split} {info.index}{language}", highlight=False)
+        sentinels = _sentinels(example)
+        for key in ("inputs", "targets"):
+            text = decode_to_text(example[key], sentinels)
+            console.print(f"{key} ({len(example[key])} ids): {text}", markup=False, highlight=False, soft_wrap=True)
+        if info.answers:
+            console.print(f"answers: {' | '.join(info.answers)}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _sentinels(example: Mapping[str, Any]) -> range:
+    """Those that begin the targets of span corruption; none where the task has other targets."""
+    from mrt5_jax.data.vocabulary import MAX_SENTINELS, sentinel_ids
+
+    if "replaced_bytes" not in example:
+        return range(0)
+    kind = "bytes" if example["targets"][0] == sentinel_ids(1)[0] else "extra_ids"
+    ids = sentinel_ids(MAX_SENTINELS[kind], kind)
+    return ids[: sum(int(i) in ids for i in example["inputs"])]
+
+
+def _count(args: argparse.Namespace, console: Any) -> None:
+    import numpy as np
+    from rich.table import Table
+
+    lengths: dict[str, list[int]] = {"inputs": [], "targets": []}
+    replaced = 0
+    examples = _examples(args)
+    first = next(examples, None)  # what it takes to open files is not counted
+    if first is None:
+        raise UserError(f"the {args.split} split has no examples")
+    begin = time.perf_counter()
+    for _, example in _chained(first, examples):
+        replaced += int(example.get("replaced_bytes", 0))
+        for key, own in lengths.items():
+            own.append(len(example[key]))
+    seconds = time.perf_counter() - begin
+    table = Table("ids", "least", "mean", "most", "all")
+    for key, own in lengths.items():
+        table.add_row(key, f"{min(own):,}", f"{np.mean(own):,.1f}", f"{max(own):,}", f"{sum(own):,}")
+    console.print(table)
+    count = len(lengths["inputs"])
+    rate = f"{(count - 1) / seconds:,.0f}" if count > 1 else "?"
+    console.print(f"{count:,} examples, {rate} a second; {replaced:,} bytes replaced by <unk>", highlight=False)
+
+
+def _chained(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
+    yield first
+    yield from rest
+
+
+def _examples(args: argparse.Namespace) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+    if args.num_examples < 1:
+        raise UserError(f"--num_examples={args.num_examples}: should be at least 1")
+    import_tasks()
+    from mrt5_jax.cli import gin_setup
+    from mrt5_jax.config import DataConfig
+    from mrt5_jax.data.streams import eval_examples
+
+    if args.gin_file:
+        data = gin_setup.resolve_arguments(args).run.data
+    elif args.task:
+        data = DataConfig(args.task, (args.task,), *DEFAULT_LENGTHS, batch_size=1, eval_batch_size=1)
+    else:
+        raise UserError("which task? Name one (mrt5 data list has them), or give a run's --gin_file")
+    return eval_examples(args.task or data.train_task, data, split=args.split, num_examples=args.num_examples)
+
+
+def _unpack(args: argparse.Namespace, console: Any) -> None:
+    from mrt5_jax.data.documents import cache_folder
+    from mrt5_jax.data.text_files import TextStream, find_files
+
+    files = find_files(args.files)
+    ids = sum(TextStream([path], args.field).length for path in files)
+    console.print(f"{len(files)} files, {ids:,} ids; unpacked files are in {cache_folder()}", highlight=False)
+
+
+def _make(args: argparse.Namespace, console: Any) -> None:
+    from mrt5_jax.data import character_data
+
+    try:
+        lines = Path(args.source).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise UserError(f"--source={args.source}: {error.strerror}") from None
+    make = character_data.spelling_pairs if args.kind == "spelling" else character_data.word_search_pairs
+    pairs = {split: make(lines, split, seed=args.seed) for split in character_data.SPLITS}
+    for split, count in character_data.write_splits(Path(args.out), pairs).items():
+        console.print(f"{args.out}/{split}.tsv: {count:,} rows", highlight=False, soft_wrap=True)
