@@ -187,7 +187,7 @@ def _visible(text: str) -> str:
 
 def tally(found: Sequence[Piece]) -> dict[Kind, Tally]:
     """Tokens of each kind that occurs, in the order of KIND_NAMES."""
-    kinds = {kind: [piece for piece in found if piece.kind == kind] for kind in KIND_NAMES}
+    kinds: dict[Kind, list[Piece]] = {kind: [piece for piece in found if piece.kind == kind] for kind in KIND_NAMES}
     return {
         kind: Tally(sum(len(piece.ids) for piece in of), sum(piece.num_deleted for piece in of))
         for kind, of in kinds.items()

@@ -1,11 +1,18 @@
-"""Evaluating what lies in a MODEL_DIR, on all devices."""
+"""Evaluating what lies in a MODEL_DIR, on all devices.
+
+MODEL_DIR/eval/TASK-SPLIT-stepN/
+    records.jsonl    a `Record` a line
+    summary.json     metrics by deletion, over all records and by language, and the soft-hard gap
+    timing.json      what is clocked
+"""
 
 import dataclasses
+import json
+import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -14,10 +21,23 @@ from mrt5_jax.compaction.ladder import make_ladder
 from mrt5_jax.config import Deletion, MeshConfig, ModelConfig, RunConfig
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate, make_evaluator
+from mrt5_jax.evaluation.records import (
+    Record,
+    deletions_in,
+    group_by,
+    of_deletion,
+    soft_hard_gap,
+    summarize,
+    to_json_lines,
+)
 from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
 from mrt5_jax.training.checkpoints import restore_params
+from mrt5_jax.training.model_dir import write_atomically
 from mrt5_jax.training.partitioning import check_batch_size, make_mesh, param_shardings, put_batch
+
+EVALUATIONS = "eval"
+RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"
 
 
 class LoadedModel(NamedTuple):
@@ -36,12 +56,11 @@ def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, mes
     model = MrT5(config)
     devices = make_mesh(dataclasses.replace(mesh, data=-1))
     boxed = jax.eval_shape(model.init, jax.random.key(0), *2 * [jax.ShapeDtypeStruct((1, 1), jnp.int32)])["params"]
-
-    def placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-
-    abstract = jax.tree.map(placed, nn.unbox(boxed), param_shardings(boxed, devices))
-    restored = restore_params(model_dir, step, abstract)
+    shardings = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): sharding
+        for path, sharding in jax.tree_util.tree_leaves_with_path(param_shardings(boxed, devices))
+    }
+    restored = restore_params(model_dir, step, shardings.__getitem__)
     return LoadedModel(model, restored.params, restored.step, devices)
 
 
@@ -66,3 +85,35 @@ def evaluate_task(
     evaluator = make_evaluator(loaded.model, ladder, run.evaluation.seed)
     batches = eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)
     return evaluate(evaluator, loaded.params, watch(batches), deletions, lambda batch: put_batch(batch, loaded.mesh))
+
+
+def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, split: str, step: int) -> Path:
+    """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder."""
+    records = evaluation.records
+    summary = {
+        "task": task,
+        "split": split,
+        "step": step,
+        "num_examples": len(of_deletion(records, deletions_in(records)[0])),
+        **_summary(records),
+        "languages": {name: _summary(group) for name, group in group_by(records, "language").items() if name},
+    }
+    timing = {"milliseconds_per_batch": evaluation.milliseconds}
+    folder = Path(model_dir) / EVALUATIONS / f"{task.replace('/', '_')}-{split}-step{step}"
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / RECORDS, to_json_lines(records))
+    write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+    write_atomically(folder / TIMING, json.dumps(timing, indent=2) + "\n")
+    return folder
+
+
+def _summary(records: Sequence[Record]) -> dict[str, Any]:
+    """NaN, which is no JSON, becomes null."""
+    metrics = {deletion: summarize(of_deletion(records, deletion)) for deletion in deletions_in(records)}
+    return {
+        "metrics": {
+            deletion: {name: None if math.isnan(value) else value for name, value in of.items()}
+            for deletion, of in metrics.items()
+        },
+        "soft_hard_gap": soft_hard_gap(records),
+    }

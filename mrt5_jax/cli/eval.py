@@ -1,0 +1,149 @@
+"""`mrt5 eval`: records and metrics of a trained model on its tasks, under each deletion."""
+
+import argparse
+import dataclasses
+import typing
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mrt5_jax.config import Deletion, RunConfig
+from mrt5_jax.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
+    from mrt5_jax.cli import gin_setup
+
+    parser.add_argument("--model_dir", required=True, metavar="MODEL_DIR", help="made by train or convert")
+    parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
+    parser.add_argument(
+        "--task", nargs="+", action="extend", metavar="TASK", help="tasks or mixtures (default: the run's eval_tasks)"
+    )
+    parser.add_argument("--split", help="default: test, or validation where there is no test split")
+    parser.add_argument(
+        "--deletion",
+        nargs="+",
+        action="extend",
+        choices=typing.get_args(Deletion),
+        help="default: the run's EvaluationConfig.deletions, soft and hard if it does not say",
+    )
+    parser.add_argument("--num_examples", type=int, metavar="N", help="of each task (default: all)")
+    gin_setup.add_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluates, writes MODEL_DIR/eval/TASK-SPLIT-stepN, prints tables."""
+    from rich.console import Console
+
+    from mrt5_jax.evaluation.evaluate import deletions_for
+    from mrt5_jax.evaluation.model_dirs import RECORDS, SUMMARY, TIMING, evaluate_task, load_model, write_evaluation
+
+    if args.num_examples is not None and args.num_examples < 1:
+        raise UserError(f"--num_examples={args.num_examples}: should be at least 1")
+    configured = _configured(args)
+    tasks = tuple(dict.fromkeys(args.task or configured.data.eval_tasks))
+    splits = _splits(tasks, args.split)
+    deletions = deletions_for(configured.model, args.deletion or configured.evaluation.deletions)
+    loaded = load_model(args.model_dir, configured.model, args.step, configured.mesh)
+
+    console, progress = Console(), Console(stderr=True)
+    if configured.model.gate is None:
+        console.print("the model has no gate: nothing is deleted")
+    for task, split in splits.items():
+        description = f"{task} ({split}), step {loaded.step}"
+        watch = _watcher(progress, description, configured.data.eval_batch_size)
+        evaluation = evaluate_task(loaded, configured, task, split, deletions, watch)
+        if not evaluation.records:
+            raise UserError(f"task {task}: its {split} split has no examples")
+        folder = write_evaluation(args.model_dir, evaluation, task, split, loaded.step)
+        _print(console, description, evaluation)
+        console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
+    return 0
+
+
+def _saved_config(model_dir: str) -> str:
+    """MODEL_DIR/config.gin; empty where there is none, as after an import."""
+    from mrt5_jax.training.run_files import CONFIG_GIN
+
+    path = Path(model_dir) / CONFIG_GIN
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from None
+
+
+def _configured(args: argparse.Namespace) -> RunConfig:
+    """The run of MODEL_DIR with the flags on top; its model must be the one that lies there."""
+    from mrt5_jax.cli import gin_setup
+    from mrt5_jax.training.model_dir import MODEL_CONFIG, check_same_config, read_model_config
+    from mrt5_jax.validation import validate
+
+    model = read_model_config(args.model_dir)
+    saved = _saved_config(args.model_dir)
+    if not saved and not args.gin_file:
+        raise UserError(f"{args.model_dir} has no configuration of a run: give the data and the model by --gin_file")
+    configured = gin_setup.resolve_arguments(args, base_text=saved).run
+    if args.num_examples is not None:
+        evaluation = dataclasses.replace(configured.evaluation, num_examples=args.num_examples)
+        configured = dataclasses.replace(configured, evaluation=evaluation)
+    check_same_config(model, configured.model, str(Path(args.model_dir) / MODEL_CONFIG))
+    validate(configured)
+    return configured
+
+
+def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
+    """The split to evaluate of each task: the wanted one, or "test", or "validation" where there is no test split.
+
+    A mixture has the splits of its tasks.
+
+    Raises:
+        UserError: an unknown task, or one without the split.
+    """
+    import importlib
+    import pkgutil
+
+    import seqio
+
+    from mrt5_jax.data.streams import find_task
+
+    for module in pkgutil.iter_modules(importlib.import_module("mrt5_jax.tasks").__path__):
+        importlib.import_module(f"mrt5_jax.tasks.{module.name}")
+    splits = {}
+    for task in tasks:
+        there = sorted({split for part in seqio.get_subtasks(find_task(task)) for split in part.splits})
+        splits[task] = wanted or ("test" if "test" in there else "validation")
+        if splits[task] not in there:
+            raise UserError(f"task {task} has no {splits[task]} split, only {', '.join(there)}")
+    return splits
+
+
+def _watcher(console: Any, description: str, batch_size: int) -> Any:
+    """Shows how many examples have gone by: a live line on a terminal, one line at the beginning elsewhere."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    def watch(batches: Iterable[Any]) -> Iterator[Any]:
+        if not console.is_terminal:
+            console.print(f"evaluating {description}", soft_wrap=True, highlight=False)
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+            bar = shown.add_task(f"{description}: reading")
+            for number, batch in enumerate(batches):
+                shown.update(bar, description=f"{description}: {number * batch_size:,} examples")
+                yield batch
+
+    return watch
+
+
+def _print(console: Any, title: str, evaluation: Any) -> None:
+    from mrt5_jax.evaluation import tables
+
+    records = evaluation.records
+    console.print(tables.results_table(title, tables.deletion_rows(records, evaluation.milliseconds)))
+    for field in ("task", "language"):
+        if len({getattr(record, field) for record in records}) > 1:
+            console.print(tables.group_table(f"by {field}", records, field))
+    console.print(tables.gap_line(records))
+    console.print(tables.COLUMNS_EXPLAINED, style="dim", highlight=False)

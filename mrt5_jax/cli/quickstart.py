@@ -1,0 +1,173 @@
+"""`mrt5 quickstart`: trains a tiny ByT5 and a tiny MrT5 on vowel removal, and shows what deletion costs and saves."""
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mrt5_jax.config import Deletion, RunConfig
+
+if TYPE_CHECKING:
+    from mrt5_jax.evaluation.evaluate import Evaluation
+    from mrt5_jax.evaluation.inspection import VowelStatistics
+    from mrt5_jax.evaluation.model_dirs import LoadedModel
+    from mrt5_jax.evaluation.page import Section
+
+GIN_FILE = "runs/quickstart.gin"
+BYT5_BINDINGS = (
+    "config.ModelConfig.gate=None",
+    "config.ModelConfig.softmax1=False",
+    "config.RunConfig.controller=None",
+    "config.LossConfig.score_penalty=0.0",
+)
+"""What makes a plain ByT5 of the run's MrT5, everything else being equal."""
+
+NUM_STRINGS = 2000
+NUM_EXAMPLES = 30
+SPLIT = "test"
+PAGE = "examples.html"
+
+
+class Quickstart(NamedTuple):
+    """What the two models do on unseen strings."""
+
+    byt5: "Evaluation"
+    mrt5: "Evaluation"
+    """Under soft and hard deletion."""
+    vowels: "VowelStatistics"
+    """Of hard deletion."""
+    page: Path
+
+
+class Trained(NamedTuple):
+    run: RunConfig
+    loaded: "LoadedModel"
+    evaluation: "Evaluation"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to, and from which random start."""
+    parser.add_argument(
+        "--output_dir", default="quickstart", metavar="DIR", help="default: quickstart; started again, it goes on there"
+    )
+    parser.add_argument("--seed", type=int, help=f"default: that of {GIN_FILE}")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Trains what is not trained yet, evaluates, prints the table and where the page is."""
+    from rich.console import Console
+
+    from mrt5_jax.evaluation.tables import COLUMNS_EXPLAINED, deletion_rows, gap_line, results_table
+
+    results = quickstart(Path(args.output_dir), args.seed)
+    rows = [
+        *deletion_rows(results.byt5.records, results.byt5.milliseconds),
+        *deletion_rows(results.mrt5.records, results.mrt5.milliseconds),
+    ]
+    rows = [row._replace(name=name) for row, name in zip(rows, ("ByT5", "MrT5 soft", "MrT5 hard"), strict=True)]
+    console = Console()
+    console.print(results_table(f"vowel removal, {NUM_STRINGS:,} unseen strings", rows))
+    console.print(COLUMNS_EXPLAINED, style="dim", highlight=False)
+    for line in (gap_line(results.mrt5.records), *vowel_lines(results.vowels)):
+        console.print(line, highlight=False)
+    console.print(f"coloured examples: {results.page}", soft_wrap=True, highlight=False)
+    console.print(f"the models: {args.output_dir}/byt5, {args.output_dir}/mrt5", soft_wrap=True, highlight=False)
+    return 0
+
+
+def quickstart(output_dir: Path, seed: int | None = None) -> Quickstart:
+    """Trains both models below `output_dir`, or goes on where they stand; evaluates them and writes the page.
+
+    Raises:
+        UserError: `output_dir` has models of another seed or recipe.
+    """
+    byt5 = _train_and_evaluate(output_dir / "byt5", seed, BYT5_BINDINGS, ("none",))
+    mrt5 = _train_and_evaluate(output_dir / "mrt5", seed, (), ("soft", "hard"))
+    vowels, sections = _inspect(mrt5)
+    from mrt5_jax.evaluation.page import render_page
+    from mrt5_jax.training.model_dir import write_atomically
+
+    gate = mrt5.run.model.gate
+    assert gate is not None
+    introduction = f"Unseen strings; the model is to write them without their vowels. {' '.join(vowel_lines(vowels))}"
+    page = output_dir / PAGE
+    write_atomically(
+        page, render_page("MrT5 on vowel removal: what the gate deletes", introduction, sections, gate.scale)
+    )
+    return Quickstart(byt5.evaluation, mrt5.evaluation, vowels, page)
+
+
+def _train_and_evaluate(
+    model_dir: Path, seed: int | None, bindings: Sequence[str], deletions: Sequence[Deletion]
+) -> Trained:
+    from mrt5_jax.cli import gin_setup
+    from mrt5_jax.evaluation.model_dirs import evaluate_task, load_model, write_evaluation
+    from mrt5_jax.training.loop import train
+    from mrt5_jax.validation import validate
+
+    seeded = () if seed is None else (f"SEED={seed}",)
+    configured = gin_setup.resolve([GIN_FILE], bindings=[f"MODEL_DIR={str(model_dir)!r}", *seeded, *bindings])
+    validate(configured.run)
+    print(f"training {model_dir}", file=sys.stderr)
+    train(configured.run, configured.config_text)
+    evaluation = dataclasses.replace(configured.run.evaluation, num_examples=NUM_STRINGS)
+    of = dataclasses.replace(configured.run, evaluation=evaluation)
+    loaded = load_model(model_dir, of.model, None, of.mesh)
+    task = of.data.eval_tasks[0]
+    print(f"evaluating {model_dir}", file=sys.stderr)
+    found = evaluate_task(loaded, of, task, SPLIT, deletions)
+    write_evaluation(model_dir, found, task, SPLIT, loaded.step)
+    return Trained(of, loaded, found)
+
+
+def _inspect(trained: Trained) -> tuple["VowelStatistics", list["Section"]]:
+    """What the gate deletes of all the strings, and the first of them with what the model writes."""
+    import jax
+    import numpy as np
+
+    from mrt5_jax.data.batches import eval_batches
+    from mrt5_jax.data.vocabulary import decode_to_text
+    from mrt5_jax.evaluation.inspection import make_inspector, pieces, vowel_statistics
+    from mrt5_jax.evaluation.page import Section
+    from mrt5_jax.evaluation.records import of_deletion
+
+    inspector = make_inspector(trained.loaded.model)
+    data, task = trained.run.data, trained.run.data.eval_tasks[0]
+    records = iter(of_deletion(trained.evaluation.records, "hard"))
+    tokens, keep, sections = [], [], []
+    for batch in eval_batches(task, data, split=SPLIT, num_examples=NUM_STRINGS):
+        inputs, targets = batch.arrays["encoder_input_tokens"], batch.arrays["decoder_target_tokens"]
+        decision = jax.device_get(inspector(trained.loaded.params, inputs))
+        tokens.append(inputs)
+        keep.append(decision.keep)
+        for row, record in zip(range(len(batch.examples)), records, strict=False):
+            if len(sections) < NUM_EXAMPLES:
+                target = decode_to_text(targets[row])
+                verdict = "correct" if record.sequence_correct else f"should be {target}"
+                note = f"{record.prediction} ({verdict})"
+                found = pieces(inputs[row], decision.keep[row], decision.values[row])
+                sections.append(Section(f"string {record.index}", found, note))
+    return vowel_statistics(np.concatenate(tokens), np.concatenate(keep)), sections
+
+
+def vowel_lines(vowels: "VowelStatistics") -> list[str]:
+    """Vowels and letters in one sentence, '#' and the end of the sequence in another."""
+    return [
+        f"{vowels.vowels.rate:.2%} of {vowels.vowels.total:,} vowels are deleted; of the {vowels.letters.deleted:,} "
+        f"deleted letters, {vowels.vowels_among_deleted_letters:.2%} are vowels.",
+        f"'#' is deleted in {vowels.hashes.deleted:,} of {vowels.hashes.total:,} strings, the end of the sequence in "
+        f"{vowels.ends.deleted:,} of {vowels.ends.total:,}.",
+    ]
+
+
+def main() -> int:
+    """`python -m mrt5_jax.cli.quickstart`, which needs nothing installed but the libraries."""
+    from mrt5_jax.cli.main import main as mrt5
+
+    return mrt5(["quickstart", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""MODEL_DIRs as training leaves them, of random models and a small diagnostic task; nothing is trained."""
+
+from pathlib import Path
+from typing import Any
+
+from mrt5_jax.cli import gin_setup
+from mrt5_jax.training.checkpoints import save_model
+from mrt5_jax.training.run_files import claim
+
+from ..inference.models import random_params
+
+SIZES = {"emb_dim": 16, "num_heads": 2, "head_dim": 8, "mlp_dim": 16, "num_encoder_layers": 2, "num_decoder_layers": 1}
+NUM_TEST = 10
+
+
+def make_model_dir(path: Path, *bindings: str) -> Path:
+    """Vowel removal on strings of 12 ids, of which there are ten unseen ones; batches of 4 at one rung."""
+    resolved = gin_setup.resolve(
+        ["runs/quickstart.gin"],
+        bindings=[
+            f"MODEL_DIR={str(path)!r}",
+            *("INPUT_LENGTH=12", "TARGET_LENGTH=12", "BATCH_SIZE=4"),
+            f"diagnostics.diagnostic_task.num_test={NUM_TEST}",
+            "config.CompactionConfig.max_rungs=1",
+            *(f"config.ModelConfig.{name}={value}" for name, value in SIZES.items()),
+            *bindings,
+        ],
+    )
+    claim(resolved.run, resolved.config_text)
+    save_model(path, random_params(resolved.run.model), resolved.run.model)
+    return path
+
+
+def contents(path: Path) -> dict[Path, Any]:
+    """What lies in a folder, to compare before and after."""
+    return {file: file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
