@@ -23,6 +23,10 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
+    "quickstart": Command(
+        "train a tiny MrT5 and a ByT5 on vowel removal, and compare them: minutes on two cores",
+        "mrt5 quickstart",
+    ),
     "train": Command(
         "train a model, or go on where its MODEL_DIR stands",
         """mrt5 train --gin_file=runs/quickstart.gin --gin.MODEL_DIR="'runs/vowels'\"""",
@@ -33,7 +37,7 @@ COMMANDS = {
     ),
     "inspect": Command(
         "show which bytes of a text the gate deletes",
-        "mrt5 inspect --model_dir=runs/vowels '#HelloWorld'",
+        "mrt5 inspect --model_dir=runs/vowels --text='#HelloWorld'",
     ),
     "convert": Command(
         "exchange weights with Hugging Face and T5X",
@@ -120,7 +124,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _help() -> str:
-    commands = [f"  {name:<9}{command.help}\n           {command.example}" for name, command in COMMANDS.items()]
+    commands = [f"  {name:<11}{command.help}\n             {command.example}" for name, command in COMMANDS.items()]
     return "\n".join(
         [
             "usage: mrt5 COMMAND ...",
