@@ -35,6 +35,10 @@ COMMANDS = {
         "measure a trained model on its tasks, under each deletion",
         "mrt5 eval --model_dir=runs/vowels",
     ),
+    "infer": Command(
+        "score targets or generate them, JSON lines in, JSON lines out",
+        "mrt5 infer --model_dir=runs/vowels --input=in.jsonl --output=out.jsonl",
+    ),
     "inspect": Command(
         "show which bytes of a text the gate deletes",
         "mrt5 inspect --model_dir=runs/vowels --text='#HelloWorld'",

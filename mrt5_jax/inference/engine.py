@@ -108,8 +108,8 @@ def _before_gate(
 ) -> _Before:
     prefix = run_prefix(MrT5(config), params, tokens)
     who = survivors(prefix.mask, prefix.selection, deletion, token_keys(tokens))
-    soft = prefix.selection is not None and deletion == "soft"
-    num_kept = count_kept(prefix.selection.keep if soft else who.keep)
+    kept = prefix.selection.keep if prefix.selection is not None and deletion == "soft" else who.keep
+    num_kept = count_kept(kept)
     return _Before(prefix.hidden, prefix.mask, who, num_kept, ladder.rung(jnp.max(num_kept)))
 
 
@@ -123,8 +123,8 @@ def _generate(
     before: _Before,
     row_keys: RowKeys | None,
 ) -> Generated:
-    encoded = MrT5(config).apply({"params": params}, _compact(before, kept_length), method="suffix")
-    return search.search(read(config, params, encoded), row_keys, max_length)
+    decoder = read(config, params, _compact(before, kept_length))
+    return search.search(decoder, row_keys, max_length)
 
 
 @partial(jax.jit, static_argnames=("config", "kept_length"))

@@ -7,13 +7,14 @@ matrix-vector products read memory in order: on a CPU seven times faster than th
 
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.attention import Keys, masked_softmax, relative_bias
 from mrt5_jax.config import ModelConfig
-from mrt5_jax.network import DecoderLayer, Encoded, MrT5
+from mrt5_jax.network import Compact, DecoderLayer, MrT5
 
 Params = dict[str, Any]
 
@@ -110,8 +111,8 @@ class CachedDecoder(NamedTuple):
 
     def step(self, tokens: Int[Array, "batch beams"], slot: Int[Array, ""], past: Past) -> Stepped:
         """What follows `tokens`, which stand at position `slot` of the decoder's input."""
-        model, variables = MrT5(self.config), {"params": self.params}
-        hidden = model.apply(variables, tokens, method=lambda module, ids: module.token_embedder(ids))
+        model = MrT5(self.config)
+        hidden = _apply(model, self.params, tokens, method=lambda module, ids: module.token_embedder(ids))
         bias = relative_bias(
             self.params["decoder"]["relpos_bias"]["rel_embedding"],
             slot[None, None],
@@ -121,21 +122,23 @@ class CachedDecoder(NamedTuple):
         )
         layer, new_past = _layer(self.config), []
         for params, own_past, memory in zip(self.layers, past, self.memory, strict=True):
-            hidden, own_past = layer.apply(
-                {"params": params}, hidden, own_past, slot, bias, memory, self.keys, method="step"
-            )
+            hidden, own_past = _apply(layer, params, hidden, own_past, slot, bias, memory, self.keys, method="step")
             new_past.append(own_past)
-        logits = model.apply(variables, hidden, method=_head)
+        logits = _apply(model, self.params, hidden, method=_head)
         return Stepped(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(new_past))
 
 
-def read(config: ModelConfig, params: Params, encoded: Encoded) -> CachedDecoder:
-    """The decoder of the model `params`, with cross-attention's keys and values of `encoded`."""
+def read(config: ModelConfig, params: Params, compact: Compact) -> CachedDecoder:
+    """Runs the rest of the encoder, and computes cross-attention's keys and values from its output."""
+    encoded = _apply(MrT5(config), params, compact, method="suffix")
     stacked = params["decoder"]["layers"]
     layers = tuple(_layer_params(stacked, index) for index in range(config.num_decoder_layers))
-    layer = _layer(config)
-    memory = tuple(layer.apply({"params": own}, encoded.hidden, method="memorize") for own in layers)
+    memory = tuple(_apply(_layer(config), own, encoded.hidden, method="memorize") for own in layers)
     return CachedDecoder(config, params, layers, memory, encoded.keys)
+
+
+def _apply(module: nn.Module, params: Params, *arguments: Any, method: Any) -> Any:
+    return module.apply({"params": params}, *arguments, method=method)
 
 
 def _layer(config: ModelConfig) -> IncrementalLayer:

@@ -43,3 +43,11 @@ def random_inputs(lengths: list[int], length: int, seed: int = 0) -> np.ndarray:
         row[:real] = rng.integers(2, VOCAB, real)
         row[max(real - 1, 0)] = min(real, 1)
     return batch
+
+
+CONFIG = small_config()
+PARAMS = random_params(CONFIG, seed=1)
+LENGTHS = [24, 3, 0, 11, 24, 17]
+TOKENS = random_inputs(LENGTHS, 24)
+"""Under hard deletion greedy search ends some of these rows before MAX_LENGTH, and others not."""
+MAX_LENGTH = 10

@@ -1,0 +1,150 @@
+"""`mrt5 infer`: scores targets or generates them, JSON lines in, JSON lines out."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from mrt5_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from mrt5_jax.inference.decoding import Search
+
+DEFAULT_INPUT_LENGTH = 1024
+DEFAULT_TARGET_LENGTH = 256
+
+_SEARCH_FLAGS = {
+    "greedy": (),
+    "sampling": ("temperature", "top_k", "top_p", "seed"),
+    "beam": ("beam_size", "length_penalty"),
+}
+
+
+class _Lengths(NamedTuple):
+    input: int
+    target: int
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model_dir", required=True, help="what train or convert wrote")
+    parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
+    parser.add_argument(
+        "--input", required=True, metavar="FILE", help='JSON lines: {"inputs": TEXT, "targets": TEXT} or input_ids, ...'
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="FILE", help="JSON lines; where a stopped run left off, the next goes on"
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("score", "predict"),
+        default="predict",
+        help="score: log-probability of the targets; predict: generate (default)",
+    )
+    parser.add_argument(
+        "--deletion", choices=("hard", "soft", "none"), default="hard", help="what the gate does (default: hard)"
+    )
+    parser.add_argument("--batch_size", type=int, default=16, help="lines at once (default: 16)")
+    parser.add_argument(
+        "--input_length", type=int, help=f"longest input, in ids (default: the model's, or {DEFAULT_INPUT_LENGTH})"
+    )
+    parser.add_argument(
+        "--max_target_length",
+        type=int,
+        help=f"longest target, end of sequence included (default: the model's, or {DEFAULT_TARGET_LENGTH})",
+    )
+    parser.add_argument("--truncate", action="store_true", help="cut longer inputs instead of refusing them")
+    search = parser.add_argument_group("how --mode=predict chooses")
+    search.add_argument("--search", choices=tuple(_SEARCH_FLAGS), help="(default: greedy)")
+    search.add_argument("--temperature", type=float, help="sampling: logits are divided by it (default: 1)")
+    search.add_argument("--top_k", type=int, help="sampling: among the k most probable tokens (default: all)")
+    search.add_argument("--top_p", type=float, help="sampling: among the fewest that sum to p (default: all)")
+    search.add_argument("--seed", type=int, help="sampling: with a line's number, it decides the sample (default: 0)")
+    search.add_argument("--beam_size", type=int, help="beam: hypotheses a line (default: 4)")
+    search.add_argument("--length_penalty", type=float, help="beam: exponent of the length (default: 1)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does what the flags say; returns the exit code."""
+    search = _search(args)
+    for flag in ("batch_size", "input_length", "max_target_length"):
+        value = getattr(args, flag)
+        if value is not None and value < 1:
+            raise UserError(f"--{flag}={value}: must be at least 1")
+
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mrt5_jax.inference import requests
+    from mrt5_jax.inference.answers import Job
+    from mrt5_jax.inference.engine import Engine
+    from mrt5_jax.inference.resumable import resume_lines
+    from mrt5_jax.training.checkpoints import restore_params
+    from mrt5_jax.training.model_dir import read_model_config
+
+    config = read_model_config(args.model_dir)
+    lengths = _lengths(args)
+    limits = requests.Limits(
+        config.vocab_size, lengths.input, lengths.target, "truncate" if args.truncate else "refuse"
+    )
+    print(f"checking {args.input}")
+    survey = requests.survey(args.input, args.mode, limits)
+    print(f"reading {args.model_dir}")
+    restored = restore_params(args.model_dir, args.step)
+    seed = args.seed or 0
+    settings = {
+        "model_dir": str(Path(args.model_dir).resolve()),
+        "step": restored.step,
+        "input_sha256": survey.sha256,
+        "mode": args.mode,
+        "deletion": args.deletion,
+        "batch_size": args.batch_size,
+        **limits._asdict(),
+        "search": repr(search),
+        "seed": seed,
+    }
+    job = Job(Engine(config, restored.params, args.deletion), args.mode, limits, args.batch_size, search, seed)
+    columns = (TextColumn("lines"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
+    with (
+        resume_lines(args.output, settings) as output,
+        Progress(*columns, console=Console(stderr=True)) as progress,
+    ):
+        task = progress.add_task("lines", total=survey.num_lines, completed=output.num_lines)
+        for answers in job.answers(args.input, output.num_lines):
+            output.append([json.dumps(answer) for answer in answers])
+            progress.update(task, completed=output.num_lines)
+    print(f"done: {survey.num_lines} lines in {args.output}")
+    return 0
+
+
+def _search(args: argparse.Namespace) -> "Search":
+    from mrt5_jax.inference.beam import Beam
+    from mrt5_jax.inference.decoding import Greedy
+    from mrt5_jax.inference.sampling import Sampling
+
+    if args.mode == "score" and args.search:
+        raise UserError("--search needs --mode=predict")
+    for name, flags in _SEARCH_FLAGS.items():
+        for flag in flags:
+            if getattr(args, flag) is not None and name != args.search:
+                raise UserError(f"--{flag} needs --search={name}")
+    if args.search == "sampling":
+        temperature = 1.0 if args.temperature is None else args.temperature
+        return Sampling(temperature, args.top_k, args.top_p)
+    if args.search == "beam":
+        size = 4 if args.beam_size is None else args.beam_size
+        return Beam(size, 1.0 if args.length_penalty is None else args.length_penalty)
+    return Greedy()
+
+
+def _lengths(args: argparse.Namespace) -> _Lengths:
+    """The flags', else those that the model was trained with, else the defaults."""
+    from mrt5_jax.config import RunConfig
+    from mrt5_jax.training.model_dir import config_from_json
+    from mrt5_jax.training.run_files import RUN_CONFIG
+
+    lengths = _Lengths(DEFAULT_INPUT_LENGTH, DEFAULT_TARGET_LENGTH)
+    trained = Path(args.model_dir) / RUN_CONFIG
+    if trained.is_file():
+        data = config_from_json(RunConfig, json.loads(trained.read_text(encoding="utf-8")), str(trained)).data
+        lengths = _Lengths(data.input_length, data.target_length)
+    return _Lengths(args.input_length or lengths.input, args.max_target_length or lengths.target)

@@ -1,0 +1,73 @@
+"""Requests in, answers out, batch by batch."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from mrt5_jax.data.vocabulary import decode
+from mrt5_jax.inference.decoding import Greedy, Search
+from mrt5_jax.inference.engine import Engine
+from mrt5_jax.inference.requests import Batch, Limits, Mode, Request, cut_into_batches, read
+from mrt5_jax.inference.sampling import row_keys
+
+BATCHES_IN_WINDOW = 4
+"""Batches whose requests are sorted by length together."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What to do with requests."""
+
+    engine: Engine
+    mode: Mode
+    limits: Limits
+    batch_size: int
+    search: Search = dataclasses.field(default_factory=Greedy)
+    seed: int = 0
+    """Of sampling; a request's sample follows from it and from the request's number in the file."""
+
+    def answers(self, path: str | Path, num_done: int) -> Iterator[list[dict[str, Any]]]:
+        """The answers to the file's requests from number `num_done` on, in order, a window at a time.
+
+        An answer is the request's line with what was asked for added. Windows begin at the same requests whatever was
+        done before, and batches are cut within windows: a run that goes on computes what it would have computed.
+        """
+        window = BATCHES_IN_WINDOW * self.batch_size
+        start = num_done // window * window
+        todo = islice(read(path, self.mode, self.limits), start, None)
+        while requests := list(islice(todo, window)):
+            if start + len(requests) > num_done:
+                yield self._answer(requests, start)[max(num_done - start, 0) :]
+            start += len(requests)
+
+    def _answer(self, requests: Sequence[Request], start: int) -> list[dict[str, Any]]:
+        answers = [dict(request.fields) for request in requests]
+        for batch in cut_into_batches(requests, self.batch_size, self.limits):
+            added = self._score(batch) if self.mode == "score" else self._predict(batch, start)
+            for index, fields in zip(batch.indices, added, strict=True):
+                answers[index] |= fields
+        return answers
+
+    def _score(self, batch: Batch) -> Iterator[dict[str, Any]]:
+        scores = {name: np.asarray(values) for name, values in self.engine.score(batch.arrays)._asdict().items()}
+        for row in range(len(batch.indices)):
+            yield {name: values[row].item() for name, values in scores.items()}
+
+    def _predict(self, batch: Batch, start: int) -> Iterator[dict[str, Any]]:
+        numbers = np.zeros(self.batch_size, np.int32)
+        numbers[: len(batch.indices)] = start + np.asarray(batch.indices)
+        generated = self.engine.generate(
+            batch.arrays["encoder_input_tokens"],
+            self.limits.target_length,
+            self.search,
+            row_keys(self.seed, jnp.asarray(numbers)),
+        )
+        tokens, counts = np.asarray(generated.tokens), np.asarray(generated.num_tokens)
+        for row in range(len(batch.indices)):
+            ids = tokens[row, : counts[row]].tolist()
+            yield {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}

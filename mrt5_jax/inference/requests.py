@@ -1,0 +1,184 @@
+"""JSON lines to score or to complete: reading, checking, and cutting them into static batches.
+
+A line is `{"inputs": TEXT, "targets": TEXT}` or `{"input_ids": [...], "target_ids": [...]}`, ids with the end of
+sequence and without pads; it may have other fields. Targets are needed for scoring only.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from mrt5_jax.data.vocabulary import EOS_ID, PAD_ID, encode
+from mrt5_jax.errors import UserError
+
+Mode = Literal["score", "predict"]
+
+SHORTEST = 64
+"""Shorter sequences are padded to this length: programs for fewer lengths are worth more than the padding."""
+
+
+class Limits(NamedTuple):
+    """What a model takes."""
+
+    vocab_size: int
+    input_length: int
+    target_length: int
+    long_inputs: Literal["refuse", "truncate"]
+
+
+class Request(NamedTuple):
+    fields: dict[str, Any]
+    """The line as it was given."""
+    input_ids: Int[np.ndarray, " length"]
+    target_ids: Int[np.ndarray, " target"]
+    """Empty where there is nothing to score."""
+
+
+class Survey(NamedTuple):
+    """What a first reading tells of a file of requests."""
+
+    num_lines: int
+    sha256: str
+
+
+class Batch(NamedTuple):
+    indices: list[int]
+    """Which of the requests its first rows are; what follows is filler."""
+    arrays: dict[str, np.ndarray]
+
+
+def survey(path: str | Path, mode: Mode, limits: Limits) -> Survey:
+    """Checks every line before anything is computed.
+
+    Raises:
+      UserError: the file cannot be read, or a line of it is not a request; the message names the line.
+    """
+    digest, num_lines = hashlib.sha256(), 0
+    for number, line in _lines(path):
+        parse(line, f"{path}:{number}", mode, limits)
+        digest.update(line)
+        num_lines = number
+    return Survey(num_lines, digest.hexdigest())
+
+
+def read(path: str | Path, mode: Mode, limits: Limits) -> Iterator[Request]:
+    """The requests of a file, in order; errors as in `survey`."""
+    for number, line in _lines(path):
+        yield parse(line, f"{path}:{number}", mode, limits)
+
+
+def _lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    try:
+        with Path(path).open("rb") as file:
+            yield from enumerate(file, start=1)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def parse(line: bytes, place: str, mode: Mode, limits: Limits) -> Request:
+    """One line.
+
+    Args:
+      place: file and line number, for the message.
+
+    Raises:
+      UserError: the line is not JSON, lacks a field, or has ids or a length that the model does not take.
+    """
+    try:
+        fields = json.loads(line.decode())
+    except (ValueError, RecursionError) as error:  # decoding errors are ValueErrors
+        raise UserError(f"{place}: not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise UserError(f'{place}: not a JSON object such as {{"inputs": "..."}}')
+    input_ids = _ids(fields, "inputs", "input_ids", place, limits.vocab_size)
+    if len(input_ids) > limits.input_length:
+        if limits.long_inputs == "refuse":
+            raise UserError(
+                f"{place}: the input has {len(input_ids)} ids, more than {limits.input_length}: "
+                "shorten it, or give --truncate"
+            )
+        input_ids = _cut(input_ids, limits.input_length)
+    target_ids = np.zeros(0, np.int32)
+    if mode == "score":
+        target_ids = _ids(fields, "targets", "target_ids", place, limits.vocab_size)
+        if len(target_ids) > limits.target_length:
+            raise UserError(
+                f"{place}: the target has {len(target_ids)} ids, more than {limits.target_length}: "
+                "give a larger --max_target_length"
+            )
+    return Request(fields, input_ids, target_ids)
+
+
+def _ids(
+    fields: dict[str, Any], text_name: str, ids_name: str, place: str, vocab_size: int
+) -> Int[np.ndarray, " length"]:
+    if (text_name in fields) == (ids_name in fields):
+        found = "both" if text_name in fields else "neither"
+        raise UserError(f"{place}: has {found} of the fields {text_name} and {ids_name}: give one of them")
+    if text_name in fields:
+        text = fields[text_name]
+        if not isinstance(text, str):
+            raise UserError(f"{place}: {text_name} is not a string")
+        try:
+            return np.append(encode(text), np.int32(EOS_ID))
+        except UnicodeEncodeError as error:
+            raise UserError(f"{place}: {text_name} is not text: {error.reason}") from None
+    ids = fields[ids_name]
+    if not isinstance(ids, list) or not ids or any(type(number) is not int for number in ids):
+        raise UserError(f"{place}: {ids_name} is not a list of at least one integer")
+    for number in ids:
+        if number == PAD_ID:
+            raise UserError(f"{place}: {ids_name} has the pad id {PAD_ID}: leave pads out")
+        if not 0 < number < vocab_size:
+            raise UserError(f"{place}: {ids_name} has the id {number}, outside the vocabulary (1 to {vocab_size - 1})")
+    return np.asarray(ids, np.int32)
+
+
+def _cut(ids: Int[np.ndarray, " length"], length: int) -> Int[np.ndarray, " shorter"]:
+    """The first ids; an end of sequence stays at the end."""
+    shorter = ids[:length].copy()
+    if ids[-1] == EOS_ID:
+        shorter[-1] = EOS_ID
+    return shorter
+
+
+def static_lengths(limit: int) -> tuple[int, ...]:
+    """The few lengths that sequences of at most `limit` ids are padded to: `limit` and its halves, not below 64."""
+    lengths = [limit]
+    while lengths[0] // 2 >= SHORTEST:
+        lengths.insert(0, -(-lengths[0] // 2))
+    return tuple(lengths)
+
+
+def cut_into_batches(requests: Sequence[Request], batch_size: int, limits: Limits) -> Iterator[Batch]:
+    """Batches of requests of similar length, each padded to the smallest static length that holds it.
+
+    Requests are sorted by length, so only the last batch has filler, and few rows are much shorter than their batch.
+    """
+    order = sorted(range(len(requests)), key=lambda index: len(requests[index].input_ids))
+    for start in range(0, len(order), batch_size):
+        indices = order[start : start + batch_size]
+        rows = [requests[index] for index in indices]
+        tokens = _pad([row.input_ids for row in rows], batch_size, limits.input_length)
+        targets = _pad([row.target_ids for row in rows], batch_size, limits.target_length)
+        arrays = {
+            "encoder_input_tokens": tokens,
+            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+            "decoder_target_tokens": targets,
+            "decoder_loss_weights": (targets != PAD_ID).astype(np.int32),
+        }
+        yield Batch(indices, arrays)
+
+
+def _pad(rows: list[np.ndarray], batch_size: int, limit: int) -> Int[np.ndarray, "batch length"]:
+    longest = max(len(row) for row in rows)
+    length = next(length for length in static_lengths(limit) if length >= longest)
+    padded = np.full((batch_size, length), PAD_ID, np.int32)
+    for to, row in zip(padded, rows, strict=False):
+        to[: len(row)] = row
+    return padded

@@ -1,0 +1,100 @@
+"""A file of lines that a killed process goes on with, without repeating or losing one."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mrt5_jax.errors import UserError
+from mrt5_jax.training.model_dir import write_atomically
+
+_MARK = {"made_by": "mrt5 infer"}
+_BLOCK = 1 << 20
+
+
+class ResumableLines:
+    """An open file that ends with a whole line; `num_lines` counts its lines."""
+
+    def __init__(self, file: BinaryIO, num_lines: int) -> None:
+        self._file = file
+        self.num_lines = num_lines
+
+    def append(self, lines: list[str]) -> None:
+        """Returns when the lines, which have no ends, are on disk.
+
+        Raises:
+          UserError: the disk does not take them.
+        """
+        with _explained(self._file.name):
+            self._file.write("".join(f"{line}\n" for line in lines).encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        self.num_lines += len(lines)
+
+
+@contextlib.contextmanager
+def resume_lines(path: str | Path, settings: dict[str, Any]) -> Iterator[ResumableLines]:
+    """Opens OUTPUT to append to it.
+
+    OUTPUT.settings.json, beside it, says what made the lines. If it says the same again, what OUTPUT has is kept, but
+    for a last line without its end. Files of others are never touched, and no two processes write at once.
+
+    Raises:
+      UserError: OUTPUT was made by something else or under other settings, or cannot be written.
+    """
+    path, settings = Path(path), _MARK | settings
+    settings_path = path.with_name(f"{path.name}.settings.json")
+    with _explained(path):
+        begun = path.exists() and path.stat().st_size > 0
+        if begun or settings_path.exists():
+            _check_settings(path, settings_path, settings if begun else None)
+        file = path.open("ab+")
+    with file:
+        with _explained(path):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not begun:
+                write_atomically(settings_path, json.dumps(settings, indent=2) + "\n")
+            num_lines = _cut_half_line(file)
+        yield ResumableLines(file, num_lines)
+
+
+@contextlib.contextmanager
+def _explained(path: str | Path) -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError:
+        raise UserError(f"{path} is being written by another process") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _check_settings(path: Path, settings_path: Path, settings: dict[str, Any] | None) -> None:
+    """That `settings_path` is ours and, unless `settings` is None, says the same."""
+    try:
+        old = json.loads(settings_path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        old = None
+    if not isinstance(old, dict) or not _MARK.items() <= old.items():
+        told = f"{settings_path.name} would say so"
+        raise UserError(f"{path} was not made by mrt5 infer ({told}): give another --output")
+    if settings is None:
+        return
+    if differing := [name for name in old | settings if old.get(name) != settings.get(name)]:
+        changes = "; ".join(f"{name} {old.get(name)!r} -> {settings.get(name)!r}" for name in differing)
+        raise UserError(f"{path} was begun under other settings ({changes}): give another --output")
+
+
+def _cut_half_line(file: BinaryIO) -> int:
+    """Cuts what follows the last end of line; the number of lines before it."""
+    file.seek(0)
+    num_lines, end, position = 0, 0, 0
+    while block := file.read(_BLOCK):
+        num_lines += block.count(b"\n")
+        last = block.rfind(b"\n")
+        end = end if last < 0 else position + last + 1
+        position += len(block)
+    file.truncate(end)
+    return num_lines

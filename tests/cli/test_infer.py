@@ -1,0 +1,189 @@
+"""`mrt5 infer`: every line answered once and in order, whatever stops it; mistakes named by line."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from mrt5_jax.cli.main import main
+from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig
+from mrt5_jax.inference.engine import Engine
+from mrt5_jax.training.checkpoints import save_model
+from mrt5_jax.training.run_files import RUN_CONFIG
+
+from ..inference.models import random_params, small_config
+
+CONFIG = small_config(vocab_size=384)
+SIZES = ("--batch_size=2", "--input_length=24", "--max_target_length=6")
+ENGINE = Engine(CONFIG, random_params(CONFIG), "soft")
+TEXTS = ["ab", "hello", "x", "some bytes", "longer than the others", "", "é", "abcd", "12", "y" * 20]
+
+Infer = Callable[..., list[dict[str, Any]]]
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random MrT5, as convert would leave it."""
+    path = tmp_path_factory.mktemp("model")
+    save_model(path, random_params(CONFIG), CONFIG)
+    return path
+
+
+def write_lines(path: Path, lines: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def command(model_dir: Path, tmp_path: Path) -> list[str]:
+    """`mrt5 infer` on ten lines; soft deletion has one rung, so little is compiled."""
+    lines = [{"inputs": text, "targets": text[:3], "id": number} for number, text in enumerate(TEXTS)]
+    requests = write_lines(tmp_path / "in.jsonl", lines)
+    files = [f"--model_dir={model_dir}", f"--input={requests}", f"--output={tmp_path / 'out.jsonl'}"]
+    return ["infer", *files, *SIZES, "--deletion=soft"]
+
+
+def test_scores_are_added_to_the_lines_in_order(command: list[str], tmp_path: Path) -> None:
+    assert main([*command, "--mode=score"]) == 0
+    answers = read_lines(tmp_path / "out.jsonl")
+    assert [answer["id"] for answer in answers] == list(range(len(TEXTS)))
+    for text, answer in zip(TEXTS, answers, strict=True):
+        targets = np.zeros((2, 6), np.int32)
+        targets[0, : len(text[:3].encode()) + 1] = [*(byte + 3 for byte in text[:3].encode()), 1]
+        inputs = np.zeros((2, 24), np.int32)
+        inputs[0, : len(text.encode()) + 1] = [*(byte + 3 for byte in text.encode()), 1]
+        batch = {
+            "encoder_input_tokens": inputs,
+            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+            "decoder_target_tokens": targets,
+            "decoder_loss_weights": (targets > 0).astype(np.int32),
+        }
+        expected = {name: values[0].item() for name, values in ENGINE.score(batch)._asdict().items()}
+        assert answer["num_input_tokens"] == len(text.encode()) + 1
+        assert answer == {"inputs": text, "targets": text[:3], "id": answer["id"]} | {
+            name: pytest.approx(value, rel=1e-4) for name, value in expected.items()
+        }
+
+
+def test_predictions_have_ids_and_text(command: list[str], tmp_path: Path) -> None:
+    assert main(command) == 0
+    answers = read_lines(tmp_path / "out.jsonl")
+    for text, answer in zip(TEXTS, answers, strict=True):
+        inputs = np.zeros((2, 24), np.int32)
+        inputs[0, : len(text.encode()) + 1] = [*(byte + 3 for byte in text.encode()), 1]
+        generated = ENGINE.generate(inputs, 6)
+        ids = generated.tokens[0, : generated.num_tokens[0]].tolist()
+        assert answer["prediction_ids"] == ids
+        assert answer["prediction"] == bytes(i - 3 for i in ids if 3 <= i < 259).decode(errors="ignore")
+
+
+@pytest.mark.parametrize("flags", [["--mode=predict", "--search=sampling", "--seed=5"], ["--mode=score"]])
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    flags: list[str], command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed twice: while computing, and while writing a line."""
+    whole = tmp_path / "whole.jsonl"
+    assert main([*command, *flags, f"--output={whole}"]) == 0
+    output = tmp_path / "out.jsonl"
+    method = "score" if "--mode=score" in flags else "generate"
+    compute, calls = getattr(Engine, method), []
+
+    def dying(*args: Any, **kwargs: Any) -> Any:
+        calls.append(None)
+        if len(calls) > 4:
+            raise KeyboardInterrupt
+        return compute(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, method, dying)
+        assert main([*command, *flags]) == 130
+    assert 0 < len(read_lines(output)) < len(TEXTS)
+    output.write_bytes(output.read_bytes()[:-7])
+    assert main([*command, *flags]) == 0
+    assert output.read_bytes() == whole.read_bytes()
+    assert main([*command, *flags]) == 0, "a finished run has nothing left to do"
+    assert output.read_bytes() == whole.read_bytes()
+
+
+def test_once_warm_nothing_compiles(command: list[str], tmp_path: Path) -> None:
+    """Under hard deletion too, where each rung has its program."""
+    write_lines(tmp_path / "in.jsonl", [{"inputs": text} for text in ("ab", "some bytes", "y" * 20)])
+    command = [*command, "--deletion=hard"]
+    assert main([*command, f"--output={tmp_path / 'first.jsonl'}"]) == 0
+    compiled: list[str] = []
+
+    def listen(event: str, duration: float, **details: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            compiled.append(str(details))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        assert main(command) == 0
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+    assert (tmp_path / "out.jsonl").read_text() == (tmp_path / "first.jsonl").read_text()
+    assert not compiled
+
+
+def test_inputs_that_are_too_long_are_refused_or_cut(command: list[str], tmp_path: Path, capsys: Any) -> None:
+    path = write_lines(tmp_path / "long.jsonl", [{"inputs": "a"}, {"inputs": "b" * 24}])
+    long = [*command, f"--input={path}"]
+    assert main(long) == 2
+    assert f"{path}:2: the input has 25 ids, more than 24" in capsys.readouterr().err
+    assert not (tmp_path / "out.jsonl").exists()
+    assert main([*long, "--truncate"]) == 0
+    assert len(read_lines(tmp_path / "out.jsonl")) == 2
+
+
+def test_lengths_are_those_the_model_was_trained_with(command: list[str], model_dir: Path, capsys: Any) -> None:
+    data = DataConfig("task", ("task",), input_length=7, target_length=5, batch_size=1, eval_batch_size=1)
+    run = RunConfig(str(model_dir), CONFIG, data, TrainingConfig(num_steps=1))
+    (model_dir / RUN_CONFIG).write_text(json.dumps(dataclasses.asdict(run)))
+    try:
+        assert main([word for word in command if word not in SIZES]) == 2
+    finally:
+        (model_dir / RUN_CONFIG).unlink()
+    assert "in.jsonl:4: the input has 11 ids, more than 7" in capsys.readouterr().err
+
+
+def test_what_was_written_survives_a_bad_line_that_came_later(command: list[str], tmp_path: Path, capsys: Any) -> None:
+    assert main(command) == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    with (tmp_path / "in.jsonl").open("a") as file:
+        file.write("{not json\n")
+    assert main(command) == 2
+    assert f"in.jsonl:{len(TEXTS) + 1}: not JSON" in capsys.readouterr().err
+    assert (tmp_path / "out.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--temperature=2"], "--temperature needs --search=sampling"),
+        (["--search=sampling", "--beam_size=2"], "--beam_size needs --search=beam"),
+        (["--search=sampling", "--top_p=2"], "top_p 2.0"),
+        (["--mode=score", "--search=beam"], "--search needs --mode=predict"),
+        (["--batch_size=0"], "--batch_size=0: must be at least 1"),
+        (["--step=7"], "has no step 7"),
+        (["--model_dir=nowhere"], "nowhere"),
+        (["--input=nothing.jsonl"], "nothing.jsonl: No such file"),
+        (["--deletion=random"], "invalid choice"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_code_2(
+    flags: list[str], message: str, command: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    assert main([*command, *flags]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "out.jsonl").exists()
