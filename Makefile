@@ -18,7 +18,7 @@ help:  ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-12s %s\n", $$1, $$2 }'
 
 quickstart: $(RUNTIME)  ## train a tiny MrT5 and a ByT5 on vowel removal, print a table, write a page (about 10 minutes)
-	$(BIN)/python -m mrt5_jax.cli.quickstart
+	$(BIN)/mrt5 quickstart
 
 test: $(DEVELOPMENT)  ## the tests that take minutes
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
@@ -36,6 +36,7 @@ format: $(DEVELOPMENT)  ## let ruff lay out the code
 	$(BIN)/ruff format .
 
 wheel: $(DEVELOPMENT)  ## dist/mrt5_jax-*.whl
+	rm -rf build dist  # what an older build left would be packed again
 	$(BIN)/python -m build --wheel
 
 bench: $(RUNTIME)  ## ratios measured in one run

@@ -7,6 +7,7 @@ evaluation `gin_checks` walks what gin has read. Gin's state is global; it is em
 import argparse
 import contextlib
 import importlib.resources
+import io
 import os
 import re
 import tokenize
@@ -107,6 +108,7 @@ def _reading(search_paths: Sequence[str]) -> Iterator[list[str]]:
 
     def read(path: str) -> TextIO:
         texts.append(Path(path).read_text(encoding="utf-8"))
+        _check_tokens(path, texts[-1])
         return open(path, encoding="utf-8")
 
     prefixes: list[str] = gin_config._LOCATION_PREFIXES
@@ -118,6 +120,18 @@ def _reading(search_paths: Sequence[str]) -> Iterator[list[str]]:
         yield texts
     finally:
         prefixes[:], readers[:] = before
+
+
+def _check_tokens(path: str, text: str) -> None:
+    """Refuses what falls apart before gin's grammar begins: such errors do not know their file."""
+    try:
+        for _ in tokenize.generate_tokens(io.StringIO(text).readline):
+            pass
+    except tokenize.TokenError as error:
+        reason, (line, _) = error.args
+        raise UserError(f"{path}:{line}: {reason}") from None
+    except IndentationError as error:
+        raise UserError(f"{path}:{error.lineno}: {error.msg}") from None
 
 
 def _installed() -> Path:
@@ -160,9 +174,10 @@ def _explained(place: str, flag: str = "") -> Iterator[None]:
             quoted = repr(value.strip("'\""))
             raise UserError(f'{place}: not in gin\'s syntax; a string is written --gin.{name}="{quoted}"') from None
         if isinstance(error, tokenize.TokenError):
-            reason, (line, _) = error.args
-            raise UserError(f"{place}:{line}: {reason}") from None
+            raise UserError(f"{place}: {error.args[0]}") from None
         raise UserError(f"{error.filename or place}:{error.lineno}: {_first_line(error.msg)}") from None
+    except UserError as error:
+        raise _original(error) from None
     except (ImportError, NameError, AttributeError, ValueError, OSError) as error:
         location = re.search(r'In file "(.+?)", line (\d+)', str(error))
         if location:
@@ -200,7 +215,11 @@ def _evaluate() -> config.RunConfig:
     try:
         return gin_config.get_configurable(config.RunConfig)()
     except UserError as error:
-        original = error
-        while isinstance(original.__context__, UserError):  # gin wraps what it lets through, and adds lines to it
-            original = original.__context__
-        raise original from None
+        raise _original(error) from None
+
+
+def _original(error: UserError) -> UserError:
+    """The error as it was raised: gin wraps what it lets through, and adds lines to it."""
+    while isinstance(error.__context__, UserError):
+        error = error.__context__
+    return error

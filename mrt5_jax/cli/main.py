@@ -43,6 +43,10 @@ COMMANDS = {
         "show which bytes of a text the gate deletes",
         "mrt5 inspect --model_dir=runs/vowels --text='#HelloWorld'",
     ),
+    "data": Command(
+        "list tasks, show and count their examples, unpack and make data",
+        "mrt5 data show diagnostics.merge_abc",
+    ),
     "convert": Command(
         "exchange weights with Hugging Face and T5X",
         "mrt5 convert hf-import byt5-small runs/byt5_small",

@@ -80,12 +80,12 @@ def test_a_scope_gives_two_uses_of_one_function_their_own_values(tmp_path: Path)
         "from __gin__ import dynamic_registration\nfrom mrt5_jax.tasks import diagnostics\n"
         "include 'runs/quickstart.gin'\n"
         "EVAL_TASKS = (%TRAIN_TASK, @short/diagnostics.diagnostic_task())\n"
-        "short/diagnostics.diagnostic_task.length = 32\n"
+        "short/diagnostics.diagnostic_task.length = 48\n"
     )
     resolved = gin_setup.resolve([str(tmp_path / "run.gin")])
     assert resolved.run.data.eval_tasks == (
-        diagnostics.diagnostic_task("vowel_removal"),
-        diagnostics.diagnostic_task("vowel_removal", length=32),
+        resolved.run.data.train_task,
+        diagnostics.diagnostic_task("vowel_removal", length=48),
     )
     assert gin_setup.resolve(base_text=resolved.config_text) == resolved
 

@@ -16,7 +16,7 @@ def test_help_shows_every_command_with_an_example(capsys: pytest.CaptureFixture[
         assert f"  {name} " in text
         assert command.help in text
         assert command.example in text
-        assert command.example.startswith(f"mrt5 {name} ")
+        assert command.example.startswith(f"mrt5 {name}")
 
 
 def test_without_a_command_the_help_goes_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
