@@ -74,8 +74,8 @@ def make_train_step(model: MrT5, run: RunConfig, learning: Learning, ladder: Lad
             "score_penalty": measured.score_penalty,
             "alpha": state.controller.alpha,
             "learning_rate": jnp.asarray(learning.schedule(state.step)),
-            "gradient_norm": optax.global_norm(result.gradients),
-            "parameter_norm": optax.global_norm(state.params),
+            "gradient_norm": optax.tree.norm(result.gradients),
+            "parameter_norm": optax.tree.norm(state.params),
         }
         controller = learning.controller.update(means["deletion_rate"].value, state.controller)
         params = optax.apply_updates(state.params, updates)

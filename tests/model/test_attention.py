@@ -1,0 +1,133 @@
+"""Attention: masks that leave nothing, the two ways over a batch, and T5's relative positions."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrt5_jax.attention import Attended, Keys, attend, choose_rows, distance_buckets, masked_softmax, relative_bias
+
+from . import oracle
+
+BATCH, QUERIES, SLOTS, HEADS, WIDTH = 3, 4, 5, 2, 3
+MASK = np.arange(SLOTS)[None] < np.array([5, 2, 0])[:, None]
+"""The last row has no key at all."""
+
+
+def normal(seed: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, 2, shape).astype(np.float32)
+
+
+ARRAYS = (
+    normal(0, BATCH, QUERIES, HEADS, WIDTH),
+    normal(1, BATCH, SLOTS, HEADS, WIDTH),
+    normal(2, BATCH, SLOTS, HEADS, WIDTH),
+    normal(3, BATCH, SLOTS),
+    normal(4, BATCH, HEADS, QUERIES, SLOTS),
+)
+KEPT = np.random.default_rng(5).random((BATCH, HEADS, SLOTS)) < 0.7
+
+
+def run(arrays: tuple, rows: Any, *, softmax1: bool, shared: bool = False) -> Attended:
+    query, key, value, key_bias, position_bias = arrays
+    return attend(
+        query,
+        key,
+        value,
+        jnp.ones((BATCH, QUERIES), bool),
+        Keys(jnp.asarray(MASK), key_bias),
+        position_bias=position_bias[:1] if shared else position_bias,
+        causal=not shared,
+        softmax1=softmax1,
+        dropout=jnp.asarray(KEPT) / 0.7,
+        rows=rows,
+    )
+
+
+def values_and_gradients(rows: Any, *, softmax1: bool, shared: bool) -> tuple[Attended, Any]:
+    def total(arrays: tuple) -> tuple[jax.Array, Attended]:
+        attended = run(arrays, rows, softmax1=softmax1, shared=shared)
+        return jnp.sum(jnp.sin(attended.values)) + jnp.sum(attended.score_excess), attended
+
+    gradient, attended = jax.jit(jax.grad(total, has_aux=True))(ARRAYS)
+    return jax.device_get((attended, gradient))
+
+
+@pytest.fixture(scope="module", params=[(False, False), (True, True)], ids=["causal", "softmax1, shared bias"])
+def both(request) -> tuple[tuple[Attended, Any], tuple[Attended, Any]]:
+    """Values and gradients, batched and one by one."""
+    softmax1, shared = request.param
+    batched, one_by_one = (
+        values_and_gradients(rows, softmax1=softmax1, shared=shared) for rows in ("batched", "one_by_one")
+    )
+    return batched, one_by_one
+
+
+def test_batched_is_one_by_one(both) -> None:
+    """Values, score excess and the gradients of all inputs, with a bias of each kind, dropout and masks."""
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6), *both)
+
+
+def test_queries_without_keys_receive_zeros_and_pass_no_gradient(both) -> None:
+    """No NaN, forward or backward."""
+    (attended, gradient), _ = both
+    assert not attended.values[2].any()
+    assert attended.score_excess[2] == 0
+    for leaf in gradient[:4]:
+        assert np.isfinite(leaf).all()
+        assert not leaf[2].any()
+
+
+@pytest.mark.parametrize("softmax1", [False, True])
+def test_masked_softmax_is_the_formula_also_for_huge_scores(softmax1: bool) -> None:
+    """e^s / (1 + sum e^s) with softmax1; a row of masked keys is zero, hidden scores of any size do not matter."""
+    scores = normal(6, 4, 6)
+    mask = np.arange(6)[None] < np.array([6, 3, 1, 0])[:, None]
+    powers = np.where(mask, np.exp(scores.astype(np.float64)), 0)
+    total = powers.sum(-1, keepdims=True) + softmax1
+    expected = powers / np.where(total == 0, 1, total)
+    hidden = np.where(mask, scores, 1e30).astype(np.float32)
+    np.testing.assert_allclose(
+        masked_softmax(jnp.asarray(hidden), jnp.asarray(mask), softmax1=softmax1), expected, 1e-5
+    )
+    far = np.where(mask, scores + 300, 0).astype(np.float32)
+    shifted = masked_softmax(jnp.asarray(far), jnp.asarray(mask), softmax1=softmax1)
+    without_sink = powers / np.maximum(powers.sum(-1, keepdims=True), 1e-30)
+    np.testing.assert_allclose(shifted, without_sink, rtol=1e-4)
+    low = masked_softmax(jnp.asarray(scores - 300), jnp.asarray(mask), softmax1=softmax1)
+    np.testing.assert_allclose(low, np.zeros_like(low) if softmax1 else without_sink, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (8, 16)])
+def test_every_distance_has_t5s_bucket(bidirectional: bool, num_buckets: int, max_distance: int) -> None:
+    """To 3000 either way, against exact fractions; each head has its own biases."""
+    embedding = jnp.arange(2.0 * num_buckets).reshape(2, num_buckets)
+    distances = np.arange(-3000, 3001)
+    sizes = {"bidirectional": bidirectional, "max_distance": max_distance}
+    biases = relative_bias(embedding, jnp.full((1, 1), 3000), jnp.asarray(distances + 3000)[None], **sizes)
+    expected = np.array([oracle.bucket(int(distance), num_buckets=num_buckets, **sizes) for distance in distances])
+    np.testing.assert_array_equal(biases[0, 0, 0], expected)
+    np.testing.assert_array_equal(biases[0, 1, 0], expected + num_buckets)
+    assert set(distance_buckets(num_buckets=num_buckets, **sizes)) == set(expected)
+
+
+def test_biases_follow_original_positions() -> None:
+    """The biases of a compact sequence are the full sequence's, at the rows and columns that stayed."""
+    embedding = jnp.asarray(normal(7, HEADS, 8))
+    sizes = {"bidirectional": True, "max_distance": 16}
+    everything = jnp.arange(12)[None]
+    full = np.asarray(relative_bias(embedding, everything, everything, **sizes))
+    kept = np.array([[0, 3, 4, 11], [1, 2, 9, 10]], np.int32)
+    compact = relative_bias(embedding, jnp.asarray(kept), jnp.asarray(kept), **sizes)
+    for row, positions in enumerate(kept):
+        np.testing.assert_array_equal(compact[row], full[0][:, positions][:, :, positions])
+
+
+def test_rows_run_one_by_one_only_where_that_fills_a_lone_cpu(monkeypatch) -> None:
+    assert choose_rows(6 * 1024 * 1024) == "one_by_one"
+    assert choose_rows(4 * 64 * 64) == "batched"
+    monkeypatch.setattr(jax, "device_count", lambda: 2)
+    assert choose_rows(6 * 1024 * 1024) == "batched"
