@@ -171,6 +171,8 @@ class TrainingConfig:
 
     num_steps: int
     deletion: TrainingDeletion = "soft"
+    hard_probability: float = 0.0
+    """Share of the steps that delete hard instead; it keeps soft and hard deletion's losses together."""
     seed: int = 0
     log_every: int = 10
     eval_every: int = 1000

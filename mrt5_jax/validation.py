@@ -83,6 +83,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "log_every": POSITIVE,
         "eval_every": POSITIVE,
         "eval_batches": POSITIVE,
+        "hard_probability": SHARE,
     },
     config.EvaluationConfig: {"deletions": NOT_EMPTY, "num_examples": POSITIVE},
     config.RunConfig: {"model_dir": NOT_EMPTY},

@@ -1,19 +1,21 @@
 """The training loop: from a configuration to a MODEL_DIR, and on from where a MODEL_DIR stopped."""
 
+import dataclasses
 import math
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from mrt5_jax.compaction.ladder import make_ladder
-from mrt5_jax.config import RunConfig
+from mrt5_jax.config import RunConfig, TrainingConfig, TrainingDeletion
 from mrt5_jax.data.batches import TrainBatches, eval_batches, train_batches
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import Evaluator, deletions_for, evaluate, make_evaluator
@@ -36,7 +38,7 @@ from mrt5_jax.training.preemption import Preempted, PreemptionNotice
 from mrt5_jax.training.progress import ProgressDisplay
 from mrt5_jax.training.run_files import claim
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import Learning, make_state, make_train_step
+from mrt5_jax.training.step import Learning, TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
 from mrt5_jax.training.writers import Writers, open_writers
 
@@ -88,10 +90,23 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         writers = opened.enter_context(open_writers(run.model_dir, restored.step, [display]))
         notice = opened.enter_context(PreemptionNotice())
         evaluation = _Evaluation(run, mesh, make_evaluator(model, ladder, run.evaluation.seed))
-        step_function = jax.jit(make_train_step(model, run, learning, ladder), donate_argnums=0)
+        steps = {
+            deletion: jax.jit(make_train_step(model, _under(run, deletion), learning, ladder), donate_argnums=0)
+            for deletion in (run.training.deletion, "hard")
+        }
         loop = _Loop(run, mesh, batches, writers, checkpoints, evaluation, notice)
-        state = loop.go(step_function, restored.state)
+        state = loop.go(steps, restored.state)
     return Trained(state, run.model_dir)
+
+
+def deletion_of_step(training: TrainingConfig, step: int) -> TrainingDeletion:
+    """`training.deletion` or, with probability `training.hard_probability`, hard: a function of (seed, step) alone."""
+    hard = np.random.default_rng((training.seed, step)).random() < training.hard_probability
+    return "hard" if hard else training.deletion
+
+
+def _under(run: RunConfig, deletion: TrainingDeletion) -> RunConfig:
+    return dataclasses.replace(run, training=dataclasses.replace(run.training, deletion=deletion))
 
 
 @contextmanager
@@ -163,13 +178,13 @@ class _Loop:
         self._unchecked: list[Float[Array, ""]] = []
         """Losses of the steps since the last report: read together, so that steps do not wait for the host."""
 
-    def go(self, step_function: Any, state: TrainState) -> TrainState:
+    def go(self, steps: dict[TrainingDeletion, TrainStep], state: TrainState) -> TrainState:
         training, every = self._run.training, self._run.checkpoints.every
         clock = _Clock(self._run.data.batch_size * (self._run.data.input_length + self._run.data.target_length))
         first = int(state.step)
         batch = None if first >= training.num_steps else self._next_batch(clock)
         for step in range(first + 1, training.num_steps + 1):
-            state, metrics = step_function(state, batch)
+            state, metrics = steps[deletion_of_step(training, step)](state, batch)
             self._unchecked.append(metrics["total_loss"])
             data_state = self._batches.state()
             last = step == training.num_steps
