@@ -61,8 +61,9 @@ def half_deleting_params(inputs: np.ndarray) -> Params:
     )
     gate = params["encoder"]["gate"]
     gate["bias"] = jnp.zeros(1)
-    selection = jax.jit(lambda ids: run_prefix(MrT5(CONFIG), params, ids).selection)(inputs)
+    selection = jax.jit(run_prefix, static_argnums=0)(MrT5(CONFIG), params, jnp.asarray(inputs)).selection
     assert CONFIG.gate is not None
+    assert selection is not None
     logits = -jax.scipy.special.logit(selection.bias / CONFIG.gate.scale)
     gate["bias"] = -jnp.median(logits)[None]
     # The end of sequence gets the logits of token 0, and argmax takes the lower id of the two.
