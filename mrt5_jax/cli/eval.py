@@ -145,5 +145,5 @@ def _print(console: Any, title: str, evaluation: Any) -> None:
     for field in ("task", "language"):
         if len({getattr(record, field) for record in records}) > 1:
             console.print(tables.group_table(f"by {field}", records, field))
-    console.print(tables.gap_line(records))
-    console.print(tables.COLUMNS_EXPLAINED, style="dim", highlight=False)
+    console.print(tables.gap_line(records), highlight=False, soft_wrap=True)
+    console.print(tables.COLUMNS_EXPLAINED, style="dim", highlight=False, soft_wrap=True)

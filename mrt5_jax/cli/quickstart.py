@@ -69,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
     rows = [row._replace(name=name) for row, name in zip(rows, ("ByT5", "MrT5 soft", "MrT5 hard"), strict=True)]
     console = Console()
     console.print(results_table(f"vowel removal, {NUM_STRINGS:,} unseen strings", rows))
-    console.print(COLUMNS_EXPLAINED, style="dim", highlight=False)
+    console.print(COLUMNS_EXPLAINED, style="dim", highlight=False, soft_wrap=True)
     for line in (gap_line(results.mrt5.records), *vowel_lines(results.vowels)):
-        console.print(line, highlight=False)
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(f"coloured examples: {results.page}", soft_wrap=True, highlight=False)
     console.print(f"the models: {args.output_dir}/byt5, {args.output_dir}/mrt5", soft_wrap=True, highlight=False)
     return 0
@@ -162,12 +162,8 @@ def vowel_lines(vowels: "VowelStatistics") -> list[str]:
     ]
 
 
-def main() -> int:
-    """`python -m mrt5_jax.cli.quickstart`, which needs nothing installed but the libraries."""
-    from mrt5_jax.cli.main import main as mrt5
-
-    return mrt5(["quickstart", *sys.argv[1:]])
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    from mrt5_jax.cli.main import entry_point
+
+    sys.argv.insert(1, "quickstart")
+    entry_point()

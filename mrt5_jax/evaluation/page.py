@@ -81,7 +81,9 @@ def _statistics(everything: Sequence[Piece]) -> str:
         f"<td>{count.deleted:,}</td><td>{count.rate:.1%}</td></tr>"
         for kind, count in tally(everything).items()
     ]
-    heads = "".join(f'<th scope="col">{name}</th>' for name in ("", "all", "kept", "deleted", "deleted share"))
+    heads = "".join(
+        f'<th scope="col">{name}</th>' for name in ("in the texts below", "all", "kept", "deleted", "deleted share")
+    )
     return f"<table><tr>{heads}</tr>\n" + "\n".join(rows) + "\n</table>"
 
 

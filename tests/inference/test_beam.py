@@ -59,14 +59,6 @@ def test_a_beam_of_one_is_greedy_search() -> None:
     np.testing.assert_allclose(beam.score, greedy.score, rtol=1e-5)
 
 
-def test_a_row_that_ended_keeps_its_result_while_others_go_on() -> None:
-    engine, search = Engine(CONFIG, PARAMS), Beam(3, 0.7)
-    together = engine.generate(TOKENS, MAX_LENGTH, search)
-    for row in range(len(TOKENS)):
-        alone = engine.generate(TOKENS * (np.arange(len(TOKENS)) == row)[:, None], MAX_LENGTH, search)
-        np.testing.assert_array_equal(alone.tokens[row], together.tokens[row])
-
-
 @pytest.mark.parametrize(("values", "message"), [((0,), "size 0"), ((2, float("nan")), "penalty nan")])
 def test_values_out_of_range_are_refused(values: tuple, message: str) -> None:
     with pytest.raises(UserError, match=message):

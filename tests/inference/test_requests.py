@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrt5_jax.errors import UserError
@@ -75,7 +75,8 @@ def test_truncation_keeps_the_end_of_sequence() -> None:
     assert parse(line(input_ids=list(range(5, 15))), "f:1", "predict", limits).input_ids.tolist() == [*range(5, 13)]
 
 
-@given(st.lists(st.integers(1, 300), min_size=1, max_size=40), st.integers(1, 7))
+@settings(max_examples=20)
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=20), st.integers(1, 7))
 def test_batches_hold_every_request_once_in_the_smallest_static_length(lengths: list[int], batch_size: int) -> None:
     limits = Limits(384, input_length=300, target_length=300, long_inputs="refuse")
     rng = np.random.default_rng(0)

@@ -1,0 +1,230 @@
+"""Training from a configuration to a MODEL_DIR: stopped and resumed is as if never stopped, errors are one line."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrt5_jax.config import (
+    CheckpointConfig,
+    CompactionConfig,
+    ControllerConfig,
+    DataConfig,
+    GateConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    RunConfig,
+    TrainingConfig,
+    TrainingDeletion,
+)
+from mrt5_jax.errors import UserError
+from mrt5_jax.training import loop
+from mrt5_jax.training.loop import Trained, deletion_of_step, train
+from mrt5_jax.training.model_dir import LOCK, config_from_json
+from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.step import Stepped
+
+STEPS, EVERY = 6, 3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_are_kept(tmp_path_factory):
+    """A run traces its programs anew, as it must after a restart; here they are at least not compiled anew."""
+    options = {
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_persistent_cache_min_compile_time_secs": 0.05,
+    }
+    before = {name: getattr(jax.config, name) for name in options}
+    for name, value in options.items():
+        jax.config.update(name, value)
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module")
+def task() -> str:
+    from mrt5_jax.tasks.diagnostics import diagnostic_task
+
+    return diagnostic_task("copy", length=8, num_train=100, num_validation=6)
+
+
+def make_run(model_dir: Path, task: str, **changes: Any) -> RunConfig:
+    run = RunConfig(
+        model_dir=str(model_dir),
+        model=ModelConfig(8, 2, 4, 8, 2, 1, gate=GateConfig(layer=1), dropout_rate=0.2),
+        data=DataConfig(task, (task,), input_length=8, target_length=8, batch_size=4, eval_batch_size=4),
+        training=TrainingConfig(num_steps=STEPS, log_every=2, eval_every=EVERY, eval_batches=2),
+        loss=LossConfig(regularizer_delay=1),
+        controller=ControllerConfig(target_deletion_rate=0.5),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        compaction=CompactionConfig(max_rungs=1),
+        checkpoints=CheckpointConfig(every=EVERY),
+    )
+    return dataclasses.replace(run, **changes)
+
+
+def metrics_of(model_dir: Path | str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(model_dir) / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoints_of(model_dir: Path | str) -> set[int]:
+    return {int(path.name) for path in (Path(model_dir) / "checkpoints").iterdir()}
+
+
+def same_bits(one: Any, other: Any) -> bool:
+    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.asarray(left).tobytes() == np.asarray(right).tobytes() for left, right in leaves)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, task: str) -> Trained:
+    """A run that nothing disturbs."""
+    return train(make_run(tmp_path_factory.mktemp("whole"), task))
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory, task: str) -> Trained:
+    """The same run, killed while it made the batch of step 6: step 4 had been reported, but not saved."""
+    run = make_run(tmp_path_factory.mktemp("resumed"), task)
+    put, calls = loop.put_batch, []
+
+    def killed(batch: Any, mesh: Any) -> Any:
+        calls.append("index" in batch)
+        if calls.count(False) == STEPS:
+            raise KeyboardInterrupt
+        return put(batch, mesh)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "put_batch", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(run)
+    assert [line["step"] for line in metrics_of(run.model_dir)] == [2, 3, 4]
+    assert checkpoints_of(run.model_dir) == {3}
+    return train(run)
+
+
+def test_a_resumed_run_is_the_uninterrupted_run(whole: Trained, resumed: Trained) -> None:
+    """metrics.jsonl byte for byte; parameters, optimizer and controller bit for bit."""
+    texts = [(Path(trained.model_dir) / "metrics.jsonl").read_bytes() for trained in (whole, resumed)]
+    assert texts[0] == texts[1]
+    assert same_bits(whole.state, resumed.state)
+    assert int(whole.state.step) == STEPS
+
+
+def test_reports_and_evaluations_have_their_rhythms(whole: Trained, task: str) -> None:
+    """Every second step is reported, every third evaluated, and saved; hard and soft, with the gap between them."""
+    lines = metrics_of(whole.model_dir)
+    reports, evaluations = (
+        [line for line in lines if name in line] for name in ("total_loss", f"eval/{task}/soft/loss")
+    )
+    assert [line["step"] for line in reports] == [2, 4, 6]
+    assert [line["step"] for line in evaluations] == [3, 6]
+    assert checkpoints_of(whole.model_dir) == {3, 6}
+    assert reports[0]["alpha"] == 0
+    assert reports[-1]["alpha"] > 0, "the controller moves after its delay"
+    for line in evaluations:
+        soft, hard = (line[f"eval/{task}/{deletion}/loss"] for deletion in ("soft", "hard"))
+        assert line[f"eval/{task}/soft_hard_gap"] == pytest.approx(hard - soft)
+        assert {name.split("/")[-1] for name in line} >= {"sequence_accuracy", "deletion_rate", "kept_length"}
+    timing = [json.loads(line) for line in (Path(whole.model_dir) / "timing.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in timing] == [line["step"] for line in lines]
+
+
+def test_it_learns(whole: Trained, task: str) -> None:
+    losses = [
+        line[f"eval/{task}/soft/loss"] for line in metrics_of(whole.model_dir) if f"eval/{task}/soft/loss" in line
+    ]
+    assert losses[1] < losses[0]
+
+
+def test_running_a_finished_run_again_does_nothing(whole: Trained, monkeypatch) -> None:
+    """It returns what it had; no step, no line, no checkpoint."""
+    run = loop_run(whole)
+    monkeypatch.setattr(loop, "make_train_step", lambda *_: lambda *_: pytest.fail("a step was made"))
+    before = {path: path.read_bytes() for path in Path(whole.model_dir).glob("*.json*")}
+    again = train(run)
+    assert same_bits(again.state, whole.state)
+    assert {path: path.read_bytes() for path in Path(whole.model_dir).glob("*.json*")} == before
+    assert checkpoints_of(whole.model_dir) == {3, 6}
+
+
+def loop_run(trained: Trained) -> RunConfig:
+    """The configuration that a MODEL_DIR has of its run."""
+    path = Path(trained.model_dir) / "run_config.json"
+    return config_from_json(RunConfig, json.loads(path.read_text()), str(path))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"model": ModelConfig(16, 2, 4, 8, 2, 1, gate=GateConfig(layer=1))}, "emb_dim 8 -> 16"),
+        ({"optimizer": OptimizerConfig(learning_rate=1.0)}, "learning_rate 0.01 -> 1.0"),
+        ({"controller": None}, "controller"),
+        ({"training": TrainingConfig(num_steps=9, seed=1)}, "seed 0 -> 1"),
+    ],
+)
+def test_a_model_dir_of_another_configuration_is_refused(
+    whole: Trained, task: str, change: dict[str, Any], named: str
+) -> None:
+    """One line with the difference; nothing of the other run is touched."""
+    before = modified(whole.model_dir)
+    with pytest.raises(UserError, match=named) as error:
+        train(make_run(Path(whole.model_dir), task, **change))
+    assert "\n" not in str(error.value)
+    assert modified(whole.model_dir) == before
+
+
+def modified(model_dir: str) -> dict[Path, int]:
+    """When each file was; not the lock, which whoever looks into a MODEL_DIR holds meanwhile."""
+    return {path: path.stat().st_mtime_ns for path in Path(model_dir).rglob("*") if path.name != LOCK}
+
+
+@pytest.mark.parametrize("deletion", ["soft", "none"])
+def test_a_share_of_the_steps_deletes_hard(deletion: TrainingDeletion) -> None:
+    """Which ones is a function of seed and step, so that a resumed run makes the same choices."""
+    chosen = {}
+    for seed in (0, 1):
+        training = TrainingConfig(num_steps=1, deletion=deletion, hard_probability=0.2, seed=seed)
+        chosen[seed] = [deletion_of_step(training, step) for step in range(1000)]
+        assert chosen[seed] == [deletion_of_step(training, step) for step in range(1000)]
+        assert set(chosen[seed]) == {deletion, "hard"}
+        assert abs(chosen[seed].count("hard") - 200) < 5 * (1000 * 0.2 * 0.8) ** 0.5
+    assert chosen[0] != chosen[1]
+    never = TrainingConfig(num_steps=1, deletion=deletion)
+    assert {deletion_of_step(never, step) for step in range(100)} == {deletion}
+
+
+def test_a_loss_that_is_not_finite_stops_training_before_it_is_saved(
+    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message names the step, though it was not to be reported, and the checkpoint to go back to."""
+
+    def pretend(*_: Any) -> Callable[[TrainState, Any], Stepped]:
+        def step_function(state: TrainState, batch: Any) -> Stepped:
+            step = state.step + 1
+            return Stepped(state._replace(step=step), {"total_loss": jnp.where(step == 5, jnp.nan, 1.0)})
+
+        return step_function
+
+    monkeypatch.setattr(loop, "make_train_step", pretend)
+    training = TrainingConfig(num_steps=STEPS, log_every=2, eval_every=100)
+    with pytest.raises(UserError, match=r"loss of step 5 is not finite.* the last good checkpoint is that of step 3"):
+        train(make_run(tmp_path, task, training=training))
+    assert checkpoints_of(tmp_path) == {3}
+    assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4]
+
+
+def test_a_learning_rate_without_measure_is_stopped(tmp_path, task: str) -> None:
+    """The real thing: parameters explode in the first step, and the second's loss says so."""
+    with pytest.raises(UserError, match=r"loss of step [23] is not finite.*the last good checkpoint is none") as error:
+        train(make_run(tmp_path, task, optimizer=OptimizerConfig(learning_rate=1e30)))
+    assert "\n" not in str(error.value)
+    assert checkpoints_of(tmp_path) == set()
