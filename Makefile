@@ -2,7 +2,7 @@
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 PIP_FLAGS ?=
-PYTEST_FLAGS ?=
+PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -39,8 +39,8 @@ wheel: $(DEVELOPMENT)  ## dist/mrt5_jax-*.whl
 	rm -rf build dist  # what an older build left would be packed again
 	$(BIN)/python -m build --wheel
 
-bench: $(RUNTIME)  ## ratios measured in one run
-	$(BIN)/python -m benchmarks
+bench: $(DEVELOPMENT)  ## ratios measured in one run: decoding against PyTorch
+	$(BIN)/python -m benchmarks.decoding
 
 install: $(DEVELOPMENT)  ## .venv with everything in it
 

@@ -42,7 +42,6 @@ RULES: dict[type, dict[str, Rule]] = {
         "relpos_num_buckets": Rule(lambda value: value >= 4 and value % 2 == 0, "even, and at least 4"),
         "layer_norm_epsilon": POSITIVE,
         "scan_unroll": POSITIVE,
-        "scan_unroll": POSITIVE,
     },
     config.CompactionConfig: {"rounding": POSITIVE, "max_rungs": POSITIVE},
     config.DataConfig: {
