@@ -95,23 +95,39 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert main([*command, *flags, f"--output={whole}"]) == 0
     output = tmp_path / "out.jsonl"
     method = "score" if "--mode=score" in flags else "generate"
-    compute, calls = getattr(Engine, method), []
+    compute, computed = getattr(Engine, method), []
 
-    def dying(*args: Any, **kwargs: Any) -> Any:
-        calls.append(None)
-        if len(calls) > 4:
-            raise KeyboardInterrupt
-        return compute(*args, **kwargs)
+    def run(calls: int) -> int:
+        """Runs until so many batches are computed."""
+        computed.clear()
 
-    with monkeypatch.context() as patch:
-        patch.setattr(Engine, method, dying)
-        assert main([*command, *flags]) == 130
+        def dying(engine: Engine, batch: Any, *args: Any) -> Any:
+            if len(computed) == calls:
+                raise KeyboardInterrupt
+            computed.append(str(batch))
+            return compute(engine, batch, *args)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Engine, method, dying)
+            return main([*command, *flags])
+
+    assert run(4) == 130
     assert 0 < len(read_lines(output)) < len(TEXTS)
+    before = list(computed)
     output.write_bytes(output.read_bytes()[:-7])
-    assert main([*command, *flags]) == 0
+    assert run(9) == 0
+    assert computed[:4] == before, "the batches of the half-written window should be cut as they were"
     assert output.read_bytes() == whole.read_bytes()
     assert main([*command, *flags]) == 0, "a finished run has nothing left to do"
     assert output.read_bytes() == whole.read_bytes()
+
+
+def test_the_same_text_on_another_line_gets_a_sample_of_its_own(command: list[str], tmp_path: Path) -> None:
+    """In other windows too: a line's number counts from the beginning of the file."""
+    write_lines(tmp_path / "in.jsonl", [{"inputs": "some bytes"}] * 10)
+    assert main([*command, "--search=sampling", "--temperature=3"]) == 0
+    predictions = [tuple(answer["prediction_ids"]) for answer in read_lines(tmp_path / "out.jsonl")]
+    assert len(set(predictions)) == 10
 
 
 def test_once_warm_nothing_compiles(command: list[str], tmp_path: Path) -> None:
