@@ -12,7 +12,7 @@ from mrt5_jax.cli import gin_setup
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.network import MrT5
 
-MODELS = sorted(path.stem for path in Path(__file__).parents[2].glob("gin_configs/models/*_*.gin"))
+MODELS = ["mrt5_small", *sorted(path.stem for path in Path(__file__).parents[2].glob("gin_configs/models/byt5_*.gin"))]
 
 
 def num_parameters(config: ModelConfig) -> int:

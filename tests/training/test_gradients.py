@@ -1,7 +1,8 @@
 """Gradients against finite differences of the NumPy oracle's whole objective, dropout and compaction included."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import jax
@@ -94,10 +95,32 @@ def test_loss_and_gradient_of_every_parameter(case: Case, seed: int) -> None:
         assert np.vdot(gradient, direction) / STEP == pytest.approx(slope, rel=1e-5, abs=1e-8), path
 
 
-def test_both_rungs_are_tested(case: Case) -> None:
-    with jax.enable_x64(True):
-        rungs = {int(case.run(make_params(case.config, s), make_batch(s), keys(s)).measured.rung) for s in SEEDS}
+def test_nothing_compiles_after_the_first_batch(case: Case) -> None:
+    """Whatever is kept, at both rungs, with filler and without."""
+    with jax.enable_x64(True), compilations() as seen:
+        jax.jit(lambda number: number + len(seen))(1)
+        assert len(seen) == 1, "the listener hears compilations"
+        batches = [(make_params(case.config, seed), make_batch(seed), keys(0)) for seed in SEEDS]
+        batches.append((make_params(case.config), make_batch(9, (3, 0, 0, 0)), keys(0)))
+        rungs = {int(case.run(*batch).measured.rung) for batch in batches}
+    assert len(seen) == 1
     assert rungs == ({LENGTH} if case.deletion == "soft" else {LENGTH // 2, LENGTH})
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """What is compiled meanwhile, by anyone."""
+    seen: list[str] = []
+
+    def listen(event: str, duration: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def test_a_batch_of_filler_has_no_loss_and_no_gradient(case: Case) -> None:

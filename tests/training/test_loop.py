@@ -1,8 +1,9 @@
 """Training from a configuration to a MODEL_DIR: stopped and resumed is as if never stopped, errors are one line."""
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import (
     CheckpointConfig,
     CompactionConfig,
@@ -25,28 +27,32 @@ from mrt5_jax.config import (
     TrainingDeletion,
 )
 from mrt5_jax.errors import UserError
+from mrt5_jax.network import MrT5
 from mrt5_jax.training import loop
 from mrt5_jax.training.loop import Trained, deletion_of_step, train
 from mrt5_jax.training.model_dir import LOCK, config_from_json
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import Stepped
+from mrt5_jax.training.step import Learning, Stepped, TrainStep, make_train_step
 
 STEPS, EVERY = 6, 3
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _compiled_programs_are_kept(tmp_path_factory):
-    """A run traces its programs anew, as it must after a restart; here they are at least not compiled anew."""
-    options = {
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
-        "jax_persistent_cache_min_compile_time_secs": 0.05,
-    }
-    before = {name: getattr(jax.config, name) for name in options}
-    for name, value in options.items():
-        jax.config.update(name, value)
-    yield
-    for name, value in before.items():
-        jax.config.update(name, value)
+def _programs_are_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Equal runs share their programs here, which a restarted process would trace and compile again."""
+    made: dict[RunConfig, TrainStep] = {}
+
+    def shared_train_step(model: MrT5, run: RunConfig, learning: Learning, ladder: Ladder) -> TrainStep:
+        key = dataclasses.replace(run, model_dir="")
+        return made.setdefault(key, make_train_step(model, run, learning, ladder))
+
+    folder = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "make_train_step", shared_train_step)
+        patch.setattr(loop, "make_evaluator", functools.cache(loop.make_evaluator))
+        yield
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +228,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_it_is_saved(
     assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4]
 
 
+@pytest.mark.slow
 def test_a_learning_rate_without_measure_is_stopped(tmp_path, task: str) -> None:
     """The real thing: parameters explode in the first step, and the second's loss says so."""
     with pytest.raises(UserError, match=r"loss of step [23] is not finite.*the last good checkpoint is none") as error:

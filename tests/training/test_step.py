@@ -2,8 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +17,7 @@ from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import make_controller
 from mrt5_jax.training.optimizers import make_optimizer, make_schedule
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import Learning, Stepped, make_state, make_train_step, step_keys
+from mrt5_jax.training.step import Learning, Stepped, make_train_step, step_keys
 
 from ..model import oracle
 from ..model.small import LENGTH, TARGET, make_batch, make_config, make_params
@@ -50,7 +49,7 @@ class Trajectory(NamedTuple):
 @pytest.fixture(scope="module")
 def step() -> Callable[..., Stepped]:
     """Compiled once for this file."""
-    return jax.jit(make_train_step(MrT5(RUN.model), RUN, LEARNING, Ladder((LENGTH // 2, LENGTH))))
+    return jax.jit(make_train_step(MrT5(RUN.model), RUN, LEARNING, Ladder((LENGTH,))))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,7 @@ def test_every_metric_has_the_one_definition(trajectory: Trajectory) -> None:
                 "sequence_accuracy": (right | ~weights).all(1)[scored].mean(),
                 "deletion_rate": 1 - passed.keep.sum() / present.sum(),
                 "kept_length": passed.keep.sum() / present.any(1).sum(),
-                "rung": LENGTH if passed.keep.sum(1).max() > LENGTH // 2 else LENGTH // 2,
+                "rung": LENGTH,
                 "rescued": 0.0,
                 "dropped": 0.0,
                 "gate_mean": gate,
@@ -168,42 +167,3 @@ def test_steps_are_counted_and_draw_their_own_dropout(trajectory: Trajectory) ->
     keys = [jax.random.key_data(step_keys(seed, jnp.int32(step), 3)) for seed, step in ((3, 0), (3, 1), (4, 0))]
     assert len(np.unique(np.concatenate(keys), axis=0)) == 9
     np.testing.assert_array_equal(jax.random.key_data(step_keys(3, jnp.int32(1), 2)), keys[1][:2])
-
-
-@contextmanager
-def compilations() -> Iterator[list[str]]:
-    """What is compiled meanwhile, by anyone."""
-    seen: list[str] = []
-
-    def listen(event: str, duration: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
-def test_nothing_compiles_after_the_first_step(step, trajectory: Trajectory) -> None:
-    """Whatever is kept: at both rungs, with filler and without."""
-    state, rungs = jax.device_put(trajectory.states[-1]), set()
-    batches = [
-        make_batch(seed, lengths) for seed, lengths in enumerate([(12,) * 4, (3, 0, 0, 0), (6, 2, 1, 4), (12,) * 4])
-    ]
-    with compilations() as seen:
-        jax.jit(lambda number: number + len(batches))(1)
-        assert len(seen) == 1, "the listener hears compilations"
-        for batch in batches:
-            state, metrics = step(state, batch)
-            rungs.add(float(metrics["rung"]))
-    assert len(seen) == 1
-    assert rungs == {LENGTH // 2, LENGTH}
-
-
-def test_a_run_begins_at_step_0_with_the_models_parameters() -> None:
-    state = jax.eval_shape(lambda key: make_state(MrT5(RUN.model), RUN, LEARNING, key), jax.random.key(0))
-    shapes = jax.tree.map(lambda leaf: leaf.shape, state.params)
-    assert jax.tree.leaves(shapes) == jax.tree.leaves(jax.tree.map(lambda leaf: leaf.shape, PARAMS))
-    assert state.step.dtype == jnp.int32
