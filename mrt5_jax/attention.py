@@ -7,7 +7,7 @@ backward pass computes anew, so that few [heads query key] floats exist at a tim
 """
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -174,8 +174,8 @@ def attend(
 
     own, shared = _split(position_bias)
 
-    def one(row: tuple) -> tuple[Float[Array, "query heads head_dim"], Float[Array, ""]]:
-        query_side, key_side = _sides(*row, shared)
+    def one(row: Any) -> tuple[Float[Array, "query heads head_dim"], Float[Array, ""]]:
+        query_side, key_side = _sides(*row, shared=shared)
         if blocks == 1:
             attended = attend_block(query_side, key_side)
         else:
@@ -246,8 +246,17 @@ def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
         shape = (*leaf.shape[:axis], blocks, -1, *leaf.shape[axis + 1 :])
         return jnp.moveaxis(leaf.reshape(shape), axis, 0)
 
-    axes = _QuerySide(query=1, mask=0, segments=0, index=0, positions=0, bias=1)
-    return _QuerySide(*(None if leaf is None else cut(leaf, axis) for leaf, axis in zip(queries, axes, strict=True)))
+    def cut_optional(leaf: Array | None, axis: int) -> Array | None:
+        return None if leaf is None else cut(leaf, axis)
+
+    return _QuerySide(
+        query=cut(queries.query, 1),
+        mask=cut(queries.mask, 0),
+        segments=cut_optional(queries.segments, 0),
+        index=cut(queries.index, 0),
+        positions=cut_optional(queries.positions, 0),
+        bias=cut_optional(queries.bias, 1),
+    )
 
 
 def _attend_block(queries: _QuerySide, keys: _KeySide, *, causal: bool, softmax1: bool) -> _BlockAttended:
@@ -255,6 +264,9 @@ def _attend_block(queries: _QuerySide, keys: _KeySide, *, causal: bool, softmax1
     if queries.bias is not None:
         scores = scores + queries.bias
     if keys.embedding is not None:
+        assert keys.buckets is not None
+        assert queries.positions is not None
+        assert keys.positions is not None
         scores = scores + _bias_of_row(keys.embedding, keys.buckets, queries.positions, keys.positions)
     visible = jnp.broadcast_to(keys.mask[None, :], scores.shape[1:])
     if causal:
@@ -334,7 +346,8 @@ def _bias_of_row(
 ) -> Float[Array, "heads query key"]:
     largest = buckets.shape[0] // 2
     distance = key_positions[None, :] - query_positions[:, None]
-    return _look_up(embedding, buckets[jnp.clip(distance, -largest, largest) + largest])
+    bias: Any = _look_up(embedding, buckets[jnp.clip(distance, -largest, largest) + largest])
+    return bias
 
 
 @jax.custom_vjp

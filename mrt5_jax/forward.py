@@ -20,7 +20,7 @@ from mrt5_jax.compaction.plan import Kept, best_of_parts, count_kept, gather, pl
 from mrt5_jax.config import CompactionConfig, Deletion, TrainingDeletion
 from mrt5_jax.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.gates import Selection, random_like, token_keys
-from mrt5_jax.network import Compact, Decoded, MrT5, Prefix
+from mrt5_jax.network import Compact, MrT5, Prefix
 
 Params = dict[str, Any]
 
@@ -95,7 +95,8 @@ def run_prefix(
     selector_keys: RowKeys | None = None,
     segments: Int[Array, "batch length"] | None = None,
 ) -> Prefix:
-    return model.apply({"params": params}, tokens, dropout, selector_keys, segments, method="prefix")
+    prefix: Any = model.apply({"params": params}, tokens, dropout, selector_keys, segments, method="prefix")
+    return prefix
 
 
 def run_rest(
@@ -106,8 +107,8 @@ def run_rest(
     dropout: Dropout = NO_DROPOUT,
     targets: Queries | None = None,
 ) -> Rest:
-    encoded = model.apply({"params": params}, compact, dropout, method="suffix")
-    decoded: Decoded = model.apply({"params": params}, encoded, decoder_input_tokens, dropout, targets, method="decode")
+    encoded: Any = model.apply({"params": params}, compact, dropout, method="suffix")
+    decoded: Any = model.apply({"params": params}, encoded, decoder_input_tokens, dropout, targets, method="decode")
     return Rest(decoded.logits, jnp.mean(jnp.concatenate([encoded.score_excess, decoded.score_excess]), axis=0))
 
 

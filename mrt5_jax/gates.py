@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mrt5_jax.compaction.plan import never_empty
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.dropout import RowKeys
-from mrt5_jax.layers import RMSNorm
+from mrt5_jax.layers import RMSNorm, parameter
 
 SEPARATORS = (12, 13, *range(35, 51), *range(61, 68), *range(94, 100), *range(126, 130), 1)
 """Ids at which the fixed selector's segments begin: white space, ASCII punctuation and the end of the sequence."""
@@ -54,13 +54,12 @@ class DeleteGate(nn.Module):
     config: ModelConfig
 
     def setup(self) -> None:
-        gate, dtype = _gate(self.config), jnp.dtype(self.config.param_dtype)
+        gate, config = _gate(self.config), self.config
         if gate.layer_norm:
             self.norm = RMSNorm(self.config)
-        xavier = nn.with_logical_partitioning(nn.initializers.xavier_uniform(), ("embed", "gate"))
-        constant = nn.with_logical_partitioning(nn.initializers.constant(gate.bias_init), ("gate",))
-        self.kernel = self.param("kernel", xavier, (self.config.emb_dim, 1), dtype)
-        self.bias = self.param("bias", constant, (1,), dtype)
+        xavier, constant = nn.initializers.xavier_uniform(), nn.initializers.constant(gate.bias_init)
+        self.kernel = parameter(self, "kernel", xavier, ("embed", "gate"), (config.emb_dim, 1), config)
+        self.bias = parameter(self, "bias", constant, ("gate",), (1,), config)
 
     def logits(self, hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length"]:
         """z: positive keeps."""

@@ -5,6 +5,8 @@ two-dimensional arrays: XLA's CPU backend computes the gradients of their kernel
 accelerators it makes no difference.
 """
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,6 +24,20 @@ def kernel_init(config: ModelConfig, std: float, num_layers: int) -> nn.initiali
     return nn.initializers.normal(std * scale)
 
 
+def parameter(
+    module: nn.Module,
+    name: str,
+    initializer: nn.initializers.Initializer,
+    axes: tuple[str, ...],
+    shape: tuple[int, ...],
+    config: ModelConfig,
+) -> Array:
+    """A parameter of `module` with the logical axis names that its sharding is derived from."""
+    boxed = nn.with_logical_partitioning(initializer, axes)
+    array: Any = module.param(name, boxed, shape, jnp.dtype(config.param_dtype))
+    return array
+
+
 class Projection(nn.Module):
     """A linear map without bias on the last axis, computed as one two-dimensional matrix product."""
 
@@ -32,12 +48,8 @@ class Projection(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*batch width"]) -> Float[Array, "*batch features"]:
-        kernel = self.param(
-            "kernel",
-            nn.with_logical_partitioning(self.initializer, self.axes),
-            (inputs.shape[-1], self.features),
-            jnp.dtype(self.config.param_dtype),
-        )
+        shape = (inputs.shape[-1], self.features)
+        kernel = parameter(self, "kernel", self.initializer, self.axes, shape, self.config)
         flat = product("ie,ef->if", inputs.reshape(-1, inputs.shape[-1]), kernel)
         return flat.reshape(*inputs.shape[:-1], self.features).astype(inputs.dtype)
 
@@ -49,12 +61,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Float[Array, "*batch embed"]) -> Float[Array, "*batch embed"]:
-        scale = self.param(
-            "scale",
-            nn.with_logical_partitioning(nn.initializers.ones, ("embed",)),
-            (inputs.shape[-1],),
-            jnp.dtype(self.config.param_dtype),
-        )
+        scale = parameter(self, "scale", nn.initializers.ones, ("embed",), inputs.shape[-1:], self.config)
         wide = inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
         mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
         normed = wide * jax.lax.rsqrt(mean_square + self.config.layer_norm_epsilon)
@@ -146,14 +153,9 @@ class RelativeBiases(nn.Module):
 
     @nn.compact
     def __call__(self) -> Float[Array, "heads buckets"]:
-        return self.param(
-            "rel_embedding",
-            nn.with_logical_partitioning(
-                nn.initializers.normal(self.config.emb_dim**-0.5), ("heads", "relpos_buckets")
-            ),
-            (self.config.num_heads, self.config.relpos_num_buckets),
-            jnp.dtype(self.config.param_dtype),
-        )
+        normal = nn.initializers.normal(self.config.emb_dim**-0.5)
+        shape = (self.config.num_heads, self.config.relpos_num_buckets)
+        return parameter(self, "rel_embedding", normal, ("heads", "relpos_buckets"), shape, self.config)
 
 
 def stack(layer: type[nn.Module], *, length: int, num_shared: int, config: ModelConfig) -> type[nn.Module]:
@@ -168,7 +170,7 @@ def stack(layer: type[nn.Module], *, length: int, num_shared: int, config: Model
         layer,
         variable_axes={"params": 0},
         split_rngs={"params": True},
-        in_axes=(0, *[nn.broadcast] * num_shared),
+        in_axes=(0, *[nn.broadcast] * num_shared),  # pyright: ignore[reportArgumentType]
         length=length,
         unroll=min(config.scan_unroll, length),
         metadata_params={nn.PARTITION_NAME: "layers"},

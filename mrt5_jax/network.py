@@ -24,6 +24,7 @@ from mrt5_jax.layers import (
     Projection,
     RelativeBiases,
     RMSNorm,
+    parameter,
     stack,
 )
 
@@ -280,12 +281,8 @@ class TokenEmbedder(nn.Module):
     def __call__(self, tokens: Int[Array, "batch length"]) -> Float[Array, "batch length embed"]:
         config = self.config
         std = config.emb_dim**-0.5 if config.initialization == "reference" else 1.0
-        table = self.param(
-            "embedding",
-            nn.with_logical_partitioning(nn.initializers.normal(std), ("vocab", "embed")),
-            (config.vocab_size, config.emb_dim),
-            jnp.dtype(config.param_dtype),
-        )
+        shape = (config.vocab_size, config.emb_dim)
+        table = parameter(self, "embedding", nn.initializers.normal(std), ("vocab", "embed"), shape, config)
         return _constrain(table.astype(jnp.dtype(config.dtype))[tokens])
 
 
@@ -295,4 +292,4 @@ def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:
 
 
 def _constrain(hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:
-    return nn.with_logical_constraint(hidden, ("batch", "length", "embed"))
+    return nn.spmd.with_logical_constraint(hidden, ("batch", "length", "embed"))

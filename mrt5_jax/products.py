@@ -5,13 +5,13 @@ well.
 """
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def product(formula: str, left: Float[Array, "..."], right: Float[Array, "..."]) -> Float[Array, "..."]:
     """`jnp.einsum(formula, left, right)` of two arrays, read in `left`'s type; the result is at least float32.
 
@@ -19,6 +19,12 @@ def product(formula: str, left: Float[Array, "..."], right: Float[Array, "..."])
       formula: like "hqd,hkd->hqk". An index stands in at least two of the three places.
       right: may be wider than `left` (a parameter); its gradient then is as wide.
     """
+    result: Any = _product(formula, left, right)
+    return result
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _product(formula: str, left: Array, right: Array) -> Array:
     wide = jnp.promote_types(left.dtype, jnp.float32)
     return jnp.einsum(formula, left, right.astype(left.dtype), preferred_element_type=wide)
 
@@ -37,4 +43,4 @@ def _backward(formula: str, inputs: tuple[Array, Array], result_bar: Array) -> t
     return left_bar.astype(left.dtype), right_bar.astype(right.dtype)
 
 
-product.defvjp(_forward, _backward)
+_product.defvjp(_forward, _backward)

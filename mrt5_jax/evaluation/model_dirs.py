@@ -21,6 +21,7 @@ from mrt5_jax.compaction.ladder import by_length, make_ladders
 from mrt5_jax.config import Deletion, MeshConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
+from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate
 from mrt5_jax.evaluation.programs import make_evaluator
 from mrt5_jax.evaluation.records import (

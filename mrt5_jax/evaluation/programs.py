@@ -117,7 +117,8 @@ class _HostEvaluator:
         )
         total, rows = abstract_outputs(programs[rungs[0]])
         num_chunks = setting.num_chunks
-        ran = Ran(total, [rows] * num_chunks, jax.ShapeDtypeStruct((num_chunks,), jnp.int32))
+        chosen: Any = jax.ShapeDtypeStruct((num_chunks,), jnp.int32)
+        ran = Ran(total, [rows] * num_chunks, chosen)
         return _Programs(begun, programs, jax.jit(finish).lower(at_gate, ran, batch).compile())
 
 

@@ -147,7 +147,7 @@ def compile_step(run: RunConfig, plan: Plan) -> Compilation:
     return Compilation(described, seconds)
 
 
-def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, jax.stages.Compiled]:
+def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, Any]:
     learning = make_learning(run)
     if run.compaction.dispatch == "host":
         made = HostTrainStep(model, run, learning, plan.ladder, plan.state).compile(plan.batch)

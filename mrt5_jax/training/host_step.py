@@ -88,7 +88,8 @@ class HostTrainStep:
     def compile(self, batch: dict[str, jax.ShapeDtypeStruct]) -> Programs:
         """Compiles everything that a batch of these shapes can need."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self._abstract)
-        rows, everywhere = batch_sharding(self._mesh), replicated(self._mesh)
+        rows: Any = batch_sharding(self._mesh)
+        everywhere: Any = replicated(self._mesh)
         rest_total = RestTotal(everywhere, everywhere, everywhere, split_parameters(shardings.params).rest)
         whole_total = LossAndGradients(everywhere, everywhere, everywhere, shardings.params, None)
         zeros = jax.jit(self._zeros, out_shardings=_Zeros(rest_total, whole_total)).lower().compile()
@@ -106,7 +107,8 @@ class HostTrainStep:
         )
         total, out = abstract_outputs(next(iter(compiled.values())))
         num_chunks = self._run.compaction.suffix_chunks
-        ran = Ran(total, [out] * num_chunks, jax.ShapeDtypeStruct((num_chunks,), jnp.int32))
+        rungs: Any = jax.ShapeDtypeStruct((num_chunks,), jnp.int32)
+        ran = Ran(total, [out] * num_chunks, rungs)
         finished = jax.jit(self._finish, donate_argnums=0, out_shardings=(whole_total, rows))
         finished = finished.lower(initial.whole, at_gate, ran).compile()
         total, measured = abstract_outputs(finished)
@@ -123,16 +125,17 @@ class HostTrainStep:
 
     def _begin(self, state: TrainState, batch: dict[str, Array], number: Int[Array, ""]) -> AtGate:
         inputs = step_inputs(self._run, state, batch)
-        rows = (batch, inputs.row_keys)
+        rows, keys = batch, inputs.row_keys
         if self._run.training.microbatches > 1:
-            parts = split_rows(rows, self._run.training.microbatches, self._setting.num_shards)
-            rows = jax.tree.map(lambda leaf: leaf[number], parts)
-        at_gate = begin(self._setting, state.params, *rows[:1], inputs.objective, rows[1])
-        # The parameters are there already.
-        return at_gate._replace(shared=Shared(None, inputs.objective))
+            parts = split_rows((rows, keys), self._run.training.microbatches, self._setting.num_shards)
+            rows, keys = jax.tree.map(lambda leaf: leaf[number], parts)
+        at_gate = begin(self._setting, state.params, rows, inputs.objective, keys)
+        nowhere: Any = None  # the parameters are there already
+        return at_gate._replace(shared=Shared(nowhere, inputs.objective))
 
     def _finish(self, total: LossAndGradients, at_gate: AtGate, ran: Ran) -> tuple[LossAndGradients, MeasuredRows]:
         own = finish(at_gate, ran)
+        assert own.rows is not None
         return jax.tree.map(jnp.add, total, own._replace(rows=None)), own.rows
 
     def _update(

@@ -240,6 +240,7 @@ class _Loop:
             if state.monitor is not None and (step == first + 1 or is_due(self._run.monitor, step)):
                 if is_due(self._run.monitor, step):
                     state = self._check(state, batch.arrays)
+                assert state.monitor is not None
                 saturated = bool(state.monitor.saturated)
             state, metrics = steps[deletion_of_step(training, step, saturated)](state, batch.arrays)
             self._trace.after(step, metrics)

@@ -51,6 +51,7 @@ def make_check(model: MrT5, run: RunConfig, ladder: Ladder, num_shards: int = 1)
             return [loss_value(setting, state.params, rows, inputs.objective, keys) for setting in (saturated, soft)]
 
         losses = [jnp.sum(loss) for loss in jax.lax.map(both, parts)]
+        assert state.monitor is not None
         return state._replace(monitor=judge(run.monitor, state.monitor, *losses))
 
     return check

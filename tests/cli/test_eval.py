@@ -99,6 +99,10 @@ def test_flags_choose(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--gin.NO_SUCH=1"], ["NO_SUCH"]),
         (["--gin_file=nowhere.gin"], ["nowhere.gin", "not found"]),
         (["--gin.config.ModelConfig.mlp_dim=32"], ["model_config.json", "mlp_dim 16 -> 32"]),
+        (
+            ["--gin.config.CompactionConfig.suffix_chunks=4", "--gin.config.DataConfig.eval_batch_size=2"],
+            ["eval_batch_size=2", "suffix_chunks=4"],
+        ),
     ],
 )
 def test_mistakes_are_one_line(failing, model_dir: Path, argv: list[str], words: list[str]) -> None:
