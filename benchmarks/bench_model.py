@@ -61,7 +61,7 @@ def keeping(params: Params, batch: dict[str, jax.Array], most: int, config: Mode
         return _with_gate(params, {**gate, "kernel": 0 * gate["kernel"], "bias": jnp.full_like(gate["bias"], 50.0)})
     steep = {**gate, "kernel": gate["kernel"] * STEEPNESS, "bias": jnp.zeros_like(gate["bias"])}
     hidden = jax.jit(run_prefix, static_argnums=0)(MrT5(config), params, batch["encoder_input_tokens"]).hidden
-    logits = np.sort(np.asarray(_gate_logits(hidden, steep, config)), axis=1)[:, ::-1]
+    logits = np.sort(np.asarray(_gate_logits(hidden.astype(jnp.float32), steep, config)), axis=1)[:, ::-1]
     # The first logit that goes becomes -0.75 in the row where it is highest: a gate value of -20.4, which saturated
     # deletion removes too.
     return _with_gate(params, {**steep, "bias": jnp.full_like(gate["bias"], -logits[:, most].max() - 0.75)})

@@ -1,11 +1,37 @@
-"""transformers' T5 with the dimensions of the benchmark model, in PyTorch on the same cores."""
+"""transformers' T5 with the dimensions of the benchmark model, in PyTorch on the same cores.
 
+Benchmarks show it twice: with the allocator that this project gives its own programs (`mrt5_jax.host_memory`), and as
+it comes. The difference is glibc's, not PyTorch's.
+"""
+
+import ctypes
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mrt5_jax.config import ModelConfig
+from mrt5_jax.host_memory import reuse_host_memory
+
+_GLIBC_DEFAULTS = {-4: 65536, -3: 2**25, -1: 2**26, -2: 2**17}
+"""Numbers and values for mallopt(3): mappings for arrays from 32 MB on and a heap trimmed at 64 MB, where glibc's
+moving thresholds come to rest in a program that frees large arrays."""
+
+
+def as_it_comes(run: Callable[[], None]) -> Callable[[], None]:
+    """`run` under glibc's default allocator; what runs after it has this project's again."""
+
+    def with_defaults() -> None:
+        libc = ctypes.CDLL(None)
+        for option, value in _GLIBC_DEFAULTS.items():
+            libc.mallopt(option, value)
+        libc.malloc_trim(0)
+        try:
+            run()
+        finally:
+            reuse_host_memory()
+
+    return with_defaults
 
 
 def make_torch_t5(config: ModelConfig) -> Any:

@@ -61,14 +61,14 @@ def make_ladders(
     return {length: make_ladder(length, config, backend, dispatch) for length in lengths}
 
 
-def by_length(ladders: Mapping[int, Ladder], make: Callable[[Ladder], Callable[..., Any]]) -> Callable[..., Any]:
+class ByLength:
     """A function of (state, batch, ...) that runs `make(ladder)` of its batch's input length."""
-    programs = {length: make(ladder) for length, ladder in ladders.items()}
 
-    def run(state: Any, batch: Mapping[str, Array], *rest: Any) -> Any:
-        return programs[batch["encoder_input_tokens"].shape[1]](state, batch, *rest)
+    def __init__(self, ladders: Mapping[int, Ladder], make: Callable[[Ladder], Callable[..., Any]]) -> None:
+        self.programs = {length: make(ladder) for length, ladder in ladders.items()}
 
-    return run
+    def __call__(self, state: Any, batch: Mapping[str, Array], *rest: Any) -> Any:
+        return self.programs[batch["encoder_input_tokens"].shape[1]](state, batch, *rest)
 
 
 def make_ladder(length: int, config: CompactionConfig, backend: str, dispatch: Dispatch = "in_graph") -> Ladder:

@@ -22,6 +22,10 @@ from mrt5_jax.data.arrangements import (
 from mrt5_jax.data.vocabulary import PAD_ID
 from mrt5_jax.errors import UserError
 
+DRAWS = 2
+"""Raised with every change of the code after which a position stands for other examples (2: span corruption's spans are
+drawn in blocks)."""
+
 
 class ExampleInfo(NamedTuple):
     """Where a row comes from."""
@@ -103,6 +107,7 @@ def train_batches(data: DataConfig, *, seed: int, shard_index: int = 0, num_shar
         stream = TrainStream(data, seed=seed, shard_index=shard_index, num_shards=num_shards)
         arrangement = OneExampleARow(stream, data.batch_size // num_shards)
     layout = {
+        "version of the random draws": DRAWS,
         "task": data.train_task,
         "seed": seed,
         "shuffle": data.shuffle,

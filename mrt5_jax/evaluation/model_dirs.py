@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mrt5_jax.compaction.ladder import by_length, make_ladders
+from mrt5_jax.compaction.ladder import ByLength, make_ladders
 from mrt5_jax.config import Deletion, MeshConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
@@ -90,7 +90,7 @@ def evaluate_task(
             f"eval_batch_size={run.data.eval_batch_size} does not divide into suffix_chunks={compaction.suffix_chunks}"
         )
     ladders = make_ladders(input_lengths(run.data), compaction, jax.default_backend(), dispatch)
-    evaluator = by_length(
+    evaluator = ByLength(
         ladders,
         lambda ladder: make_evaluator(
             loaded.model, ladder, run.evaluation.seed, dispatch=dispatch, num_chunks=compaction.suffix_chunks

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mrt5_jax.analysis.compiled import CostEstimate, Memory, cost_of, memory_of
@@ -19,15 +18,15 @@ from mrt5_jax.analysis.hlo import Collective, collectives
 from mrt5_jax.analysis.multiply_adds import training_multiply_adds
 from mrt5_jax.analysis.topology import Topology
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
-from mrt5_jax.config import DataConfig, RunConfig
+from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.network import MrT5
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.integrity import array_name
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.partitioning import (
+    abstract_batch,
     abstract_state,
-    batch_sharding,
     check_batch_size,
     check_parts,
     jit_step,
@@ -155,24 +154,6 @@ def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, Any]:
         return {"begin": made.begin, **rest, "finish": made.finish, "update": made.update}
     step = make_train_step(model, run, learning, plan.ladder, row_shards(plan.mesh))
     return {"step": jit_step(step, plan.state).lower(plan.state, plan.batch).compile()}
-
-
-def abstract_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, types and shardings of a training batch."""
-    lengths = {
-        "encoder_input_tokens": data.input_length,
-        "decoder_input_tokens": data.target_length,
-        "decoder_target_tokens": data.target_length,
-        "decoder_loss_weights": data.target_length,
-    }
-    if data.rows == "packed":
-        for side, length in (("encoder", data.input_length), ("decoder", data.target_length)):
-            lengths |= {f"{side}_segment_ids": length, f"{side}_positions": length}
-    sharding = batch_sharding(mesh)
-    return {
-        name: jax.ShapeDtypeStruct((data.batch_size, length), jnp.int32, sharding=sharding)
-        for name, length in lengths.items()
-    }
 
 
 def placements(tree: Any) -> list[Placement]:

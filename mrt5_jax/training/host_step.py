@@ -70,7 +70,8 @@ class HostTrainStep:
 
     def __call__(self, state: TrainState, batch: dict[str, Array]) -> Stepped:
         if self._programs is None:
-            self._programs = self.compile(jax.tree.map(_abstract, batch))
+            self.prepare(jax.tree.map(_abstract, batch))
+        assert self._programs is not None
         programs = self._programs
         parts = split_parameters(state.params)
         total, measured = programs.zeros().whole, []
@@ -84,6 +85,10 @@ class HostTrainStep:
             total, rows = programs.finish(total, at_gate, ran)
             measured.append(rows)
         return programs.update(state, batch, total, measured)
+
+    def prepare(self, batch: dict[str, jax.ShapeDtypeStruct]) -> None:
+        """Compiles ahead of the first step what batches of these shapes will need."""
+        self._programs = self.compile(batch)
 
     def compile(self, batch: dict[str, jax.ShapeDtypeStruct]) -> Programs:
         """Compiles everything that a batch of these shapes can need."""

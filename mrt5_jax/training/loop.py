@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
-from mrt5_jax.compaction.ladder import Ladder, by_length, make_ladders
+from mrt5_jax.compaction.ladder import ByLength, Ladder, make_ladders
 from mrt5_jax.config import RunConfig, TrainingConfig, TrainingDeletion
 from mrt5_jax.data.arrangements import Batch, input_lengths
 from mrt5_jax.data.batches import check_evaluation, eval_batches, train_batches
@@ -34,6 +34,7 @@ from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.model_dir import run_lock
 from mrt5_jax.training.monitor import Check, is_due, make_check, monitor_metrics
 from mrt5_jax.training.partitioning import (
+    abstract_batch,
     abstract_state,
     check_batch_size,
     check_parts,
@@ -107,7 +108,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         display = ProgressDisplay(run.training.num_steps, restored.step or 0)
         writers = opened.enter_context(open_writers(run.model_dir, restored.step, [display]))
         notice = opened.enter_context(PreemptionNotice())
-        evaluator = by_length(ladders, lambda ladder: make_evaluator(model, ladder, run.evaluation.seed))
+        evaluator = ByLength(ladders, lambda ladder: make_evaluator(model, ladder, run.evaluation.seed))
         evaluation = _Evaluation(run, mesh, evaluator)
 
         def step_under(deletion: TrainingDeletion, ladder: Ladder) -> TrainStep:
@@ -119,11 +120,14 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         def check_at(ladder: Ladder) -> Check:
             return jit_state_update(make_check(model, run, ladder, num_shards), abstract)
 
-        steps: dict[TrainingDeletion, TrainStep] = {
-            deletion: by_length(train_ladders, functools.partial(step_under, deletion))
+        steps: dict[TrainingDeletion, ByLength] = {
+            deletion: ByLength(train_ladders, functools.partial(step_under, deletion))
             for deletion in deletions_of(run.training)
         }
-        check = by_length(train_ladders, check_at)
+        if run.compaction.dispatch == "host":
+            for step in steps.values():
+                _prepare(step, run, mesh)
+        check = ByLength(train_ladders, check_at)
         clock = opened.enter_context(Clock(run, mesh, share.count))
         trace = opened.enter_context(StepTrace(run.model_dir, run.training.profile_steps))
         loop = _Loop(run, batches, writers, checkpoints, evaluation, notice, clock, trace, check)
@@ -150,6 +154,12 @@ def deletion_of_step(training: TrainingConfig, step: int, saturated: bool = True
     if np.random.default_rng((training.seed, step)).random() < training.hard_probability:
         return "hard"
     return "soft" if training.deletion == "saturated" and not saturated else training.deletion
+
+
+def _prepare(step: ByLength, run: RunConfig, mesh: Mesh) -> None:
+    """Compiles the programs of all input lengths, so that no later step waits for a compiler."""
+    for length, program in step.programs.items():
+        program.prepare(abstract_batch(dataclasses.replace(run.data, input_length=length), mesh))
 
 
 def _under(run: RunConfig, deletion: TrainingDeletion) -> RunConfig:
@@ -230,7 +240,7 @@ class _Loop:
         self._unchecked: list[_Made] = []
         """The steps since the last report: read together, so that steps do not wait for the host."""
 
-    def go(self, steps: dict[TrainingDeletion, TrainStep], state: TrainState) -> TrainState:
+    def go(self, steps: dict[TrainingDeletion, ByLength], state: TrainState) -> TrainState:
         training, every = self._run.training, self._run.checkpoints.every
         first, saturated = int(state.step), True
         batch = None if first >= training.num_steps else self._next_batch()

@@ -21,7 +21,7 @@ from flax.linen.spmd import logical_to_mesh_axes
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mrt5_jax.config import MeshConfig, RunConfig
+from mrt5_jax.config import DataConfig, MeshConfig, RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.training.axis_rules import BATCH_AXES, LOGICAL_AXIS_RULES, MESH_AXES, axis_rules
 from mrt5_jax.training.state import TrainState
@@ -118,6 +118,24 @@ def row_share(mesh: Mesh) -> RowShare:
         UserError: some processes share some of their rows only.
     """
     return _row_shares(mesh)[jax.process_index()]
+
+
+def abstract_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, types and shardings of a training batch."""
+    lengths = {
+        "encoder_input_tokens": data.input_length,
+        "decoder_input_tokens": data.target_length,
+        "decoder_target_tokens": data.target_length,
+        "decoder_loss_weights": data.target_length,
+    }
+    if data.rows == "packed":
+        for side, length in (("encoder", data.input_length), ("decoder", data.target_length)):
+            lengths |= {f"{side}_segment_ids": length, f"{side}_positions": length}
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.ShapeDtypeStruct((data.batch_size, length), jnp.int32, sharding=sharding)
+        for name, length in lengths.items()
+    }
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -159,6 +159,13 @@ def test_a_state_of_another_layout_is_refused() -> None:
         batches.train_batches(config("test.large", 4), seed=0).restore(state)
 
 
+def test_a_state_from_before_the_draws_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = batches.train_batches(config("test.large", 8), seed=0).state()
+    monkeypatch.setattr(batches, "DRAWS", batches.DRAWS + 1)
+    with pytest.raises(UserError, match=f"version of the random draws {batches.DRAWS - 1}, now {batches.DRAWS}"):
+        batches.train_batches(config("test.large", 8), seed=0).restore(state)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrt5_jax.compaction.ladder import Ladder, by_length
+from mrt5_jax.compaction.ladder import ByLength, Ladder
 from mrt5_jax.config import Deletion, GateConfig, ModelConfig
 from mrt5_jax.data.arrangements import model_batch, smallest_length
 from mrt5_jax.data.batches import EvalBatch, ExampleInfo
@@ -66,7 +66,7 @@ def test_records_do_not_depend_on_batching(tiny, evaluated) -> None:
 def test_records_do_not_depend_on_length_buckets(tiny, evaluated) -> None:
     """Batches cut to shorter rows run at the rungs of their own ladder; the records are the same but for the rung."""
     ladders = {length: Ladder((length // 2, length)) for length in (7, LENGTH)}
-    evaluator = by_length(ladders, lambda ladder: make_evaluator(tiny.model, ladder))
+    evaluator = ByLength(ladders, lambda ladder: make_evaluator(tiny.model, ladder))
     batches = [cut(batch, tuple(ladders)) for batch in make_batches(sorted(range(7), key=length_of))]
     assert {batch.arrays["encoder_input_tokens"].shape[1] for batch in batches} == set(ladders)
     there = by_example(evaluate(evaluator, tiny.params, batches, DELETIONS).records)

@@ -82,7 +82,7 @@ def losses_of_examples(logits: Any, batch: Batch) -> list[float]:
 
 
 def run_forward(config: ModelConfig, params: Any, batch: Batch, deletion: Deletion) -> Outputs:
-    setting = ForwardSetting(MrT5(config), deletion, Ladder((8, 14, INPUT_LENGTH)))
+    setting = ForwardSetting(MrT5(config), deletion, Ladder((14, INPUT_LENGTH)))
     return jax.device_get(jax.jit(lambda params, batch: forward(setting, params, batch))(params, batch))
 
 
@@ -140,7 +140,7 @@ def test_the_loss_and_its_gradient_are_those_of_rows_of_their_own(
             LossConfig(z_loss=0.01),
             deletion,
             CompactionConfig(saturation_threshold=-8.0),
-            Ladder((8, 14, INPUT_LENGTH)),
+            Ladder((14, INPUT_LENGTH)),
         )
         return loss_and_gradients(setting, params, batch, Objective(jnp.asarray(ALPHA), denominators))
 

@@ -32,8 +32,7 @@ from mrt5_jax.training.step import make_setting, make_train_step, step_inputs
 from ..model.small import LENGTH, TARGET, by_path, in_double, make_batch, make_config, make_params
 
 ROWS = 8
-LADDER = Ladder((3, 6, LENGTH))
-CAPACITY = Ladder((6,), LENGTH)
+LADDER = Ladder((6, LENGTH))
 
 
 def make_run(deletion: TrainingDeletion, **changes: Any) -> RunConfig:

@@ -25,6 +25,9 @@ GENTLE = 0.3
 """Random parameters are scaled by this, so that attention scores stay small, as in a trained model."""
 
 
+LADDER = Ladder((6, 10, LENGTH))
+
+
 def run(deletion: TrainingDeletion, steepness: float, *, double: bool, threshold: float = -20.0) -> LossAndGradients:
     """The loss and gradients of a batch whose gate is `steepness` times as sure of itself as a random one."""
     config = make_config()
@@ -40,7 +43,7 @@ def run(deletion: TrainingDeletion, steepness: float, *, double: bool, threshold
         LossConfig(z_loss=0.01),
         deletion,
         CompactionConfig(saturation_threshold=threshold),
-        Ladder((4, 6, 8, 10, LENGTH)),
+        LADDER,
     )
     with jax.enable_x64(double):
         batch = jax.tree.map(jnp.asarray, batch)

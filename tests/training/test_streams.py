@@ -1,0 +1,90 @@
+"""Nothing compiles once every input length has been seen, whatever later batches keep."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrt5_jax.compaction.ladder import ByLength, Ladder
+from mrt5_jax.config import DataConfig, OptimizerConfig, RunConfig, TrainingConfig
+from mrt5_jax.evaluation.programs import make_evaluator
+from mrt5_jax.network import MrT5
+from mrt5_jax.training.host_step import HostTrainStep
+from mrt5_jax.training.learning import make_learning
+from mrt5_jax.training.partitioning import abstract_batch, make_mesh, put_whole_batch, replicated
+from mrt5_jax.training.state import TrainState
+
+from ..model.small import LENGTH, TARGET, make_batch, make_config, make_params
+
+BATCHES, ROWS = 500, 4
+LADDERS = {8: Ladder((4, 8)), LENGTH: Ladder((6, 9, LENGTH))}
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """What JAX compiles meanwhile."""
+    seen: list[str] = []
+
+    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+        if event.endswith("backend_compile_duration"):
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield seen
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def random_batches(number: int) -> Iterator[dict[str, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    for seed in range(number):
+        length = int(rng.choice(list(LADDERS)))
+        batch = make_batch(seed, tuple(rng.integers(0, length + 1, ROWS)))
+        yield {**batch, "encoder_input_tokens": batch["encoder_input_tokens"][:, :length]}
+
+
+@pytest.mark.slow
+def test_a_stream_of_training_batches_compiles_nothing_after_warm_up() -> None:
+    """A program for every (length, rung), made before the first step; all of them run."""
+    data = DataConfig("", (), LENGTH, TARGET, ROWS, ROWS, length_buckets=tuple(LADDERS))
+    run = RunConfig("", make_config(), data, TrainingConfig(10, "hard"), optimizer=OptimizerConfig(learning_rate=1e-6))
+    model, learning, mesh = MrT5(run.model), make_learning(run), make_mesh(run.mesh)
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), make_params(run.model, 1))
+    state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
+    state = jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
+    abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
+    step = ByLength(LADDERS, lambda ladder: HostTrainStep(model, run, learning, ladder, abstract))
+    with compilations() as ahead:
+        for length, program in step.programs.items():
+            program.prepare(abstract_batch(DataConfig("", (), length, TARGET, ROWS, ROWS), mesh))
+    assert ahead, "the listener hears"
+    assert sum(program.num_programs for program in step.programs.values()) == 5
+    rungs = set()
+    with compilations() as later:
+        for batch in random_batches(BATCHES):
+            state, metrics = step(state, put_whole_batch(batch, mesh))
+            rungs.add((batch["encoder_input_tokens"].shape[1], round(float(metrics["rung"]))))
+    assert later == []
+    assert rungs == {(length, rung) for length, ladder in LADDERS.items() for rung in ladder.rungs}
+    assert int(state.step) == BATCHES
+
+
+@pytest.mark.slow
+def test_a_stream_of_evaluated_batches_compiles_nothing_after_warm_up() -> None:
+    model = MrT5(make_config())
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), make_params(model.config, 1))
+    evaluator = ByLength(LADDERS, lambda ladder: make_evaluator(model, ladder, dispatch="host"))
+
+    def evaluate(batch: dict[str, np.ndarray]) -> Any:
+        index = {"index": np.arange(ROWS, dtype=np.int32)}
+        return jax.device_get(evaluator(params, jax.tree.map(jnp.asarray, batch | index), "hard"))
+
+    for batch in random_batches(20):
+        evaluate(batch)
+    with compilations() as later:
+        for batch in random_batches(BATCHES):
+            evaluate(batch)
+    assert later == []
