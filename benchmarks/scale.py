@@ -28,6 +28,8 @@ class Row(NamedTuple):
     fsdp: int = 1
     tensor: int = 1
     microbatches: int = 1
+    dtype: str = "bfloat16"
+    """Of activations."""
     unroll: int = 1
     """Layers in one turn of a loop; the compiler's estimate counts a loop's body once, so all of them for estimates."""
 
@@ -38,8 +40,10 @@ ROWS = (
     Row("base", "v5e:8x8", 1024, fsdp=4),
     Row("xl", "v5p:4x4x4", 1024, fsdp=16),
     Row("xl", "v5e:16x16", 1024, fsdp=16),
-    Row("small", "v5e:2x4", 64),
-    Row("small", "v5e:2x4", 64, unroll=12),
+    Row("small", "v5e:2x4", 32),
+    Row("small", "v5e:2x4", 32, dtype="float32"),
+    Row("small", "v5e:2x4", 32, unroll=12),
+    Row("small", "local", 4, dtype="float32"),
 )
 
 
@@ -51,7 +55,7 @@ def run_of(row: Row, deletion: str, dispatch: str) -> RunConfig:
         "TARGET_LENGTH": 189,
         "BATCH_SIZE": row.rows,
         "DROPOUT_RATE": 0.1,
-        "config.ModelConfig.dtype": "'bfloat16'",
+        "config.ModelConfig.dtype": repr(row.dtype),
         "config.ModelConfig.remat": "'full'",
         "config.ModelConfig.scan_unroll": row.unroll,
         "config.TrainingConfig.deletion": repr(deletion),
@@ -88,17 +92,18 @@ def measured(row: Row, name: str) -> str:
     run = run_of(row, *name.split())
     plan = plan_run(run, topology_of(row.topology))
     sizes = "x".join(str(size) for size in plan.mesh.shape.values())
-    unrolled = " (unrolled)" if row.unroll > 1 else ""
-    start = f"| {row.model}{unrolled} | {row.topology} | {sizes} | {row.rows // plan.mesh.size} | {name} |"
+    what = f"{row.model}, {row.dtype}{', unrolled' if row.unroll > 1 else ''}"
+    start = f"| {what} | {row.topology} | {sizes} | {row.rows // plan.mesh.size} | {name} |"
     try:
         compilation = compile_step(run, plan)
     except UserError as error:
-        return f"{start} {error} | | | |"
+        return f"{start} {error} | | | | | |"
     memory, cost = compilation.largest.memory, compilation.largest.cost
     estimate = f"{1000 * cost.seconds:.0f}" if cost.seconds and cost.seconds > 0 else "-"
     held = sum(plan.bytes_on_a_device.values())
     return (
-        f"{start} {memory.total / 1e9:.2f} ({held / 1e9:.2f}, {memory.arguments / 1e9:.2f}) | "
+        f"{start} {memory.total / 1e9:.2f} | {memory.temporaries / 1e9:.2f} | "
+        f"{held / 1e9:.2f}, {memory.arguments / 1e9:.2f} | "
         f"{exchanged(compilation, plan)} | {compilation.seconds:.0f} | {estimate} |"
     )
 
@@ -106,10 +111,12 @@ def measured(row: Row, name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="rows whose model or slice contains this")
-    parser.add_argument("--deletions", default="soft in_graph,saturated capacity,saturated host")
+    parser.add_argument("--deletions", default="soft in_graph,saturated in_graph,saturated capacity,saturated host")
     arguments = parser.parse_args()
-    print("| model | slice | mesh | rows a chip | deletion | GB a chip (ours, arguments) | exchanged | s | ms |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| model | slice | mesh | rows a chip | deletion | GB a chip | temporary | ours, arguments | exchanged | s | ms |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for row in ROWS:
         if arguments.only in f"{row.model} {row.topology}":
             for name in arguments.deletions.split(","):

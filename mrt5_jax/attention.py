@@ -125,13 +125,14 @@ def _alone_on_cpu() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
-def ready_where_it_pays(bias: RelativeBias) -> PositionBias:
-    """The biases of layers that share them: ready on a single CPU device, else left to each layer.
+def ready_where_it_pays(bias: RelativeBias, rows: Rows | Literal["auto"]) -> PositionBias:
+    """The biases of layers that share them: ready where rows may run one by one, else left to each layer.
 
     A CPU looks biases up slowly and has memory for them; on an accelerator [batch heads query key] floats that live
     as long as the layers are what fills the memory.
     """
-    return bias.whole() if _alone_on_cpu() else bias
+    ready = _alone_on_cpu() if rows == "auto" else rows == "one_by_one"
+    return bias.whole() if ready else bias
 
 
 def attend(

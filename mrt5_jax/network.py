@@ -111,7 +111,7 @@ class Encoder(nn.Module):
     def biases(self, positions: Int[Array, "rows length"]) -> PositionBias:
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=True, max_distance=farthest)
-        return ready_where_it_pays(bias)
+        return ready_where_it_pays(bias, self.config.attention_rows)
 
     def before_gate(
         self,
@@ -207,7 +207,8 @@ class Decoder(nn.Module):
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=False, max_distance=farthest)
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
-        hidden, excess = self.layers(hidden, kept, encoded, ready_where_it_pays(bias), targets)
+        bias = ready_where_it_pays(bias, self.config.attention_rows)
+        hidden, excess = self.layers(hidden, kept, encoded, bias, targets)
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
         return Decoded(self.logits(hidden), excess)
 

@@ -12,10 +12,12 @@ from mrt5_jax.attention import (
     Attended,
     Keys,
     Queries,
+    RelativeBias,
     attend,
     choose_rows,
     distance_buckets,
     masked_softmax,
+    ready_where_it_pays,
     relative_bias,
 )
 
@@ -217,6 +219,15 @@ def test_a_segment_attends_as_if_it_were_alone(rows: Any) -> None:
             position_bias=relative_bias(embedding, positions, positions, bidirectional=True, max_distance=16),
         )
         np.testing.assert_allclose(packed[row, mine], alone.values[0], rtol=1e-5, atol=1e-6)
+
+
+def test_who_chooses_the_rows_chooses_whether_biases_lie_ready() -> None:
+    """A program compiled here for accelerators must be theirs: [batch heads query key] floats fill their memory."""
+    positions = jnp.asarray(POSITIONS)
+    bias = relative_bias(jnp.zeros((HEADS, 8)), positions, positions, bidirectional=True, max_distance=16)
+    assert isinstance(ready_where_it_pays(bias, "batched"), RelativeBias)
+    assert isinstance(ready_where_it_pays(bias, "one_by_one"), jax.Array)
+    assert isinstance(ready_where_it_pays(bias, "auto"), jax.Array), "the tests run on one CPU device"
 
 
 def test_rows_run_one_by_one_only_where_that_fills_a_lone_cpu(monkeypatch) -> None:
