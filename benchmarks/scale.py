@@ -113,10 +113,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="rows whose model or slice contains this")
     parser.add_argument("--deletions", default="soft in_graph,saturated in_graph,saturated capacity,saturated host")
     arguments = parser.parse_args()
-    print(
-        "| model | slice | mesh | rows a chip | deletion | GB a chip | temporary | ours, arguments | exchanged | s | ms |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    columns = ["model, activations", "slice", "mesh", "rows a chip", "deletion", "GB a chip", "temporary"]
+    columns += ["ours, arguments", "exchanged", "s", "ms"]
+    print(f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row in ROWS:
         if arguments.only in f"{row.model} {row.topology}":
             for name in arguments.deletions.split(","):
