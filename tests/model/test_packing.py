@@ -114,18 +114,8 @@ def kept_of_examples(outputs: Outputs, batch: Batch) -> list[list[bool]]:
     ]
 
 
-_SLOW = pytest.mark.slow
-
-
-@pytest.mark.parametrize(
-    "deletion",
-    [
-        pytest.param("none", marks=_SLOW),
-        pytest.param("soft", marks=_SLOW),
-        pytest.param("hard", marks=_SLOW),
-        "saturated",
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("deletion", ["none", "soft", "hard", "saturated"])
 def test_the_loss_and_its_gradient_are_those_of_rows_of_their_own(
     alone: Batch, packed: Batch, deletion: TrainingDeletion
 ) -> None:
