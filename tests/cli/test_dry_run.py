@@ -55,6 +55,7 @@ def test_a_dry_run_on_these_devices_compiles_nothing(capsys: pytest.CaptureFixtu
     assert gin_setup.resolve(base_text=text).run.model.emb_dim == 128
 
 
+@pytest.mark.slow
 def test_bytes_on_a_device_are_the_compilers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL, "--dry_run", "--topology=local"]) == 0
     text = capsys.readouterr().out

@@ -63,6 +63,7 @@ def test_records_do_not_depend_on_batching(tiny, evaluated) -> None:
         assert there[key]._replace(nll=0.0, rung=0) == record._replace(nll=0.0, rung=0)
 
 
+@pytest.mark.slow
 def test_records_do_not_depend_on_length_buckets(tiny, evaluated) -> None:
     """Batches cut to shorter rows run at the rungs of their own ladder; the records are the same but for the rung."""
     ladders = {length: Ladder((length // 2, length)) for length in (7, LENGTH)}

@@ -87,7 +87,13 @@ def run_forward(config: ModelConfig, params: Any, batch: Batch, deletion: Deleti
 
 
 @pytest.mark.parametrize(
-    ("kind", "deletion"), [("learned", "none"), ("learned", "soft"), ("learned", "hard"), ("fixed", "hard")]
+    ("kind", "deletion"),
+    [
+        pytest.param("learned", "none", marks=pytest.mark.slow),
+        ("learned", "soft"),
+        ("learned", "hard"),
+        pytest.param("fixed", "hard", marks=pytest.mark.slow),
+    ],
 )
 def test_losses_of_examples_are_those_of_rows_of_their_own(
     alone: Batch, packed: Batch, kind: str, deletion: Deletion

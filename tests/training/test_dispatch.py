@@ -86,18 +86,18 @@ def plain(deletion: TrainingDeletion) -> Any:
 
 
 WAYS = [
-    pytest.param("hard", "in_graph", {"suffix_chunks": 2}, marks=pytest.mark.slow),
+    ("hard", "in_graph", {"suffix_chunks": 2}),
     ("saturated", "host", {"microbatches": 2, "suffix_chunks": 2}),
-    pytest.param("hard", "host", {"suffix_chunks": 4}, marks=pytest.mark.slow),
-    pytest.param("hard", "host", {"microbatches": 2, "suffix_chunks": 2}, marks=pytest.mark.slow),
-    pytest.param("saturated", "in_graph", {"microbatches": 4, "suffix_chunks": 2}, marks=pytest.mark.slow),
-    pytest.param("saturated", "host", {}, marks=pytest.mark.slow),
-    pytest.param("soft", "host", {"microbatches": 2}, marks=pytest.mark.slow),
-    pytest.param("soft", "in_graph", {"microbatches": 4}, marks=pytest.mark.slow),
+    ("hard", "host", {"suffix_chunks": 4}),
+    ("hard", "host", {"microbatches": 2, "suffix_chunks": 2}),
+    ("saturated", "in_graph", {"microbatches": 4, "suffix_chunks": 2}),
+    ("saturated", "host", {}),
+    ("soft", "host", {"microbatches": 2}),
+    ("soft", "in_graph", {"microbatches": 4}),
 ]
-"""The others are other mixtures of the same parts."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("deletion", "dispatch", "changes"), WAYS)
 def test_every_way_takes_the_same_steps(deletion: TrainingDeletion, dispatch: Dispatch, changes: dict) -> None:
     """Losses, norms, rates and all parameters, to rounding in float64. Only the lengths that ran are others."""
@@ -112,6 +112,7 @@ def test_every_way_takes_the_same_steps(deletion: TrainingDeletion, dispatch: Di
         assert metrics[0]["rung"] < expected_metrics[0]["rung"], "short rows run at short lengths"
 
 
+@pytest.mark.slow
 def test_a_capacity_that_suffices_changes_nothing_and_one_that_does_not_counts_what_it_drops() -> None:
     run = make_run("hard")
     wide, _ = run_steps(run, "capacity", Ladder((LENGTH - 1,), LENGTH))
