@@ -124,6 +124,7 @@ def test_random_deletion_draws_from_seed_and_index(tiny, monkeypatch) -> None:
     assert len({*here.values(), *elsewhere.values(), losses(4, [0])[0]}) == 6
 
 
+@pytest.mark.slow
 def test_nothing_compiles_after_warm_up(tiny, evaluated) -> None:
     """Whatever is kept and however the last batch is filled, the programs of the first batches serve."""
     evaluator = make_evaluator(tiny.model, Ladder((4, 8)))
@@ -133,7 +134,8 @@ def test_nothing_compiles_after_warm_up(tiny, evaluated) -> None:
     assert evaluator._cache_size() == len(DELETIONS)
 
 
-@pytest.mark.parametrize("num_chunks", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_chunks", [1, 2])
 def test_the_host_s_choice_of_lengths_changes_no_record_but_the_rung(tiny, evaluated, num_chunks: int) -> None:
     """Host dispatch, with and without chunks, against one program."""
     evaluator = make_evaluator(tiny.model, Ladder((4, 8)), dispatch="host", num_chunks=num_chunks)

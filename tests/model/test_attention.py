@@ -172,8 +172,15 @@ def self_attention_and_gradients(**how: Any) -> Any:
     return jax.device_get(jax.jit(jax.grad(total, argnums=(0, 1), has_aux=True))(embedding, heads))
 
 
-@pytest.mark.parametrize("segments", [False, True])
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("shared", "segments"),
+    [
+        pytest.param(False, False, marks=pytest.mark.slow),
+        (False, True),
+        (True, False),
+        pytest.param(True, True, marks=pytest.mark.slow),
+    ],
+)
 def test_neither_blocks_nor_when_biases_are_computed_change_anything(shared: bool, segments: bool, monkeypatch) -> None:
     """Values, score excess and all gradients, the bias table's among them, whose derivative is written by hand."""
     expected = self_attention_and_gradients(ready=True, rows="batched", shared=shared, segments=segments)

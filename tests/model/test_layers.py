@@ -92,6 +92,7 @@ def test_every_axis_of_every_parameter_has_a_name_with_a_rule(parameters) -> Non
         assert (boxed.names[0] == "layers") == bool(in_stack), path
 
 
+@pytest.mark.slow
 def test_what_the_backward_pass_recomputes_does_not_change_gradients() -> None:
     """remat full and dots against none, through the encoder's first stack and the gate."""
     plain = make_config()

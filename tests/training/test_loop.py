@@ -152,6 +152,7 @@ def test_reports_and_evaluations_have_their_rhythms(whole: Trained, task: str) -
     assert [line["step"] for line in timing] == [line["step"] for line in lines]
 
 
+@pytest.mark.slow
 def test_batches_of_several_lengths_have_a_program_and_a_ladder_each(tmp_path: Path) -> None:
     """Rows of 2 and of 11 ids, the last step's evaluation included; each bucket's ladder ends with its length."""
     from mrt5_jax.tasks.characters import tsv_task
