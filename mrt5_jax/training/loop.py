@@ -124,11 +124,11 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
             deletion: ByLength(train_ladders, functools.partial(step_under, deletion))
             for deletion in deletions_of(run.training)
         }
-        if run.compaction.dispatch == "host":
-            for step in steps.values():
-                _prepare(step, run, mesh)
         check = ByLength(train_ladders, check_at)
         clock = opened.enter_context(Clock(run, mesh, share.count))
+        if run.compaction.dispatch == "host" and int(restored.state.step) < run.training.num_steps:
+            for step in steps.values():
+                _prepare(step, run, mesh)
         trace = opened.enter_context(StepTrace(run.model_dir, run.training.profile_steps))
         loop = _Loop(run, batches, writers, checkpoints, evaluation, notice, clock, trace, check)
         state = loop.go(steps, restored.state)
