@@ -1,6 +1,6 @@
 """The table of docs/SCALE.md: training steps compiled for TPU slices that are not here.
 
-    python -m benchmarks.scale                # every row; about a minute each on two cores
+    python -m benchmarks.scale                # every row; five to ten minutes each on two busy cores
     python -m benchmarks.scale --only=small
 
 Paper's lengths (1024 inputs, 189 targets), bfloat16 activations, every layer rematerialised. "saturated capacity" runs
