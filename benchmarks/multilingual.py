@@ -26,7 +26,7 @@ from mrt5_jax.compaction.dispatch import run_in_graph
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.config import CompactionConfig, DataConfig
-from mrt5_jax.forward import ForwardRows, ForwardSetting, Survivors, forward_rest, split_parameters
+from mrt5_jax.forward import ForwardRows, ForwardSetting, ForwardTargets, Survivors, forward_rest, split_parameters
 from mrt5_jax.network import MrT5
 
 ROWS, LENGTH, TARGET = 256, 256, 48
@@ -49,8 +49,7 @@ def after_gate(counts: np.ndarray, ladder: Ladder, num_chunks: int) -> Callable[
         hidden,
         jnp.ones((ROWS, LENGTH), bool),
         Survivors(keep, keep.astype(jnp.float32), None),
-        jnp.ones((ROWS, TARGET), jnp.int32),
-        None,
+        ForwardTargets(jnp.ones((ROWS, TARGET), jnp.int32), None),
     )
     setting = ForwardSetting(MrT5(CONFIG), "hard", ladder, num_chunks)
     params = split_parameters(make_params()).rest

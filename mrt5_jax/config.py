@@ -93,11 +93,12 @@ class CompactionConfig:
     dispatch: Dispatch = "in_graph"
     """Of training. Its evaluations are in_graph."""
     inference_dispatch: Dispatch = "host"
-    """Of `mrt5 eval`. In `mrt5 infer` the host always chooses, for the whole batch."""
+    """Of `mrt5 eval` and `mrt5 infer`."""
     capacity: float = 0.5
     """Capacity dispatch: the share of the input length that a row may keep, rounded up to the rounding."""
     suffix_chunks: int = 1
-    """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length."""
+    """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. `mrt5
+    infer` has a flag for it."""
     saturation_threshold: float = -20.0
     """Saturated deletion removes positions whose gate value is lower than their row's highest by more than this."""
 

@@ -198,6 +198,17 @@ class ForwardRows(NamedTuple):
     hidden: Float[Array, "rows length embed"]
     mask: Bool[Array, "rows length"]
     who: Survivors
+    own: Any
+    """Pytree of arrays [rows ...]: what else the body reads of its rows."""
+
+    def compact(self, kept_length: int) -> Compact:
+        """See `compact_at`."""
+        return compact_at(self.hidden, self.mask, self.who, kept_length)
+
+
+class ForwardTargets(NamedTuple):
+    """What teacher forcing reads of its rows."""
+
     decoder_input_tokens: Int[Array, "rows target"]
     decoder_segments: Int[Array, "rows target"] | None
 
@@ -240,21 +251,34 @@ def forward_lengths(setting: ForwardSetting) -> Ladder:
 def forward_begin(
     setting: ForwardSetting, params: Params, batch: dict[str, Array], selector_keys: RowKeys | None = None
 ) -> ForwardAtGate:
-    """Runs the model up to the gate, and sorts the rows into chunks."""
-    tokens, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
+    """Runs the model up to the gate for teacher forcing, see `forward`."""
+    targets = ForwardTargets(batch["decoder_input_tokens"], batch.get("decoder_segment_ids"))
+    segments = batch.get("encoder_segment_ids")
+    return run_to_gate(setting, params, batch["encoder_input_tokens"], targets, segments, selector_keys)
+
+
+def run_to_gate(
+    setting: ForwardSetting,
+    params: Params,
+    tokens: Int[Array, "batch length"],
+    own: Any,
+    segments: Int[Array, "batch length"] | None = None,
+    selector_keys: RowKeys | None = None,
+) -> ForwardAtGate:
+    """Runs the model up to the gate, and sorts the rows into chunks.
+
+    Args:
+      own: pytree of arrays [batch ...] that go with the rows.
+      segments: of packed rows, the example of each position.
+      selector_keys: what random deletion draws from; by default the row's tokens.
+    """
     prefix = run_prefix(setting.model, split_parameters(params).prefix, tokens, segments=segments)
     keys = token_keys(tokens) if selector_keys is None else selector_keys
     who = survivors(prefix.mask, prefix.selection, setting.deletion, keys, segments=segments)
     fitted = fit(who, forward_lengths(setting))
     soft = prefix.selection is not None and setting.deletion == "soft"
     kept = prefix.selection.keep if soft and prefix.selection is not None else fitted.keep
-    rows = ForwardRows(
-        prefix.hidden,
-        prefix.mask,
-        who._replace(keep=fitted.keep),
-        batch["decoder_input_tokens"],
-        batch.get("decoder_segment_ids"),
-    )
+    rows = ForwardRows(prefix.hidden, prefix.mask, who._replace(keep=fitted.keep), own)
     chunked = chunk_rows(rows, count_kept(fitted.keep), setting.num_chunks, setting.num_shards)
     return ForwardAtGate(chunked, prefix.mask, kept, prefix.selection, fitted.dropped)
 
@@ -264,10 +288,11 @@ def forward_rest(setting: ForwardSetting) -> Body:
 
     def at(kept_length: int) -> Callable[[Params, ForwardRows], ChunkResult]:
         def run(params: Params, rows: ForwardRows) -> ChunkResult:
-            compact = compact_at(rows.hidden, rows.mask, rows.who, kept_length)
-            ids = rows.decoder_input_tokens
-            targets = Queries(jnp.ones(ids.shape, bool), rows.decoder_segments)
-            return ChunkResult((), run_rest(setting.model, params, compact, ids, targets=targets).logits)
+            ids, segments = rows.own
+            targets = Queries(jnp.ones(ids.shape, bool), segments)
+            return ChunkResult(
+                (), run_rest(setting.model, params, rows.compact(kept_length), ids, targets=targets).logits
+            )
 
         return run
 

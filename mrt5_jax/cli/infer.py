@@ -2,12 +2,15 @@
 
 import argparse
 import json
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mrt5_jax.config import Dispatch
 from mrt5_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from mrt5_jax.config import CompactionConfig, RunConfig
     from mrt5_jax.inference.decoding import Search
 
 DEFAULT_INPUT_LENGTH = 1024
@@ -53,6 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"longest target, end of sequence included (default: the model's, or {DEFAULT_TARGET_LENGTH})",
     )
     parser.add_argument("--truncate", action="store_true", help="cut longer inputs instead of refusing them")
+    lengths = parser.add_argument_group("the static length after the gate")
+    lengths.add_argument(
+        "--dispatch",
+        choices=typing.get_args(Dispatch),
+        help="host: a program for each length that occurs; in_graph: one program with all lengths; capacity: one "
+        "length, what does not fit is dropped (default: the run's, or host)",
+    )
+    lengths.add_argument("--capacity", type=float, help="capacity: share of the input length (default: the run's)")
+    lengths.add_argument(
+        "--chunks",
+        type=int,
+        default=1,
+        help="cut each batch, sorted by kept count, into chunks with a length each; pays for --mode=score (default: 1)",
+    )
     search = parser.add_argument_group("how --mode=predict chooses")
     search.add_argument("--search", choices=tuple(_SEARCH_FLAGS), help="(default: greedy)")
     search.add_argument("--temperature", type=float, help="sampling: logits are divided by it (default: 1)")
@@ -66,14 +83,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Does what the flags say; returns the exit code."""
     search = _search(args)
-    for flag in ("batch_size", "input_length", "max_target_length"):
+    for flag in ("batch_size", "input_length", "max_target_length", "chunks"):
         value = getattr(args, flag)
         if value is not None and value < 1:
             raise UserError(f"--{flag}={value}: must be at least 1")
+    if args.batch_size % args.chunks:
+        raise UserError(f"--chunks={args.chunks}: must divide --batch_size={args.batch_size}")
 
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from mrt5_jax.compaction.ladder import make_ladder
     from mrt5_jax.inference import requests
     from mrt5_jax.inference.answers import Job
     from mrt5_jax.inference.engine import Engine
@@ -82,7 +102,9 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.training.model_dir import read_model_config
 
     config = read_model_config(args.model_dir)
-    lengths = _lengths(args)
+    trained = _trained(args.model_dir)
+    lengths, compaction = _lengths(args, trained), _compaction(args, trained)
+    make_ladder(lengths.input, compaction, "cpu", compaction.inference_dispatch)  # refuses what leaves no ladder
     limits = requests.Limits(
         config.vocab_size, lengths.input, lengths.target, "truncate" if args.truncate else "refuse"
     )
@@ -99,10 +121,12 @@ def run(args: argparse.Namespace) -> int:
         "deletion": args.deletion,
         "batch_size": args.batch_size,
         **limits._asdict(),
+        "compaction": repr(compaction),
         "search": repr(search),
         "seed": seed,
     }
-    job = Job(Engine(config, restored.params, args.deletion), args.mode, limits, args.batch_size, search, seed)
+    engine = Engine(config, restored.params, args.deletion, compaction)
+    job = Job(engine, args.mode, limits, args.batch_size, search, seed)
     columns = (TextColumn("lines"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     with (
         resume_lines(args.output, settings) as output,
@@ -136,15 +160,40 @@ def _search(args: argparse.Namespace) -> "Search":
     return Greedy()
 
 
-def _lengths(args: argparse.Namespace) -> _Lengths:
-    """The flags', else those that the model was trained with, else the defaults."""
+def _trained(model_dir: str) -> "RunConfig | None":
+    """The run that MODEL_DIR was trained by; None after an import."""
     from mrt5_jax.config import RunConfig
     from mrt5_jax.training.model_dir import config_from_json
     from mrt5_jax.training.run_files import RUN_CONFIG
 
+    path = Path(model_dir) / RUN_CONFIG
+    return (
+        config_from_json(RunConfig, json.loads(path.read_text(encoding="utf-8")), str(path)) if path.is_file() else None
+    )
+
+
+def _lengths(args: argparse.Namespace, trained: "RunConfig | None") -> _Lengths:
+    """The flags', else those that the model was trained with, else the defaults."""
     lengths = _Lengths(DEFAULT_INPUT_LENGTH, DEFAULT_TARGET_LENGTH)
-    trained = Path(args.model_dir) / RUN_CONFIG
-    if trained.is_file():
-        data = config_from_json(RunConfig, json.loads(trained.read_text(encoding="utf-8")), str(trained)).data
-        lengths = _Lengths(data.input_length, data.target_length)
+    if trained is not None:
+        lengths = _Lengths(trained.data.input_length, trained.data.target_length)
     return _Lengths(args.input_length or lengths.input, args.max_target_length or lengths.target)
+
+
+def _compaction(args: argparse.Namespace, trained: "RunConfig | None") -> "CompactionConfig":
+    """Dispatch and capacity of the flags, else of the run.
+
+    The run's rungs are of its own input length, where inputs here are padded to several; and its chunks cost nothing
+    in training, but a decoding loop each here.
+    """
+    from mrt5_jax.config import CompactionConfig
+
+    run = CompactionConfig() if trained is None else trained.compaction
+    compaction = CompactionConfig(
+        inference_dispatch=args.dispatch or run.inference_dispatch,
+        capacity=run.capacity if args.capacity is None else args.capacity,
+        suffix_chunks=args.chunks,
+    )
+    if args.capacity is not None and compaction.inference_dispatch != "capacity":
+        raise UserError(f"--capacity={args.capacity} needs --dispatch=capacity")
+    return compaction

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrt5_jax.data.vocabulary import decode
+from mrt5_jax.forward import ForwardAtGate
 from mrt5_jax.inference.decoding import Greedy, Search
-from mrt5_jax.inference.engine import Engine, Started
+from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.requests import Batch, Limits, Mode, Request, cut_into_batches, read
 from mrt5_jax.inference.sampling import row_keys
 
@@ -53,9 +54,9 @@ class Job:
                 answers[index] |= fields
         return answers
 
-    def _started(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Started]]:
+    def _started(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, ForwardAtGate]]:
         """Each batch when the one after it has been sent to the device as well."""
-        ahead: tuple[Batch, Started] | None = None
+        ahead: tuple[Batch, ForwardAtGate] | None = None
         for batch in batches:
             following = batch, self.engine.start(batch.arrays["encoder_input_tokens"])
             if ahead is not None:
@@ -64,13 +65,13 @@ class Job:
         if ahead is not None:
             yield ahead
 
-    def _score(self, batch: Batch, started: Started) -> Iterator[dict[str, Any]]:
+    def _score(self, batch: Batch, started: ForwardAtGate) -> Iterator[dict[str, Any]]:
         found = self.engine.score(batch.arrays, started)._asdict()
         scores = {name: np.asarray(values) for name, values in found.items()}
         for row in range(len(batch.indices)):
             yield {name: values[row].item() for name, values in scores.items()}
 
-    def _predict(self, batch: Batch, started: Started, start: int) -> Iterator[dict[str, Any]]:
+    def _predict(self, batch: Batch, started: ForwardAtGate, start: int) -> Iterator[dict[str, Any]]:
         numbers = np.zeros(self.batch_size, np.int32)
         numbers[: len(batch.indices)] = start + np.asarray(batch.indices)
         generated = self.engine.generate(

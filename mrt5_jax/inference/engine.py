@@ -1,59 +1,60 @@
-"""A model ready to score and generate: two compiled programs a batch, between which the host chooses the rung.
+"""A model ready to score and generate, under any dispatch.
 
-    before the gate   tokens -> hidden states, survivors, rung          one program for each input length
-    after the gate    suffix, decoder or decoding loop                  one program for each rung that occurs
+    up to the gate    tokens -> hidden states, survivors, chunks      one program for each input length
+    after the gate    suffix, decoder or decoding loop                a `Body` (see `compaction.dispatch`)
 
-So the suffix, cross-attention and its cache run at the rung's length, and no program contains the other rungs. JAX
-keeps the programs: once every shape and rung has been seen, nothing compiles.
+The suffix, cross-attention and its cache run at the rung's length. By default the host chooses it: no program contains
+other rungs, and only rungs that occur are compiled. JAX keeps the programs: once every shape and rung has been seen,
+nothing compiles.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Int
 
+from mrt5_jax.compaction.chunks import Chunked, restore_rows
+from mrt5_jax.compaction.dispatch import Body, ChunkResult, program, run_in_graph, run_on_host
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.config import CompactionConfig, Deletion, ModelConfig
 from mrt5_jax.dropout import RowKeys
 from mrt5_jax.forward import (
+    ForwardAtGate,
+    ForwardRows,
+    ForwardSetting,
     Params,
-    Survivors,
-    compact_at,
-    compact_full,
-    compacts,
-    run_prefix,
+    forward_lengths,
     run_rest,
-    survivors,
+    run_to_gate,
 )
-from mrt5_jax.gates import token_keys
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
 from mrt5_jax.inference.incremental import read
 from mrt5_jax.inference.scoring import Scores, target_scores
-from mrt5_jax.network import Compact, MrT5
+from mrt5_jax.network import MrT5
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
 
 
-class Started(NamedTuple):
-    """What is known of a batch at the gate."""
+class Shared(NamedTuple):
+    """What every chunk sees."""
 
-    hidden: Float[Array, "batch length embed"]
-    mask: Bool[Array, "batch length"]
-    who: Survivors
-    num_kept: Int[Array, " batch"]
-    rung: Int[Array, ""]
+    params: Params
+    by_row: Any
+    """Pytree of arrays [batch ...], in the batch's order."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Engine:
     """A model under one deletion. Rows of only pads are filler: they change nothing.
 
-    A model without a gate deletes nothing, whatever the deletion.
+    A model without a gate deletes nothing, whatever the deletion. Of `compaction`, `inference_dispatch` says who
+    chooses the lengths; in generation every chunk is a decoding loop of its own.
     """
 
     config: ModelConfig
@@ -61,18 +62,17 @@ class Engine:
     deletion: Deletion = "hard"
     compaction: CompactionConfig = dataclasses.field(default_factory=CompactionConfig)
 
-    def start(self, tokens: Tokens) -> "Started":
+    def start(self, tokens: Tokens) -> ForwardAtGate:
         """Sends a batch through the model up to the gate, and does not wait for it.
 
         `generate` and `score` take what it returns in place of tokens: start the next batch before you ask for the
         results of this one, and the device computes while the host waits and reads.
         """
-        ladder = make_ladder(tokens.shape[1], self.compaction, jax.default_backend())
-        return _before_gate(self.config, self.deletion, ladder, self.params, jnp.asarray(tokens))
+        return _to_gate(self._setting(tokens.shape[1]), self.params, jnp.asarray(tokens))
 
     def generate(
         self,
-        tokens: "Tokens | Started",
+        tokens: Tokens | ForwardAtGate,
         max_length: int,
         search: Search | None = None,
         row_keys: RowKeys | None = None,
@@ -85,19 +85,29 @@ class Engine:
           search: `Greedy()` (the default), `Sampling(...)` or `Beam(...)`.
           row_keys: what sampling draws from.
         """
-        before = tokens if isinstance(tokens, Started) else self.start(tokens)
-        how = search or Greedy()
-        return _generate(self.config, self._kept_length(before), how, max_length, self.params, before, row_keys)
+        at_gate = tokens if isinstance(tokens, ForwardAtGate) else self.start(tokens)
+        return self._run(_Generate(self.config, search or Greedy(), max_length), at_gate, row_keys)
 
-    def score(self, batch: dict[str, Array] | dict[str, np.ndarray], started: "Started | None" = None) -> Scores:
-        """Log-probabilities of given targets; `batch` is as in training, `started` what `start` made of its inputs."""
-        before = self.start(batch["encoder_input_tokens"]) if started is None else started
-        targets = {name: batch[name] for name in batch if name.startswith("decoder_")}
-        return _score(self.config, self._kept_length(before), self.params, before, targets)
+    def score(self, batch: dict[str, Array] | dict[str, np.ndarray], at_gate: ForwardAtGate | None = None) -> Scores:
+        """Log-probabilities of given targets; `batch` is as in training, `at_gate` what `start` made of its inputs."""
+        if at_gate is None:
+            at_gate = self.start(batch["encoder_input_tokens"])
+        targets = {name: jnp.asarray(batch[name]) for name in batch if name.startswith("decoder_")}
+        return _with_counts(self._run(_Score(self.config), at_gate, targets), targets, at_gate)
 
-    def _kept_length(self, before: Started) -> int | None:
-        """The static length after the gate; None: the full length, nothing moved. Waits for the device."""
-        return int(before.rung) if self.config.gate and compacts(self.deletion) else None
+    def _setting(self, length: int) -> ForwardSetting:
+        ladder = make_ladder(length, self.compaction, jax.default_backend(), self.compaction.inference_dispatch)
+        return ForwardSetting(MrT5(self.config), self.deletion, ladder, self.compaction.suffix_chunks)
+
+    def _run(self, body: Body, at_gate: ForwardAtGate, by_row: Any) -> Any:
+        """What the body returns of each row, in the batch's order."""
+        shared, chunked = Shared(self.params, by_row), at_gate.chunked
+        ladder = forward_lengths(self._setting(at_gate.mask.shape[1]))
+        if self.compaction.inference_dispatch != "host":
+            return _run_in_graph(body, ladder, shared, chunked)
+        programs = {rung: partial(_run_chunk, body, rung) for rung in ladder.rungs}
+        ran = run_on_host(programs, ladder, (), shared, chunked.rows, chunked.most)
+        return _in_order(ran.rows, chunked.order)
 
 
 def greedy(
@@ -107,47 +117,69 @@ def greedy(
     return Engine(config, params, deletion).generate(tokens, max_length)
 
 
-@partial(jax.jit, static_argnames=("config", "deletion", "ladder"))
-def _before_gate(
-    config: ModelConfig, deletion: Deletion, ladder: Ladder, params: Params, tokens: Int[Array, "batch length"]
-) -> Started:
-    prefix = run_prefix(MrT5(config), params, tokens)
-    who = survivors(prefix.mask, prefix.selection, deletion, token_keys(tokens))
-    kept = prefix.selection.keep if prefix.selection is not None and deletion == "soft" else who.keep
-    num_kept = count_kept(kept)
-    return Started(prefix.hidden, prefix.mask, who, num_kept, ladder.rung(jnp.max(num_kept)))
+@dataclasses.dataclass(frozen=True)
+class _Generate:
+    """The body of generation; `by_row` is what sampling draws from."""
+
+    config: ModelConfig
+    search: Search
+    max_length: int
+
+    def __call__(self, kept_length: int) -> Callable[[Shared, ForwardRows], ChunkResult]:
+        def run(shared: Shared, rows: ForwardRows) -> ChunkResult:
+            decoder = read(self.config, shared.params, rows.compact(kept_length))
+            return ChunkResult((), self.search.search(decoder, _of(rows, shared.by_row), self.max_length))
+
+        return run
 
 
-@partial(jax.jit, static_argnames=("config", "kept_length", "search", "max_length"))
-def _generate(
-    config: ModelConfig,
-    kept_length: int | None,
-    search: Search,
-    max_length: int,
-    params: Params,
-    before: Started,
-    row_keys: RowKeys | None,
-) -> Generated:
-    decoder = read(config, params, _compact(before, kept_length))
-    return search.search(decoder, row_keys, max_length)
+@dataclasses.dataclass(frozen=True)
+class _Score:
+    """The body of scoring; `by_row` is the targets."""
+
+    config: ModelConfig
+
+    def __call__(self, kept_length: int) -> Callable[[Shared, ForwardRows], ChunkResult]:
+        def run(shared: Shared, rows: ForwardRows) -> ChunkResult:
+            targets = _of(rows, shared.by_row)
+            ids = targets["decoder_input_tokens"]
+            logits = run_rest(MrT5(self.config), shared.params, rows.compact(kept_length), ids).logits
+            scores = target_scores(logits, targets["decoder_target_tokens"], targets["decoder_loss_weights"])
+            return ChunkResult((), scores)
+
+        return run
 
 
-@partial(jax.jit, static_argnames=("config", "kept_length"))
-def _score(
-    config: ModelConfig, kept_length: int | None, params: Params, before: Started, targets: dict[str, Array]
-) -> Scores:
-    compact = _compact(before, kept_length)
-    logits = run_rest(MrT5(config), params, compact, targets["decoder_input_tokens"]).logits
-    weights = targets["decoder_loss_weights"]
+def _of(rows: ForwardRows, by_row: Any) -> Any:
+    """What belongs to these rows, whose numbers in the batch are their `own`."""
+    return jax.tree.map(lambda array: array[rows.own], by_row)
+
+
+@partial(jax.jit, static_argnames="setting")
+def _to_gate(setting: ForwardSetting, params: Params, tokens: Int[Array, "batch length"]) -> ForwardAtGate:
+    return run_to_gate(setting, params, tokens, own=jnp.arange(tokens.shape[0]))
+
+
+@partial(jax.jit, static_argnames=("body", "ladder"))
+def _run_in_graph(body: Body, ladder: Ladder, shared: Shared, chunked: Chunked) -> Any:
+    return restore_rows(run_in_graph(ladder, body, shared, chunked.rows, chunked.most).rows, chunked.order)
+
+
+@partial(jax.jit, static_argnames=("body", "rung"))
+def _run_chunk(body: Body, rung: int, total: Any, shared: Shared, chunks: Any, number: Int[Array, ""]) -> Any:
+    return program(body, rung)(total, shared, chunks, number)
+
+
+@jax.jit
+def _in_order(rows: list[Any], order: Int[Array, "shards local"]) -> Any:
+    return restore_rows(jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows), order)
+
+
+@jax.jit
+def _with_counts(score: Array, targets: dict[str, Array], at_gate: ForwardAtGate) -> Scores:
     return Scores(
-        score=target_scores(logits, targets["decoder_target_tokens"], weights),
-        num_target_tokens=jnp.sum(weights > 0, axis=1, dtype=jnp.int32),
-        num_input_tokens=count_kept(before.mask),
-        num_kept_tokens=before.num_kept,
+        score=score,
+        num_target_tokens=jnp.sum(targets["decoder_loss_weights"] > 0, axis=1, dtype=jnp.int32),
+        num_input_tokens=count_kept(at_gate.mask),
+        num_kept_tokens=count_kept(at_gate.keep & at_gate.mask),
     )
-
-
-def _compact(before: Started, kept_length: int | None) -> Compact:
-    if kept_length is None:
-        return compact_full(before.hidden, before.mask, before.who)
-    return compact_at(before.hidden, before.mask, before.who, kept_length)

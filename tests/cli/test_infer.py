@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,44 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert output.read_bytes() == whole.read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kill_at", [1, 150, 1500])
+def test_a_run_killed_outright_goes_on_to_the_same_bytes(kill_at: int, command: list[str], tmp_path: Path) -> None:
+    """SIGKILL of the real process, once so many lines are on disk; the answers come two batches at a time."""
+    write_lines(tmp_path / "in.jsonl", [{"inputs": TEXTS[number % 10], "id": number} for number in range(2000)])
+    process = [sys.executable, "-m", "mrt5_jax", *command, "--search=sampling"]
+    whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    subprocess.run([*process, f"--output={whole}"], check=True, capture_output=True)
+    with subprocess.Popen(process, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+        while not output.exists() or output.read_bytes().count(b"\n") < kill_at:
+            assert running.poll() is None, "the run should not end before it is killed"
+        running.kill()
+    before = output.read_bytes()
+    assert before != whole.read_bytes()
+    subprocess.run(process, check=True, capture_output=True)
+    assert output.read_bytes() == whole.read_bytes()
+    assert whole.read_bytes().startswith(before[: before.rfind(b"\n") + 1]), "what was written should have stayed"
+
+
+@pytest.mark.parametrize(
+    ("flags", "same"),
+    [
+        pytest.param(["--dispatch=in_graph"], True, marks=pytest.mark.slow),
+        (["--chunks=2"], True),
+        (["--dispatch=capacity", "--capacity=0.2"], False),
+    ],
+)
+def test_who_chooses_the_length(flags: list[str], same: bool, command: list[str], tmp_path: Path) -> None:
+    """Only a capacity may change an answer."""
+    command = [*command, "--deletion=hard", "--mode=score"]
+    plain, other = tmp_path / "plain.jsonl", tmp_path / "other.jsonl"
+    assert main([*command, f"--output={plain}"]) == main([*command, *flags, f"--output={other}"]) == 0
+    counts = [[line["num_kept_tokens"] for line in read_lines(path)] for path in (plain, other)]
+    scores = [[line["score"] for line in read_lines(path)] for path in (plain, other)]
+    assert (counts[0] == counts[1]) is same
+    assert (scores[0] == pytest.approx(scores[1], rel=1e-4)) is same
+
+
 def test_the_same_text_on_another_line_gets_a_sample_of_its_own(command: list[str], tmp_path: Path) -> None:
     """In other windows too: a line's number counts from the beginning of the file."""
     write_lines(tmp_path / "in.jsonl", [{"inputs": "some bytes"}] * 10)
@@ -189,6 +229,9 @@ def test_what_was_written_survives_a_bad_line_that_came_later(command: list[str]
         (["--search=sampling", "--top_p=2"], "top_p 2.0"),
         (["--mode=score", "--search=beam"], "--search needs --mode=predict"),
         (["--batch_size=0"], "--batch_size=0: must be at least 1"),
+        (["--chunks=3"], "--chunks=3: must divide --batch_size=2"),
+        (["--capacity=0.5"], "--capacity=0.5 needs --dispatch=capacity"),
+        (["--dispatch=capacity", "--capacity=0"], "CompactionConfig.capacity = 0.0: must be a share"),
         (["--step=7"], "has no step 7"),
         (["--model_dir=nowhere"], "nowhere"),
         (["--input=nothing.jsonl"], "nothing.jsonl: No such file"),

@@ -8,6 +8,7 @@ import numpy as np
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.forward import Params
+from mrt5_jax.inference.decoding import Generated
 from mrt5_jax.network import MrT5
 
 VOCAB = 12
@@ -51,3 +52,15 @@ LENGTHS = [24, 3, 0, 11, 24, 17]
 TOKENS = random_inputs(LENGTHS, 24)
 """Under hard deletion greedy search ends some of these rows before MAX_LENGTH, and others not."""
 MAX_LENGTH = 10
+
+
+def as_targets(tokens: np.ndarray, generated: Generated) -> dict[str, np.ndarray]:
+    """A batch of which the targets are what was generated."""
+    targets = np.asarray(generated.tokens)
+    weights = np.arange(MAX_LENGTH)[None] < np.asarray(generated.num_tokens)[:, None]
+    return {
+        "encoder_input_tokens": tokens,
+        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": weights.astype(np.int32),
+    }

@@ -12,22 +12,20 @@ from mrt5_jax.inference.decoding import Generated
 from mrt5_jax.inference.engine import Engine, greedy
 from mrt5_jax.network import MrT5
 
-from .models import CONFIG, LENGTHS, MAX_LENGTH, PARAMS, TOKENS, random_inputs, random_params, small_config
+from .models import (
+    CONFIG,
+    LENGTHS,
+    MAX_LENGTH,
+    PARAMS,
+    TOKENS,
+    as_targets,
+    random_inputs,
+    random_params,
+    small_config,
+)
 
 TOLERANCE = 1e-4
 _forward = jax.jit(forward, static_argnums=0)
-
-
-def as_targets(tokens: np.ndarray, generated: Generated) -> dict[str, np.ndarray]:
-    """A batch of which the targets are what was generated."""
-    targets = np.asarray(generated.tokens)
-    weights = np.arange(MAX_LENGTH)[None] < np.asarray(generated.num_tokens)[:, None]
-    return {
-        "encoder_input_tokens": tokens,
-        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
-        "decoder_target_tokens": targets,
-        "decoder_loss_weights": weights.astype(np.int32),
-    }
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+"""Who chooses the lengths, and how rows are cut into chunks, changes no result of inference."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mrt5_jax.compaction.ladder import make_ladder
+from mrt5_jax.config import CompactionConfig, Dispatch
+from mrt5_jax.inference.beam import Beam
+from mrt5_jax.inference.decoding import Generated, Search
+from mrt5_jax.inference.engine import Engine
+from mrt5_jax.inference.sampling import Sampling, row_keys
+
+from .models import CONFIG, LENGTHS, MAX_LENGTH, PARAMS, TOKENS, as_targets
+
+TOLERANCE = 1e-4
+ENGINE = Engine(CONFIG, PARAMS)
+
+
+@pytest.fixture(scope="module")
+def generated() -> Generated:
+    """By the defaults: the host chooses, for the whole batch."""
+    return ENGINE.generate(TOKENS, MAX_LENGTH)
+
+
+@pytest.mark.parametrize(
+    ("dispatch", "chunks"),
+    [("host", 2), pytest.param("in_graph", 1, marks=pytest.mark.slow), ("in_graph", 2)],
+)
+def test_dispatch_and_chunks_change_nothing(dispatch: Dispatch, chunks: int, generated: Generated) -> None:
+    compaction = CompactionConfig(max_rungs=2, inference_dispatch=dispatch, suffix_chunks=chunks)
+    engine = Engine(CONFIG, PARAMS, compaction=compaction)
+    np.testing.assert_array_equal(engine.generate(TOKENS, MAX_LENGTH).tokens, generated.tokens)
+    batch = as_targets(TOKENS, generated)
+    expected = ENGINE.score(batch)._asdict()
+    for name, values in engine.score(batch)._asdict().items():
+        np.testing.assert_allclose(values, expected[name], rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+def test_chunks_run_at_their_own_lengths() -> None:
+    engine = Engine(CONFIG, PARAMS, compaction=CompactionConfig(suffix_chunks=2))
+    few, many = engine.start(TOKENS).chunked.most
+    assert few < many == ENGINE.start(TOKENS).chunked.most[0]
+
+
+@pytest.mark.parametrize("search", [Sampling(), pytest.param(Beam(2), marks=pytest.mark.slow)])
+def test_a_sample_is_its_row_s_own_in_chunks_too(search: Search) -> None:
+    keys = row_keys(0, jnp.arange(len(TOKENS)))
+    chunked = Engine(CONFIG, PARAMS, compaction=CompactionConfig(max_rungs=1, suffix_chunks=2))
+    plain, in_chunks = (engine.generate(TOKENS, MAX_LENGTH, search, keys) for engine in (ENGINE, chunked))
+    np.testing.assert_array_equal(plain.tokens, in_chunks.tokens)
+
+
+def test_a_capacity_keeps_as_many_as_it_has_slots() -> None:
+    hard = Engine(CONFIG, PARAMS, compaction=CompactionConfig(inference_dispatch="capacity", capacity=0.2))
+    batch = as_targets(TOKENS, hard.generate(TOKENS, MAX_LENGTH))
+    kept, wanted = hard.score(batch).num_kept_tokens, ENGINE.score(batch).num_kept_tokens
+    (slots,) = make_ladder(TOKENS.shape[1], hard.compaction, "cpu", "capacity").rungs
+    np.testing.assert_array_equal(kept, np.minimum(wanted, slots))
+    assert (kept < wanted).any(), "a row should have more survivors than slots"
+    undeleted = dataclasses.replace(hard, deletion="none")
+    np.testing.assert_array_equal(undeleted.score(batch).num_kept_tokens, LENGTHS)
