@@ -28,8 +28,9 @@ _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
 _CONDITION = re.compile(r"\bcondition=%?([\w.-]+)")
 _BOUND = re.compile(r"\bconstant\((\d+)\)")
 _LISTED_GROUPS = re.compile(r"replica_groups=\{\{([\d,]+)\}")
-_IOTA_GROUPS = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
+_IOTA_GROUPS = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)")
+_MESH_GROUPS = re.compile(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^{]*)\))?[^{]*\{([^}]*)\}")
+_IOTA = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH_AXIS = re.compile(r"'([^']+)'=(\d+)")
 _GROUP_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
@@ -178,24 +179,34 @@ def _group(text: str) -> tuple[int, ...]:
     if listed := _LISTED_GROUPS.search(text):
         return tuple(int(device) for device in listed[1].split(","))
     if iota := _IOTA_GROUPS.search(text):
-        sizes = [int(size) for size in iota[3].split(",")]
-        devices = np.arange(math.prod(sizes)).reshape(sizes)
-        if iota[4]:
-            devices = devices.transpose([int(axis) for axis in iota[4].split(",")])
-        return tuple(devices.reshape(int(iota[1]), int(iota[2]))[0].tolist())
+        return tuple(_devices(iota[3]).reshape(int(iota[1]), int(iota[2]))[0].tolist())
     if mesh := _MESH_GROUPS.search(text):
-        return _group_of_mesh_axes(mesh[1], mesh[2])
+        return _group_of_mesh_axes(mesh[1], mesh[2], mesh[3])
     pair = _PAIRS.search(text)
     return (int(pair[1]), int(pair[2])) if pair else ()
 
 
-def _group_of_mesh_axes(mesh: str, axes: str) -> tuple[int, ...]:
-    """The group of device 0, from "'a'=2,'b'=4" and the axes it spans; "'b':(2)2" is part of b."""
+def _devices(written: str) -> np.ndarray:
+    """Device numbers in order, from "[4,2]T(1,0)" (0 to 7 in that shape, transposed) or from a list "0,4,1,5"."""
+    iota = _IOTA.search(written)
+    if not iota:
+        return np.array([int(device) for device in written.split(",")])
+    sizes = [int(size) for size in iota[1].split(",")]
+    devices = np.arange(math.prod(sizes)).reshape(sizes)
+    return devices.transpose([int(axis) for axis in iota[2].split(",")]) if iota[2] else devices
+
+
+def _group_of_mesh_axes(mesh: str, order: str | None, axes: str) -> tuple[int, ...]:
+    """The group of the mesh's first device, from "'a'=2,'b'=4" and the axes it spans; "'b':(2)2" is part of b.
+
+    Args:
+        order: the devices in the mesh's order, see `_devices`; None: 0, 1, 2, ...
+    """
     sizes = {name: int(size) for name, size in _MESH_AXIS.findall(mesh)}
     along = {name: [0] for name in sizes}
     for name, before, size in _GROUP_AXIS.findall(axes):
         split, count = (int(before), int(size)) if size else (1, sizes[name])
         stride = sizes[name] // (split * count)
         along[name] = [at * stride for at in range(count)]
-    devices = np.arange(math.prod(sizes.values())).reshape(tuple(sizes.values()))
-    return tuple(devices[np.ix_(*along.values())].reshape(-1).tolist())
+    devices = np.arange(math.prod(sizes.values())) if order is None else _devices(order)
+    return tuple(devices.reshape(tuple(sizes.values()))[np.ix_(*along.values())].reshape(-1).tolist())

@@ -21,6 +21,8 @@ def test_every_kind_of_caller_is_followed() -> None:
         Collective("reduce-scatter", 8 * 4 * 4, 1, "conditional.9/1", (0, 1, 2, 3, 4, 5, 6, 7)),
         Collective("all-to-all", 8 * 4 * 4, 1, "", (0, 1, 2, 3)),
         Collective("all-to-all", 8 * 4 * 4, 1, "", (0, 2, 4, 6)),
+        Collective("all-to-all", 8 * 4 * 4, 1, "", (0, 1)),
+        Collective("all-to-all", 8 * 4 * 4, 1, "", (0, 4)),
         Collective("collective-permute", 8 * 4 * 4 + 8, 1, "", (0, 1)),
     ]
 
