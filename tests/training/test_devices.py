@@ -52,8 +52,14 @@ def measure(orders: list[dict[str, Any]], x64: str) -> list[list[dict[str, float
     return json.loads(outputs[0][0].splitlines()[-1])
 
 
-def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]]) -> float:
-    table = [[list(step.values()) for step in run] for run in (one, other)]
+def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]], case: str = "") -> float:
+    """Of losses, deletion rates and rungs.
+
+    A microbatch takes rows of every device, so with other devices it has other rows, and the longest of them may want
+    another rung; what is computed must not change with it.
+    """
+    compared = {"total_loss", "deletion_rate"} if "microbatches" in case else {"total_loss", "deletion_rate", "rung"}
+    table = [[[step[name] for name in sorted(compared)] for step in run] for run in (one, other)]
     return float(np.abs(np.subtract(*table)).max())
 
 
@@ -75,7 +81,7 @@ def test_every_mesh_and_deletion(case: str, x64: str) -> None:
     alone, *others = measure([{"devices": 8, "steps": steps, "runs": runs}], x64)
     assert len(alone) == steps
     for mesh, result in zip(MESHES, others, strict=True):
-        assert largest_difference(alone, result) < bound, mesh
+        assert largest_difference(alone, result, case) < bound, mesh
 
 
 @pytest.mark.slow
@@ -91,4 +97,4 @@ def test_two_processes_of_four_devices(case: str, x64: str) -> None:
     found = measure([two | {"process": place | {"process_id": number}} for number in range(2)], x64)
     (alone,) = measure([{"devices": 1, "steps": steps, "runs": [CASES[case] | {"mesh": [1, 1, 1]}]}], x64)
     for mesh, result in zip(MESHES, found, strict=True):
-        assert largest_difference(alone, result) < bound, mesh
+        assert largest_difference(alone, result, case) < bound, mesh
