@@ -284,7 +284,9 @@ class TokenEmbedder(nn.Module):
         std = config.emb_dim**-0.5 if config.initialization == "reference" else 1.0
         shape = (config.vocab_size, config.emb_dim)
         table = parameter(self, "embedding", nn.initializers.normal(std), ("vocab", "embed"), shape, config)
-        return _constrain(table.astype(jnp.dtype(config.dtype))[tokens])
+        # The table is small: every device looks its own rows up in the whole of it, and no activations are exchanged.
+        whole = nn.spmd.with_logical_constraint(table.astype(jnp.dtype(config.dtype)), (None, None))
+        return _constrain(whole[tokens])
 
 
 def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:

@@ -1,11 +1,36 @@
 """Which mesh axis each logical axis of an array is spread over: rules as in T5X, which a run may replace one by one."""
 
+import contextlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+from jax.sharding import PartitionSpec
+from jaxtyping import Array
+
 from mrt5_jax.config import MeshConfig
 from mrt5_jax.errors import UserError
 
-MESH_AXES = ("data", "fsdp", "tensor")
-BATCH_AXES = ("data", "fsdp")
+DATA = "data"
+MESH_AXES = (DATA, "fsdp", "tensor")
+BATCH_AXES = (DATA, "fsdp")
 """The mesh axes over which rows of a batch are spread."""
+
+
+class RowShards(NamedTuple):
+    """How many parts the rows of a batch are spread over, along each of BATCH_AXES."""
+
+    data: int = 1
+    fsdp: int = 1
+
+    @property
+    def count(self) -> int:
+        """All of them."""
+        return self.data * self.fsdp
+
+
+ONE_SHARD = RowShards()
 
 AxisRules = tuple[tuple[str, str | tuple[str, ...] | None], ...]
 
@@ -46,3 +71,16 @@ def axis_rules(config: MeshConfig) -> AxisRules:
         ours.append((name, axes[0] if len(axes) == 1 else axes or None))
     replaced = {name for name, _ in ours}
     return (*ours, *(rule for rule in LOGICAL_AXIS_RULES if rule[0] not in replaced))
+
+
+@contextlib.contextmanager
+def within_data_axis() -> Iterator[None]:
+    """Activations are those of the rows at one place along the data axis, over which a caller maps."""
+    with nn.logical_axis_rules((("batch", "fsdp"), *nn.get_logical_axis_rules())):
+        yield
+
+
+def lie_along(array: Array, *axes: str | tuple[str, ...]) -> Array:
+    """An array whose first dimensions lie along these mesh axes, and the others as the compiler likes."""
+    free = [PartitionSpec.UNCONSTRAINED] * (array.ndim - len(axes))
+    return jax.lax.with_sharding_constraint(array, PartitionSpec(*axes, *free))

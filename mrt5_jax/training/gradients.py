@@ -47,6 +47,7 @@ from mrt5_jax.objectives.losses import (
     target_term,
     total_loss,
 )
+from mrt5_jax.training.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
 
 SELECTOR = 3
 """The selector's place among the uses of a row's key; `draw_dropout` takes those below it."""
@@ -61,8 +62,17 @@ class Setting(NamedTuple):
     compaction: CompactionConfig
     ladder: Ladder
     """The lengths that deletion with compaction runs at."""
-    num_shards: int = 1
-    """Devices that the rows are spread over; each sorts its own rows into chunks."""
+    shards: RowShards = ONE_SHARD
+    """What the rows are spread over; each device sorts its own rows into chunks."""
+
+    @property
+    def num_groups(self) -> int:
+        """Groups of rows whose gradients after the gate are added up apart, until all chunks are done.
+
+        They are the parts of the data axis: so every device adds up its own, and the sum over devices is taken once a
+        step. Within one chunk the compiler sees to that.
+        """
+        return self.shards.data if self.compaction.suffix_chunks > 1 else 1
 
 
 class Objective(NamedTuple):
@@ -120,11 +130,11 @@ class Shared(NamedTuple):
 
 
 class RestTotal(NamedTuple):
-    """Summed over chunks; every term is divided by counts of the whole batch."""
+    """Summed over chunks; every term is divided by counts of the whole batch. All have a leading axis of groups."""
 
-    loss: Float[Array, ""]
-    gate_mean: Float[Array, ""]
-    score_penalty: Float[Array, ""]
+    loss: Float[Array, " groups"]
+    gate_mean: Float[Array, " groups"]
+    score_penalty: Float[Array, " groups"]
     gradient: Params
 
 
@@ -226,7 +236,7 @@ def begin(
         rows_first(dropout._replace(embedded=None, prefix=LayerDropout())),
     )
     return AtGate(
-        chunk_rows(rows, count_kept(fitted.keep), compaction.suffix_chunks, setting.num_shards),
+        chunk_rows(rows, count_kept(fitted.keep), compaction.suffix_chunks, setting.shards.count),
         Shared(parts.rest, objective),
         pull_back,
         prefix.mask,
@@ -243,10 +253,13 @@ def rest(setting: Setting) -> Body:
         gradient = jax.value_and_grad(_rest_loss(setting, kept_length), argnums=(0, 1, 2), has_aux=True)
 
         def run(shared: Shared, rows: RestRows) -> ChunkResult:
-            (loss, terms), bars = gradient(shared.params, rows.hidden, rows.gate_values, shared.objective, rows)
-            params_bar, hidden_bar, gate_values_bar = bars
-            total = RestTotal(loss, terms.gate_mean, terms.score_penalty, params_bar)
-            return ChunkResult(total, RestOut(terms.losses, hidden_bar, gate_values_bar))
+            def of_group(rows: RestRows) -> ChunkResult:
+                (loss, terms), bars = gradient(shared.params, rows.hidden, rows.gate_values, shared.objective, rows)
+                params_bar, hidden_bar, gate_values_bar = bars
+                total = RestTotal(loss, terms.gate_mean, terms.score_penalty, params_bar)
+                return ChunkResult(total, RestOut(terms.losses, hidden_bar, gate_values_bar))
+
+            return _in_groups(of_group, rows, setting.num_groups)
 
         return run
 
@@ -255,7 +268,7 @@ def rest(setting: Setting) -> Body:
 
 def finish(at_gate: AtGate, ran: Ran) -> LossAndGradients:
     """Differentiates the prefix, and puts the parts together."""
-    total = ran.total
+    total: RestTotal = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), ran.total)
     out, rung = restore_rows(ran.by_row(), at_gate.chunked.order)
     (prefix_gradient,) = at_gate.pull_back((out.hidden_bar, out.gate_values_bar))
     return LossAndGradients(
@@ -265,6 +278,18 @@ def finish(at_gate: AtGate, ran: Ran) -> LossAndGradients:
         merge_gradients(Parts(prefix_gradient, total.gradient)),
         MeasuredRows(out.losses, at_gate.mask, at_gate.keep, at_gate.rescued, at_gate.dropped, rung),
     )
+
+
+def _in_groups(of_group: Callable[[RestRows], ChunkResult], rows: RestRows, num_groups: int) -> ChunkResult:
+    """`of_group` of equal parts of the rows, one for each place along the data axis; the totals stay apart."""
+    if num_groups == 1:
+        result = of_group(rows)
+        return ChunkResult(jax.tree.map(lambda leaf: leaf[None], result.total), result.rows)
+    parts = jax.tree.map(lambda leaf: lie_along(leaf.reshape(num_groups, -1, *leaf.shape[1:]), *BATCH_AXES), rows)
+    with within_data_axis():
+        result = jax.vmap(of_group, spmd_axis_name=DATA)(parts)
+    joined = jax.tree.map(lambda leaf: lie_along(leaf.reshape(-1, *leaf.shape[2:]), BATCH_AXES), result.rows)
+    return ChunkResult(jax.tree.map(lambda leaf: lie_along(leaf, DATA), result.total), joined)
 
 
 class _Terms(NamedTuple):

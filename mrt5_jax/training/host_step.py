@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
 from mrt5_jax.compaction.chunks import join_rows, split_rows
@@ -22,6 +23,7 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import RunConfig
 from mrt5_jax.forward import split_parameters
 from mrt5_jax.network import MrT5
+from mrt5_jax.training.axis_rules import DATA
 from mrt5_jax.training.gradients import (
     AtGate,
     LossAndGradients,
@@ -96,6 +98,7 @@ class HostTrainStep:
         rows: Any = batch_sharding(self._mesh)
         everywhere: Any = replicated(self._mesh)
         rest_total = RestTotal(everywhere, everywhere, everywhere, split_parameters(shardings.params).rest)
+        rest_total = jax.tree.map(self._by_group, rest_total)
         whole_total = LossAndGradients(everywhere, everywhere, everywhere, shardings.params, None)
         zeros = jax.jit(self._zeros, out_shardings=_Zeros(rest_total, whole_total)).lower().compile()
         started = jax.jit(self._begin).lower(self._abstract, batch, jax.ShapeDtypeStruct((), jnp.int32)).compile()
@@ -126,13 +129,20 @@ class HostTrainStep:
         dtype = jnp.promote_types(self._abstract.controller.alpha.dtype, jax.tree.leaves(params)[0].dtype)
         nothing = jnp.zeros((), dtype)
         whole = LossAndGradients(nothing, nothing, nothing, params, None)
-        return _Zeros(RestTotal(nothing, nothing, nothing, split_parameters(params).rest), whole)
+        rest = RestTotal(nothing, nothing, nothing, split_parameters(params).rest)
+        groups = self._setting.num_groups
+        return _Zeros(jax.tree.map(lambda leaf: jnp.zeros((groups, *leaf.shape), leaf.dtype), rest), whole)
+
+    def _by_group(self, sharding: NamedSharding) -> NamedSharding:
+        """Of totals with a leading axis of groups."""
+        groups = DATA if self._setting.num_groups > 1 else None
+        return NamedSharding(self._mesh, PartitionSpec(groups, *sharding.spec))
 
     def _begin(self, state: TrainState, batch: dict[str, Array], number: Int[Array, ""]) -> AtGate:
         inputs = step_inputs(self._run, state, batch)
         rows, keys = batch, inputs.row_keys
         if self._run.training.microbatches > 1:
-            parts = split_rows((rows, keys), self._run.training.microbatches, self._setting.num_shards)
+            parts = split_rows((rows, keys), self._run.training.microbatches, self._setting.shards.count)
             rows, keys = jax.tree.map(lambda leaf: leaf[number], parts)
         at_gate = begin(self._setting, state.params, rows, inputs.objective, keys)
         nowhere: Any = None  # the parameters are there already
@@ -147,7 +157,7 @@ class HostTrainStep:
         self, state: TrainState, batch: dict[str, Array], total: LossAndGradients, measured: list[MeasuredRows]
     ) -> Stepped:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *measured)
-        result = total._replace(rows=join_rows(stacked, self._setting.num_shards))
+        result = total._replace(rows=join_rows(stacked, self._setting.shards.count))
         return update(self._run, self._learning, self._ladder, state, batch, result)
 
 

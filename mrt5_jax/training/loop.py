@@ -81,7 +81,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
     backend, lengths = jax.default_backend(), input_lengths(run.data)
     ladders = make_ladders(lengths, run.compaction, backend)
     train_ladders = make_ladders(lengths, run.compaction, backend, run.compaction.dispatch)
-    num_shards = row_shards(mesh)
+    shards = row_shards(mesh)
     check_parts(run, mesh)
     learning = make_learning(run)
     seed = run.training.seed
@@ -115,10 +115,10 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
             under = _under(run, deletion)
             if run.compaction.dispatch == "host":
                 return HostTrainStep(model, under, learning, ladder, abstract)
-            return jit_step(make_train_step(model, under, learning, ladder, num_shards), abstract)
+            return jit_step(make_train_step(model, under, learning, ladder, shards), abstract)
 
         def check_at(ladder: Ladder) -> Check:
-            return jit_state_update(make_check(model, run, ladder, num_shards), abstract)
+            return jit_state_update(make_check(model, run, ladder, shards), abstract)
 
         steps: dict[TrainingDeletion, ByLength] = {
             deletion: ByLength(train_ladders, functools.partial(step_under, deletion))

@@ -15,6 +15,7 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import MonitorConfig, RunConfig
 from mrt5_jax.dropout import RowKeys
 from mrt5_jax.network import MrT5
+from mrt5_jax.training.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.training.gradients import loss_value
 from mrt5_jax.training.state import MonitorState, TrainState
 from mrt5_jax.training.step import make_setting, step_inputs
@@ -37,14 +38,14 @@ def judge(
     return MonitorState(gap <= limit, gap.astype(jnp.float32))
 
 
-def make_check(model: MrT5, run: RunConfig, ladder: Ladder, num_shards: int = 1) -> Check:
+def make_check(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Check:
     """Both losses of a batch, with the randomness that its step will have; to be jitted."""
-    saturated = make_setting(model, run, ladder, num_shards)
+    saturated = make_setting(model, run, ladder, shards)
     soft = saturated._replace(deletion="soft")
 
     def check(state: TrainState, batch: dict[str, Array]) -> TrainState:
         inputs = step_inputs(run, state, batch)
-        parts = split_rows((batch, inputs.row_keys), run.training.microbatches, num_shards)
+        parts = split_rows((batch, inputs.row_keys), run.training.microbatches, shards.count)
 
         def both(part: tuple[dict[str, Array], RowKeys]) -> list[Float[Array, ""]]:
             rows, keys = part

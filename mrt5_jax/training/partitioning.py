@@ -23,7 +23,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from mrt5_jax.config import DataConfig, MeshConfig, RunConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.axis_rules import BATCH_AXES, LOGICAL_AXIS_RULES, MESH_AXES, axis_rules
+from mrt5_jax.training.axis_rules import BATCH_AXES, LOGICAL_AXIS_RULES, MESH_AXES, RowShards, axis_rules
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import Stepped
 
@@ -85,9 +85,9 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
-def row_shards(mesh: Mesh | AbstractMesh) -> int:
+def row_shards(mesh: Mesh | AbstractMesh) -> RowShards:
     """How many parts the rows of a batch are spread over."""
-    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    return RowShards(*(mesh.shape[axis] for axis in BATCH_AXES))
 
 
 def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, name: str) -> None:
@@ -96,7 +96,7 @@ def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, name: str) -> N
     Raises:
         UserError: naming the sizes that would do.
     """
-    parts = row_shards(mesh)
+    parts = row_shards(mesh).count
     if batch_size % parts:
         raise UserError(
             f"{name}={batch_size} does not divide over data={mesh.shape['data']} x fsdp={mesh.shape['fsdp']} devices: "
@@ -226,10 +226,10 @@ def check_parts(run: RunConfig, mesh: Mesh | AbstractMesh) -> None:
         UserError: naming the sizes.
     """
     microbatches, chunks, rows = run.training.microbatches, run.compaction.suffix_chunks, run.data.batch_size
-    parts = row_shards(mesh) * microbatches * chunks
+    parts = row_shards(mesh).count * microbatches * chunks
     if rows % parts:
         raise UserError(
-            f"batch_size={rows} does not divide over {row_shards(mesh)} parts of the mesh x "
+            f"batch_size={rows} does not divide over {row_shards(mesh).count} parts of the mesh x "
             f"microbatches={microbatches} x suffix_chunks={chunks}: give a multiple of {parts}"
         )
 

@@ -16,6 +16,7 @@ from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, target_metrics
+from mrt5_jax.training.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.training.gradients import LossAndGradients, MeasuredRows, Objective, Setting, loss_and_gradients
 from mrt5_jax.training.state import TrainState, initial_monitor
 
@@ -60,9 +61,9 @@ class StepInputs(NamedTuple):
     row_keys: RowKeys
 
 
-def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, num_shards: int = 1) -> Setting:
+def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Setting:
     """What is static about the gradients of a run."""
-    return Setting(model, run.loss, run.training.deletion, run.compaction, ladder, num_shards)
+    return Setting(model, run.loss, run.training.deletion, run.compaction, ladder, shards)
 
 
 def step_inputs(run: RunConfig, state: TrainState, batch: dict[str, Array]) -> StepInputs:
@@ -72,14 +73,16 @@ def step_inputs(run: RunConfig, state: TrainState, batch: dict[str, Array]) -> S
     return StepInputs(objective, step_keys(run.training.seed, state.step, mask.shape[0]))
 
 
-def make_train_step(model: MrT5, run: RunConfig, learning: Learning, ladder: Ladder, num_shards: int = 1) -> TrainStep:
+def make_train_step(
+    model: MrT5, run: RunConfig, learning: Learning, ladder: Ladder, shards: RowShards = ONE_SHARD
+) -> TrainStep:
     """(state, batch) -> (next state, metrics of the step) in one program; to be jitted, the state donated.
 
     Args:
         ladder: the lengths that deletion with compaction runs at.
-        num_shards: devices that the rows are spread over.
+        shards: what the rows are spread over.
     """
-    setting = make_setting(model, run, ladder, num_shards)
+    setting = make_setting(model, run, ladder, shards)
 
     def train_step(state: TrainState, batch: dict[str, Array]) -> Stepped:
         inputs = step_inputs(run, state, batch)
@@ -88,7 +91,7 @@ def make_train_step(model: MrT5, run: RunConfig, learning: Learning, ladder: Lad
             rows, row_keys = part
             return loss_and_gradients(setting, state.params, rows, inputs.objective, row_keys)
 
-        result = in_parts(of_part, (batch, inputs.row_keys), run.training.microbatches, num_shards)
+        result = in_parts(of_part, (batch, inputs.row_keys), run.training.microbatches, shards.count)
         return update(run, learning, ladder, state, batch, result)
 
     return train_step

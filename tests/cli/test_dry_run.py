@@ -82,10 +82,11 @@ def test_eight_simulated_devices_hold_what_is_printed_and_exchange_what_sharding
 
 @pytest.mark.slow
 def test_deletion_exchanges_nothing_but_a_few_numbers() -> None:
-    """Over data, hard deletion moves what no deletion moves, whichever branch runs: gradients, once."""
+    """Over data, hard deletion moves what no deletion moves, whichever branch runs and in how many chunks: gradients,
+    once."""
 
-    def megabytes_moved(deletion: str) -> dict[str, float]:
-        text = dry_run("--topology=cpu:8", f"--gin.config.TrainingConfig.deletion='{deletion}'")
+    def megabytes_moved(deletion: str, *flags: str) -> dict[str, float]:
+        text = dry_run("--topology=cpu:8", f"--gin.config.TrainingConfig.deletion='{deletion}'", *flags)
         moved: dict[str, float] = {}
         for line in collective_lines(text):
             kind, over, _, size, *where = line.split()
@@ -98,6 +99,8 @@ def test_deletion_exchanges_nothing_but_a_few_numbers() -> None:
     assert len(hard) == 3, "two rungs, and what always runs"
     for branch in hard.keys() - {"always"}:
         assert hard["always"] + hard[branch] == pytest.approx(nothing["always"], rel=0.02)
+    chunks = "--gin.config.CompactionConfig.suffix_chunks=2"
+    assert sum(megabytes_moved("hard", chunks).values()) == pytest.approx(nothing["always"], rel=0.02)
 
 
 @pytest.mark.parametrize(

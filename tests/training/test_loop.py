@@ -31,6 +31,7 @@ from mrt5_jax.data.batches import train_batches
 from mrt5_jax.errors import UserError
 from mrt5_jax.network import MrT5
 from mrt5_jax.training import loop
+from mrt5_jax.training.axis_rules import RowShards
 from mrt5_jax.training.loop import Trained, deletion_of_step, train
 from mrt5_jax.training.model_dir import LOCK, config_from_json
 from mrt5_jax.training.state import TrainState
@@ -47,10 +48,10 @@ def _programs_are_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     made: dict[RunConfig, TrainStep] = {}
 
     def shared_train_step(
-        model: MrT5, run: RunConfig, learning: Learning, ladder: Ladder, num_shards: int
+        model: MrT5, run: RunConfig, learning: Learning, ladder: Ladder, shards: RowShards
     ) -> TrainStep:
         key = dataclasses.replace(run, model_dir="")
-        return made.setdefault(key, make_train_step(model, run, learning, ladder, num_shards))
+        return made.setdefault(key, make_train_step(model, run, learning, ladder, shards))
 
     folder = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
