@@ -78,11 +78,13 @@ def main() -> None:
         "--records", required=True, metavar="FILE", help="MODEL_DIR/eval/.../records.jsonl of mrt5 eval"
     )
     parser.add_argument("--chunks", type=int, default=16, help="that the 256 rows are cut into (default: 16)")
+    parser.add_argument("--max_rungs", type=int, default=16, help="lengths that a chunk may run at (default: 16)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant (default: 3)")
     parser.add_argument("--json", metavar="FILE", help="writes the figures here as well")
     args = parser.parse_args()
     counts = np.maximum(1, np.round(kept_shares(args.records) * LENGTH)).astype(np.int32)
-    ladder = make_ladder(LENGTH, CompactionConfig(), jax.default_backend())
+    rounding = max(1, LENGTH // args.max_rungs)
+    ladder = make_ladder(LENGTH, CompactionConfig(rounding, args.max_rungs), jax.default_backend())
     full = np.full(ROWS, LENGTH)
 
     def rungs(num_chunks: int) -> np.ndarray:

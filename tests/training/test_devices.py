@@ -25,6 +25,7 @@ CASES: dict[str, dict[str, Any]] = {
     "hard, on the host": {"training": {"deletion": "hard"}, "compaction": {"dispatch": "host"}},
     "hard, capacity": {"training": {"deletion": "hard"}, "compaction": {"dispatch": "capacity"}},
     "saturated": {"training": {"deletion": "saturated"}},
+    "saturated, in 2 chunks": {"training": {"deletion": "saturated"}, "compaction": {"suffix_chunks": 2}},
     "saturated, on the host, 4 microbatches": {
         "training": {"deletion": "saturated", "microbatches": 4},
         "compaction": {"dispatch": "host"},
@@ -55,10 +56,11 @@ def measure(orders: list[dict[str, Any]], x64: str) -> list[list[dict[str, float
 def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]], case: str = "") -> float:
     """Of losses, deletion rates and rungs.
 
-    A microbatch takes rows of every device, so with other devices it has other rows, and the longest of them may want
-    another rung; what is computed must not change with it.
+    Microbatches and chunks take rows of every device, so with other devices they have other rows, and the longest of
+    them may want another rung; what is computed must not change with it.
     """
-    compared = {"total_loss", "deletion_rate"} if "microbatches" in case else {"total_loss", "deletion_rate", "rung"}
+    in_parts = "microbatches" in case or "chunks" in case
+    compared = {"total_loss", "deletion_rate"} | (set() if in_parts else {"rung"})
     table = [[[step[name] for name in sorted(compared)] for step in run] for run in (one, other)]
     return float(np.abs(np.subtract(*table)).max())
 
