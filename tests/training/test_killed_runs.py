@@ -67,14 +67,14 @@ def test_a_run_killed_three_times_writes_what_an_undisturbed_one_writes(
 
 @pytest.mark.slow
 def test_a_run_that_is_asked_to_stop_loses_no_step(environment: dict[str, str], tmp_path: Path) -> None:
-    """SIGTERM while step 4 is computed: step 5 ends, is saved, and is not made again."""
+    """SIGTERM while batch 7 is made ahead of its step: the step under way ends, is saved, and is not made again."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     assert train(environment, whole) == 0
-    at_five = {"at": "step", "number": 5, "by": "SIGTERM"}
-    assert train(environment, stopped, kill=at_five) == PREEMPTED_EXIT_CODE
-    assert saved_steps(stopped) == {3, 5}
+    at_seven = {"at": "step", "number": 7, "by": "SIGTERM"}
+    assert train(environment, stopped, kill=at_seven) == PREEMPTED_EXIT_CODE
     steps = [json.loads(line)["step"] for line in (stopped / "metrics.jsonl").read_text().splitlines()]
-    assert steps == [1, 2, 3, 4, 5]
+    assert steps in ([1, 2, 3, 4], [1, 2, 3, 4, 5]), "batches are made one or two steps ahead"
+    assert saved_steps(stopped) == {3, steps[-1]}, "not a step at which it saves anyway"
     assert train(environment, stopped) == 0
     assert (stopped / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
 
