@@ -268,7 +268,9 @@ def _attend_block(queries: _QuerySide, keys: _KeySide, *, causal: bool, softmax1
         assert keys.buckets is not None
         assert queries.positions is not None
         assert keys.positions is not None
-        scores = scores + _bias_of_row(keys.embedding, keys.buckets, queries.positions, keys.positions)
+        bucket = _bucket_numbers(keys.buckets, queries.positions, keys.positions)
+        bias: Any = _look_up_by_product(keys.embedding, bucket)
+        scores = scores + bias
     visible = jnp.broadcast_to(keys.mask[None, :], scores.shape[1:])
     if causal:
         visible = visible & (queries.index[:, None] >= jnp.arange(scores.shape[2])[None, :])
@@ -345,10 +347,16 @@ def _bias_of_row(
     query_positions: Int[Array, " query"],
     key_positions: Int[Array, " key"],
 ) -> Float[Array, "heads query key"]:
+    bias: Any = _look_up(embedding, _bucket_numbers(buckets, query_positions, key_positions))
+    return bias
+
+
+def _bucket_numbers(
+    buckets: Int[Array, " distances"], query_positions: Int[Array, " query"], key_positions: Int[Array, " key"]
+) -> Int[Array, "query key"]:
     largest = buckets.shape[0] // 2
     distance = key_positions[None, :] - query_positions[:, None]
-    bias: Any = _look_up(embedding, buckets[jnp.clip(distance, -largest, largest) + largest])
-    return bias
+    return buckets[jnp.clip(distance, -largest, largest) + largest]
 
 
 @jax.custom_vjp
@@ -371,3 +379,19 @@ def _look_up_backward(residuals: tuple[Array, Array], bias_bar: Array) -> tuple[
 
 
 _look_up.defvjp(_look_up_forward, _look_up_backward)
+
+
+@jax.custom_vjp
+def _look_up_by_product(
+    embedding: Float[Array, "heads buckets"], bucket: Int[Array, "query key"]
+) -> Float[Array, "heads query key"]:
+    """`_look_up` for accelerators: a TPU gathers into a layout that it then copies, a third of a compacted step."""
+    one_hot = jax.nn.one_hot(bucket, embedding.shape[1], dtype=embedding.dtype)
+    return jnp.einsum("hn,qkn->hqk", embedding, one_hot, precision=jax.lax.Precision.HIGHEST)
+
+
+def _look_up_by_product_forward(embedding: Array, bucket: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _look_up_by_product(embedding, bucket), (embedding, bucket)
+
+
+_look_up_by_product.defvjp(_look_up_by_product_forward, _look_up_backward)
