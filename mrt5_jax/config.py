@@ -74,9 +74,10 @@ class ModelConfig:
     """Activations. Softmax, gate and losses stay at least float32."""
     param_dtype: Literal["float32", "float64"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
-    """What the backward pass recomputes in each layer: nothing, everything, or all but matrix products."""
+    """What the backward pass recomputes in each layer: nothing, everything, or all but projections (attention's, MLP's)."""
     scan_unroll: int = 1
-    """Layers of a stack in one turn of its loop. More of them let XLA save copies, and take longer to compile."""
+    """Layers of a stack in one turn of its loop. More of them save copies, a sixth of a step on a CPU, and compile
+    longer."""
     attention_rows: Literal["auto", "batched", "one_by_one"] = "auto"
     """How attention runs over a batch; auto: one by one on a single CPU device if rows are long, batched elsewhere."""
 

@@ -1,7 +1,8 @@
 """Memory of the CPU backend, kept by the process instead of returned to the system after every operation.
 
-XLA allocates each intermediate array anew. glibc maps large ones afresh every time, so the system clears every page
-again before it is written: on two cores that doubled the time of large matrix products.
+XLA allocates each intermediate array anew, and the temporaries of a program in one piece. glibc maps large ones afresh
+every time or gives them back once they are freed, so the system clears every page again before it is written: on two
+cores that doubled the time of large matrix products, and a tenth of a step with 5 GB of temporaries was the system's.
 """
 
 import ctypes
@@ -30,5 +31,5 @@ def reuse_host_memory() -> bool:
         return False
     # No mappings of their own for large arrays, nothing given back, growth in big steps; and one arena, since only the
     # main one can grow beyond 64 MB without mappings.
-    options = {_MMAP_MAX: 0, _TRIM_THRESHOLD: 2**31 - 1, _TOP_PAD: 2**26, _ARENA_MAX: 1}
+    options = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1, _TOP_PAD: 2**26, _ARENA_MAX: 1}
     return all(mallopt(option, value) == 1 for option, value in options.items())

@@ -10,12 +10,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from mrt5_jax.attention import Attended, Keys, PositionBias, Queries, attend
+from mrt5_jax.attention import Attended, Keys, Queries, attend
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.dropout import drop_units
+from mrt5_jax.position_bias import PositionBias
 from mrt5_jax.products import product
+
+_PROJECTED = "projected"
+"""What projections give; `remat = "dots"` saves it. By name, since products with their own derivative show no dots."""
 
 
 def kernel_init(config: ModelConfig, std: float, num_layers: int) -> nn.initializers.Initializer:
@@ -50,8 +55,8 @@ class Projection(nn.Module):
     def __call__(self, inputs: Float[Array, "*batch width"]) -> Float[Array, "*batch features"]:
         shape = (inputs.shape[-1], self.features)
         kernel = parameter(self, "kernel", self.initializer, self.axes, shape, self.config)
-        flat = product("ie,ef->if", inputs.reshape(-1, inputs.shape[-1]), kernel)
-        return flat.reshape(*inputs.shape[:-1], self.features).astype(inputs.dtype)
+        flat = product("ie,ef->if", inputs.reshape(-1, inputs.shape[-1]), kernel).astype(inputs.dtype)
+        return checkpoint_name(flat, _PROJECTED).reshape(*inputs.shape[:-1], self.features)
 
 
 class RMSNorm(nn.Module):
@@ -164,7 +169,7 @@ def stack(layer: type[nn.Module], *, length: int, num_shared: int, config: Model
     A layer takes (hidden, its own dropout, *`num_shared` inputs that all layers share).
     """
     if config.remat != "none":
-        policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if config.remat == "dots" else None
+        policy = jax.checkpoint_policies.save_only_these_names(_PROJECTED) if config.remat == "dots" else None
         layer = nn.remat(layer, policy=policy, prevent_cse=False)
     return nn.scan(
         layer,

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.attention import Keys, PositionBias, Queries, ready_where_it_pays, relative_bias
+from mrt5_jax.attention import Keys, Queries, ready_where_it_pays
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, at_positions, drop_units
 from mrt5_jax.gates import Selection, make_selector
@@ -27,6 +27,7 @@ from mrt5_jax.layers import (
     parameter,
     stack,
 )
+from mrt5_jax.position_bias import PositionBias, relative_bias
 
 
 class Prefix(NamedTuple):

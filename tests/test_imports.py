@@ -8,7 +8,7 @@ import pytest
 
 LAYERS = [
     {"config", "errors", "host_memory", "products"},
-    {"layers", "attention", "dropout", "gates", "compaction", "objectives", "validation", "analysis"},
+    {"layers", "attention", "position_bias", "dropout", "gates", "compaction", "objectives", "validation", "analysis"},
     {"network"},
     {"forward"},
     {"training", "evaluation", "inference", "interop"},

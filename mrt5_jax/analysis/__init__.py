@@ -1,1 +1,1 @@
-"""What a compiled program costs: multiply-adds, memory, collectives. Pure functions; nothing here runs a model."""
+"""What a compiled program costs: multiply-adds, memory, cycles, collectives. Pure functions; no model runs here."""

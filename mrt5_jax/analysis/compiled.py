@@ -24,13 +24,12 @@ class Memory(NamedTuple):
 class CostEstimate(NamedTuple):
     """The compiler's estimate for one device; None where it makes none.
 
-    XLA counts the body of a loop once, so a program with scanned layers is underestimated: unroll the layers, or
-    compare only programs with the same loops.
+    XLA counts the body of a loop once, so a program with scanned layers is underestimated: compare only programs with
+    the same loops, or see `cycles.estimated_cycles`.
     """
 
     flops: float | None
     bytes_accessed: float | None
-    seconds: float | None
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:
@@ -46,6 +45,6 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 
 def cost_of(compiled: jax.stages.Compiled) -> CostEstimate:
-    """The cost estimate of a program compiled ahead of time; the TPU compiler estimates seconds too."""
+    """The cost estimate of a program compiled ahead of time."""
     analysis: Any = compiled.cost_analysis() or {}
-    return CostEstimate(analysis.get("flops"), analysis.get("bytes accessed"), analysis.get("optimal_seconds"))
+    return CostEstimate(analysis.get("flops"), analysis.get("bytes accessed"))

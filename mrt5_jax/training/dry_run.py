@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from mrt5_jax.analysis.collectives import Collective, collectives
 from mrt5_jax.analysis.compiled import CostEstimate, Memory, cost_of, memory_of
-from mrt5_jax.analysis.hlo import Collective, collectives
+from mrt5_jax.analysis.cycles import estimated_cycles
+from mrt5_jax.analysis.hlo import parse_hlo
 from mrt5_jax.analysis.multiply_adds import training_multiply_adds
 from mrt5_jax.analysis.topology import Topology
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
@@ -36,6 +38,8 @@ from mrt5_jax.training.partitioning import (
 )
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import make_state, make_train_step
+
+_REST = "rest at "
 
 
 class Placement(NamedTuple):
@@ -69,7 +73,11 @@ class CompiledProgram(NamedTuple):
 
     memory: Memory
     cost: CostEstimate
+    cycles: int | None
+    """The compiler's estimate for one run on a device, without exchanges; None where it makes none."""
     collectives: list[Collective]
+    runs: int
+    """How often a step runs it; of a rest, if all chunks run at its length."""
 
 
 class Compilation(NamedTuple):
@@ -84,6 +92,16 @@ class Compilation(NamedTuple):
     def largest(self) -> CompiledProgram:
         """The program that needs most memory."""
         return max(self.programs.values(), key=lambda program: program.memory.total)
+
+    @property
+    def step_cycles(self) -> dict[str, int]:
+        """Estimated cycles of a whole step, "step" or "step at RUNG"; empty where the compiler makes no estimate."""
+        cycles = {name: one.runs * one.cycles for name, one in self.programs.items() if one.cycles is not None}
+        rests = {name: cycles.pop(name) for name in list(cycles) if name.startswith(_REST)}
+        always = sum(cycles.values())
+        if rests:
+            return {f"step at {name.removeprefix(_REST)}": always + rest for name, rest in rests.items()}
+        return {"step": always} if cycles else {}
 
 
 def plan_run(run: RunConfig, topology: Topology) -> Plan:
@@ -139,21 +157,36 @@ def compile_step(run: RunConfig, plan: Plan) -> Compilation:
             "an fsdp or tensor axis, more microbatches, host dispatch, or config.ModelConfig.remat = 'full'"
         ) from None
     seconds = time.perf_counter() - start
-    described = {
-        name: CompiledProgram(memory_of(compiled), cost_of(compiled), collectives(compiled.as_text() or ""))
-        for name, compiled in programs.items()
-    }
-    return Compilation(described, seconds)
+    return Compilation({name: _described(part) for name, part in programs.items()}, seconds)
 
 
-def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, Any]:
+class _Part(NamedTuple):
+    compiled: Any
+    runs: int
+
+
+def _described(part: _Part) -> CompiledProgram:
+    compiled, program = part.compiled, parse_hlo(part.compiled.as_text() or "")
+    return CompiledProgram(
+        memory_of(compiled), cost_of(compiled), estimated_cycles(program), collectives(program), part.runs
+    )
+
+
+def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, _Part]:
     learning = make_learning(run)
     if run.compaction.dispatch == "host":
         made = HostTrainStep(model, run, learning, plan.ladder, plan.state).compile(plan.batch)
-        rest = {f"rest at {rung}": program for rung, program in made.rest.items()}
-        return {"begin": made.begin, **rest, "finish": made.finish, "update": made.update}
+        times = run.training.microbatches
+        in_chunks = times * run.compaction.suffix_chunks
+        rest = {f"{_REST}{rung}": _Part(program, in_chunks) for rung, program in made.rest.items()}
+        return {
+            "begin": _Part(made.begin, times),
+            **rest,
+            "finish": _Part(made.finish, times),
+            "update": _Part(made.update, 1),
+        }
     step = make_train_step(model, run, learning, plan.ladder, row_shards(plan.mesh))
-    return {"step": jit_step(step, plan.state).lower(plan.state, plan.batch).compile()}
+    return {"step": _Part(jit_step(step, plan.state).lower(plan.state, plan.batch).compile(), 1)}
 
 
 def placements(tree: Any) -> list[Placement]:

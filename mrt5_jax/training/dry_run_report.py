@@ -3,8 +3,8 @@
 import itertools
 from collections.abc import Iterator
 
-from mrt5_jax.analysis.hlo import Collective, mesh_axes
-from mrt5_jax.analysis.peaks import peak_multiply_adds
+from mrt5_jax.analysis.collectives import Collective, mesh_axes
+from mrt5_jax.analysis.peaks import clock_rate, peak_multiply_adds
 from mrt5_jax.training.dry_run import Compilation, CompiledProgram, Plan, axes_in_words
 
 
@@ -61,17 +61,27 @@ def _compilation_lines(compilation: Compilation, plan: Plan) -> Iterator[str]:
             f"arguments, code {_mb(memory.code)}"
         )
         if cost.flops is not None:
-            seconds = "" if cost.seconds is None or cost.seconds <= 0 else f", {1000 * cost.seconds:.2f} ms"
             yield (
-                f"    the compiler's estimate, the body of a loop counted once: {cost.flops:.3e} flops, "
-                f"{_mb(cost.bytes_accessed or 0)} MB moved{seconds}"
+                f"    the compiler's count, the body of a loop once: {cost.flops:.3e} flops, "
+                f"{_mb(cost.bytes_accessed or 0)} MB moved"
             )
+        if program.cycles is not None:
+            yield f"    the compiler's estimate: {_time(program.cycles, plan)}, without exchanges"
+    if len(compilation.programs) > 1:
+        for name, cycles in compilation.step_cycles.items():
+            yield f"  {name}, all its programs: {_time(cycles, plan)}, without exchanges"
     rows = [row for name, program in compilation.programs.items() for row in _collective_rows(name, program, plan)]
     if not rows:
         yield "no collectives"
         return
     yield "collectives:"
     yield from _table([("kind", "over", "times", "MB a device", "where"), *rows])
+
+
+def _time(cycles: int, plan: Plan) -> str:
+    """Millions of cycles and, where the clock is known, milliseconds."""
+    rate = clock_rate(plan.mesh.devices.flat[0])
+    return f"{cycles / 1e6:,.2f} million cycles{f' ({1000 * cycles / rate:.2f} ms)' if rate else ''}"
 
 
 def _collective_rows(name: str, program: CompiledProgram, plan: Plan) -> Iterator[tuple[str, ...]]:

@@ -30,7 +30,7 @@ def dry_run(*flags: str) -> str:
     return done.stdout
 
 
-def megabytes(pattern: str, text: str) -> float:
+def number(pattern: str, text: str) -> float:
     match = re.search(pattern, text)
     assert match, f"{pattern} is not in\n{text}"
     return float(match[1].replace(",", ""))
@@ -59,8 +59,8 @@ def test_a_dry_run_on_these_devices_compiles_nothing(capsys: pytest.CaptureFixtu
 def test_bytes_on_a_device_are_the_compilers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL, "--dry_run", "--topology=local"]) == 0
     text = capsys.readouterr().out
-    ours = megabytes(r"together (\S+) MB", text)
-    assert ours == pytest.approx(megabytes(r"arguments ([\d.,]+),", text), rel=0.1)
+    ours = number(r"together (\S+) MB", text)
+    assert ours == pytest.approx(number(r"arguments ([\d.,]+),", text), rel=0.1)
     assert "no collectives" in text
 
 
@@ -70,8 +70,8 @@ def test_eight_simulated_devices_hold_what_is_printed_and_exchange_what_sharding
     mesh = [f"--gin.config.MeshConfig.{axis}=2" for axis in ("fsdp", "tensor")]
     text = dry_run("--topology=cpu:8", "--gin.config.TrainingConfig.deletion='hard'", *mesh)
     assert "# mesh data=2 x fsdp=2 x tensor=2 over 8 simulated CPU devices" in text
-    ours = megabytes(r"together (\S+) MB", text)
-    assert ours == pytest.approx(megabytes(r"arguments ([\d.,]+),", text), rel=0.1)
+    ours = number(r"together (\S+) MB", text)
+    assert ours == pytest.approx(number(r"arguments ([\d.,]+),", text), rel=0.1)
     lines = collective_lines(text)
     assert any(line.startswith("all-reduce") and "always" in line for line in lines)
     branches = [{line.split("branch")[0].strip() for line in lines if line.endswith(f"/{index}")} for index in (0, 1)]
@@ -101,6 +101,18 @@ def test_deletion_exchanges_nothing_but_a_few_numbers() -> None:
         assert hard["always"] + hard[branch] == pytest.approx(nothing["always"], rel=0.02)
     chunks = "--gin.config.CompactionConfig.suffix_chunks=2"
     assert sum(megabytes_moved("hard", chunks).values()) == pytest.approx(nothing["always"], rel=0.02)
+
+
+@pytest.mark.slow
+def test_devices_that_differ_in_rows_exchange_their_gradients_and_no_more() -> None:
+    """Not the gradients of position biases, [heads length length] in every layer, which sixteen rows share.
+
+    The embedding's gradient is two, encoder's and decoder's, that are added up apart.
+    """
+    text = dry_run("--topology=cpu:8", "--gin.INPUT_LENGTH=256", "--gin.config.TrainingConfig.deletion='soft'")
+    moved = sum(float(line.split()[3]) for line in collective_lines(text))
+    embedding = 384 * 128 * 4 / 1e6
+    assert moved == pytest.approx(number(r"bytes on a device: parameters (\S+) MB", text) + embedding, rel=0.02)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +183,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_every_difference(refused,
     assert {path: path.read_bytes() for path in before} == before
 
 
+CYCLES = r"the compiler's estimate: (\S+) million cycles"
 TPU = [
     ("v5e:2x4", "hard", {"fsdp": 4}),
     ("v5p:2x2x2", "soft", {"fsdp": 2, "tensor": 2}),
@@ -191,11 +204,21 @@ def test_the_tpu_compiler_agrees(topology: str, deletion: str, mesh: dict[str, i
     deletes = f"--gin.config.TrainingConfig.deletion='{deletion}'"
     text = dry_run(f"--topology={topology}", deletes, "--gin.config.ModelConfig.head_dim=128", *wide, *axes)
     assert "8 x TPU v5" in text
-    ours = megabytes(r"together (\S+) MB", text)
-    assert ours == pytest.approx(megabytes(r"arguments ([\d.,]+),", text), rel=0.1)
-    assert re.search(r"the compiler's estimate.* flops, .* MB moved", text)
+    ours = number(r"together (\S+) MB", text)
+    assert ours == pytest.approx(number(r"arguments ([\d.,]+),", text), rel=0.1)
+    assert re.search(r"the compiler's count.* flops, .* MB moved", text)
+    assert number(CYCLES, text) > 0
+    assert (" ms), without exchanges" in text) is ("v5e" in topology), "the clock of a v5p is not certain"
     between_slices = topology.startswith("2*")
     assert any("data" in line for line in collective_lines(text)) is not between_slices
     gathers = [line for line in collective_lines(text) if "all-gather" in line]
     assert gathers, "parameters lie spread over fsdp"
     assert not any("data" in line for line in gathers), "no rows are gathered"
+
+
+@pytest.mark.tpu_compiler
+def test_twice_the_rows_take_more_cycles() -> None:
+    """More, but not twice as many: the optimizer does not know how many rows there were."""
+    pytest.importorskip("libtpu")
+    few, many = (number(CYCLES, dry_run("--topology=v5e:2x2", f"--gin.BATCH_SIZE={rows}")) for rows in (16, 32))
+    assert few < many < 2 * few

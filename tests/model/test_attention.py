@@ -12,14 +12,12 @@ from mrt5_jax.attention import (
     Attended,
     Keys,
     Queries,
-    RelativeBias,
     attend,
     choose_rows,
-    distance_buckets,
     masked_softmax,
     ready_where_it_pays,
-    relative_bias,
 )
+from mrt5_jax.position_bias import RelativeBias, distance_buckets, relative_bias
 
 from . import oracle
 

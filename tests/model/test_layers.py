@@ -1,6 +1,7 @@
 """How the layers' parameters begin, and that recomputing them in the backward pass changes nothing."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -9,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrt5_jax.config import ModelConfig
 from mrt5_jax.network import MrT5
 from mrt5_jax.training.axis_rules import LOGICAL_AXIS_RULES
 
@@ -92,22 +92,36 @@ def test_every_axis_of_every_parameter_has_a_name_with_a_rule(parameters) -> Non
         assert (boxed.names[0] == "layers") == bool(in_stack), path
 
 
-@pytest.mark.slow
-def test_what_the_backward_pass_recomputes_does_not_change_gradients() -> None:
-    """remat full and dots against none, through the encoder's first stack and the gate."""
-    plain = make_config()
-    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), make_params(plain))
+def prefix_gradient(remat: str) -> tuple[Callable[[Any], Any], Any]:
+    """The gradient of a sum over the encoder's first stack and the gate, and what it is taken at."""
+    config = make_config(remat=remat)
+    params = jax.tree.map(lambda leaf: leaf.astype(np.float32), make_params(config))
     parts = {"token_embedder": params["token_embedder"], "encoder": params["encoder"]}
     tokens = jnp.asarray(make_batch()["encoder_input_tokens"])
 
-    def gradient(config: ModelConfig) -> Any:
-        def total(parts: Any) -> jax.Array:
-            prefix = MrT5(config).apply({"params": parts}, tokens, method="prefix")
-            return jnp.sum(jnp.sin(prefix.hidden)) + jnp.sum(prefix.selection.bias)
+    def total(parts: Any) -> jax.Array:
+        prefix = MrT5(config).apply({"params": parts}, tokens, method="prefix")
+        return jnp.sum(jnp.sin(prefix.hidden)) + jnp.sum(prefix.selection.bias)
 
-        return jax.jit(jax.grad(total))(parts)
+    return jax.grad(total), parts
 
-    none, full, dots = (gradient(dataclasses.replace(plain, remat=remat)) for remat in ("none", "full", "dots"))
+
+def test_the_backward_pass_recomputes_what_remat_says() -> None:
+    """Of a layer's matrix products, "full" computes all again, "dots" only attention's two, "none" none."""
+
+    def products(remat: str) -> int:
+        gradient, parts = prefix_gradient(remat)
+        return str(jax.make_jaxpr(gradient)(parts)).count("dot_general[")
+
+    none = products("none")
+    assert products("dots") - none == 2
+    assert products("full") - none == 2 + 6, "query, key, value, out, wi_0, wi_1; nothing needs what wo gives"
+
+
+@pytest.mark.slow
+def test_what_the_backward_pass_recomputes_does_not_change_gradients() -> None:
+    """remat full and dots against none, through the encoder's first stack and the gate."""
+    none, full, dots = (jax.jit(gradient)(parts) for gradient, parts in map(prefix_gradient, ("none", "full", "dots")))
     for other in (full, dots):
         jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-4), none, other)
     assert any(np.asarray(leaf).any() for leaf in jax.tree.leaves(none["encoder"]["prefix"]))

@@ -1,0 +1,127 @@
+"""T5's relative position biases: a learned number for each head and bucket of distances (Raffel et al. 2020, 2.1).
+
+Buckets come from a table over clipped distances, so that no logarithm is taken where biases are computed. Positions are
+those in the original row, which compaction does not change.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+
+class RelativeBias(NamedTuple):
+    """Relative position biases, as what they are computed from: original positions, which compaction does not change.
+
+    The first axis of the positions is the batch, or 1 where all rows share them.
+    """
+
+    embedding: Float[Array, "heads buckets"]
+    buckets: Int[Array, " distances"]
+    """Bucket of every clipped distance, see `distance_buckets`."""
+    query_positions: Int[Array, "rows query"]
+    key_positions: Int[Array, "rows key"]
+
+    def whole(self) -> Float[Array, "rows heads query key"]:
+        """All biases, for layers that share them where memory has room for them."""
+
+        def row(positions: tuple[Int[Array, " query"], Int[Array, " key"]]) -> Float[Array, "heads query key"]:
+            return _bias_of_row(self.embedding, self.buckets, *positions)
+
+        return jax.lax.map(row, (self.query_positions, self.key_positions))
+
+
+PositionBias = RelativeBias | Float[Array, "rows heads query key"] | None
+"""Biases that are computed where they are needed, or lie ready. `rows` is the batch, or 1 where rows share them."""
+
+
+def distance_buckets(*, bidirectional: bool, num_buckets: int, max_distance: int) -> np.ndarray:
+    """Bucket number of every key-minus-query distance, clipped to [-max_distance, max_distance].
+
+    T5's buckets (Raffel et al. 2020, section 2.1): half of them for single distances, the other half growing
+    logarithmically up to `max_distance`. All larger distances share the last bucket, so a table of
+    2 max_distance + 1 numbers is exact.
+    """
+    distance = np.arange(-max_distance, max_distance + 1)
+    first = np.zeros_like(distance)
+    if bidirectional:
+        num_buckets //= 2
+        first = np.where(distance > 0, num_buckets, 0)
+        past = np.abs(distance)
+    else:
+        past = np.maximum(-distance, 0)
+    exact = num_buckets // 2
+    # float32, as in T5: the logarithm of a bucket's edge must round the same way.
+    ratio = np.log(np.maximum(past, 1).astype(np.float32) / exact) / np.log(max_distance / exact)
+    coarse = np.minimum(exact + (ratio * (num_buckets - exact)).astype(np.int32), num_buckets - 1)
+    return (first + np.where(past < exact, past, coarse)).astype(np.int32)
+
+
+def relative_bias(
+    embedding: Float[Array, "heads buckets"],
+    query_positions: Int[Array, "rows query"],
+    key_positions: Int[Array, "rows key"],
+    *,
+    bidirectional: bool,
+    max_distance: int,
+) -> RelativeBias:
+    """The relative position biases of T5 between given positions."""
+    table = distance_buckets(bidirectional=bidirectional, num_buckets=embedding.shape[1], max_distance=max_distance)
+    return RelativeBias(embedding, jnp.asarray(table), query_positions, key_positions)
+
+
+def _bias_of_row(
+    embedding: Float[Array, "heads buckets"],
+    buckets: Int[Array, " distances"],
+    query_positions: Int[Array, " query"],
+    key_positions: Int[Array, " key"],
+) -> Float[Array, "heads query key"]:
+    bias: Any = _look_up(embedding, _bucket_numbers(buckets, query_positions, key_positions))
+    return bias
+
+
+def _bucket_numbers(
+    buckets: Int[Array, " distances"], query_positions: Int[Array, " query"], key_positions: Int[Array, " key"]
+) -> Int[Array, "query key"]:
+    largest = buckets.shape[0] // 2
+    distance = key_positions[None, :] - query_positions[:, None]
+    return buckets[jnp.clip(distance, -largest, largest) + largest]
+
+
+@jax.custom_vjp
+def _look_up(
+    embedding: Float[Array, "heads buckets"], bucket: Int[Array, "query key"]
+) -> Float[Array, "heads query key"]:
+    return embedding[:, bucket]
+
+
+def _look_up_forward(embedding: Array, bucket: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _look_up(embedding, bucket), (embedding, bucket)
+
+
+def _look_up_backward(residuals: tuple[Array, Array], bias_bar: Array) -> tuple[Array, None]:
+    # A matrix product with one-hot rows: scattering millions of numbers into a few buckets would go one by one.
+    embedding, bucket = residuals
+    one_hot = jax.nn.one_hot(bucket, embedding.shape[1], dtype=bias_bar.dtype)
+    embedding_bar = jnp.einsum("hqk,qkn->hn", bias_bar, one_hot, precision=jax.lax.Precision.HIGHEST)
+    return embedding_bar.astype(embedding.dtype), None
+
+
+_look_up.defvjp(_look_up_forward, _look_up_backward)
+
+
+def bias_by_product(
+    embedding: Float[Array, "heads buckets"],
+    buckets: Int[Array, " distances"],
+    query_positions: Int[Array, " query"],
+    key_positions: Int[Array, " key"],
+) -> Float[Array, "heads query key"]:
+    """The biases of a row or a part of it, for accelerators; see `RelativeBias` for the arguments.
+
+    A product with one-hot rows: a TPU gathers into a layout that it then copies, a third of a compacted step.
+    """
+    bucket = _bucket_numbers(buckets, query_positions, key_positions)
+    one_hot = jax.nn.one_hot(bucket, embedding.shape[1], dtype=embedding.dtype)
+    return jnp.einsum("hn,qkn->hqk", embedding, one_hot, precision=jax.lax.Precision.HIGHEST)
