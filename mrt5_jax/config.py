@@ -74,7 +74,7 @@ class ModelConfig:
     """Activations. Softmax, gate and losses stay at least float32."""
     param_dtype: Literal["float32", "float64"] = "float32"
     remat: Literal["none", "full", "dots"] = "none"
-    """What the backward pass recomputes in each layer: nothing, everything, or all but projections (attention's, MLP's)."""
+    """What the backward pass recomputes in each layer: nothing, everything, or all but what projections give."""
     scan_unroll: int = 1
     """Layers of a stack in one turn of its loop. More of them save copies, a sixth of a step on a CPU, and compile
     longer."""
