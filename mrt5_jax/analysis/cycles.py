@@ -11,6 +11,8 @@ import re
 from mrt5_jax.analysis.hlo import Instruction, Program
 
 _ESTIMATE = re.compile(r'"estimated_cycles":"(\d+)"')
+_NO_ESTIMATE = 2**63 - 1
+"""What the compiler writes at some instructions."""
 
 
 def estimated_cycles(program: Program) -> int | None:
@@ -28,7 +30,7 @@ def _cycles(program: Program, name: str) -> int:
 
 def _cycles_of(program: Program, instruction: Instruction) -> int:
     if noted := _ESTIMATE.search(instruction.text):
-        return int(noted[1])
+        return 0 if int(noted[1]) == _NO_ESTIMATE else int(noted[1])
     if instruction.opcode == "fusion":  # noted of the whole, if at all
         return 0
     branches = max((_cycles(program, called) for called in instruction.branches), default=0)

@@ -23,6 +23,11 @@ def test_loops_count_their_turns_and_conditionals_their_longest_branch() -> None
     assert estimated_cycles(parse_hlo(BY_HAND)) == 12 * 10 + 9 * 7 + (500 + 500) + 6_000_000 + 200_000
 
 
+def test_the_largest_integer_is_no_estimate() -> None:
+    text = BY_HAND.replace('"estimated_cycles":"6000000"', f'"estimated_cycles":"{2**63 - 1}"')
+    assert estimated_cycles(parse_hlo(text)) == estimated_cycles(parse_hlo(BY_HAND)) - 6_000_000
+
+
 def test_where_nothing_is_estimated_there_is_none() -> None:
     assert estimated_cycles(parse_hlo(re.sub(r'"estimated_cycles":"\d+",', "", BY_HAND))) is None
     compiled = jax.jit(jnp.sin).lower(jax.ShapeDtypeStruct((8,), jnp.float32)).compile()
