@@ -71,6 +71,11 @@ def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
     assert all("/interop/" in file for files in undeclared.values() for file in files), undeclared
 
 
+def test_what_jax_keeps_its_cache_with_is_required(declared) -> None:
+    """Without filelock, which JAX does not require, a cache of limited size is neither read nor written."""
+    assert "filelock" in {requirement.name for requirement in declared[""]}
+
+
 def imported_packages(file: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
