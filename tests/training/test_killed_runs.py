@@ -110,27 +110,28 @@ def saving(model_dir: Path) -> bool:
 def test_mrt5_train_killed_at_twenty_random_moments(environment: dict[str, str], tmp_path: Path) -> None:
     """Every second one during a save; the moments are drawn anew each time, from a seed that is printed."""
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    assert start(environment, whole).wait() == 0
+    with start(environment, whole) as process:
+        assert process.wait() == 0
     expected = (whole / "metrics.jsonl").read_bytes()
     seed = int.from_bytes(os.urandom(4))
     print(f"seed {seed}")
     rng, during_saves = random.Random(seed), 0
     for number in range(20):
-        process = start(environment, killed)
-        before = lines(killed)
-        target = (number + 1) * 400 // 21 + rng.randint(-5, 5)  # later each time, so that the run gets on
-        while process.poll() is None and lines(killed) <= max(target, before):
-            time.sleep(0.001)
-        if number % 2:
-            while process.poll() is None and not saving(killed):
-                time.sleep(0.0002)
-            during_saves += saving(killed)
-        else:
-            time.sleep(rng.random() * 0.3)
-        assert process.poll() is None, process.stderr.read() if process.stderr else ""
-        process.kill()
-        process.wait()
+        with start(environment, killed) as process:
+            before = lines(killed)
+            target = (number + 1) * 400 // 21 + rng.randint(-5, 5)  # later each time, so that the run gets on
+            while process.poll() is None and lines(killed) <= max(target, before):
+                time.sleep(0.001)
+            if number % 2:
+                while process.poll() is None and not saving(killed):
+                    time.sleep(0.0002)
+                during_saves += saving(killed)
+            else:
+                time.sleep(rng.random() * 0.3)
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            process.kill()
         assert expected.startswith((killed / "metrics.jsonl").read_bytes()), number
     assert during_saves >= 5
-    assert start(environment, killed).wait() == 0
+    with start(environment, killed) as process:
+        assert process.wait() == 0
     assert (killed / "metrics.jsonl").read_bytes() == expected
