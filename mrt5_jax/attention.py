@@ -1,9 +1,11 @@
-"""Multi-head attention over one row at a time, and the two ways of running it over a batch.
+"""Multi-head attention over one row at a time, and the ways of running it over a batch.
 
 A row's attention is written once, heads before positions. Accelerators want the rows batched (`vmap`); XLA's CPU
 backend is several times faster when they follow each other (`lax.map`), because its batched matrix products are slow
 and a row's scores stay in cache. Where a row has very many scores, its queries are cut into blocks whose scores the
-backward pass computes anew, so that few [heads query key] floats exist at a time. All ways give the same numbers.
+backward pass computes anew, so that few [heads query key] floats exist at a time. Faster still on a CPU is one custom
+call for all rows (`cpu_attention`), which covers what encoders and cross-attentions need. All ways give the same
+numbers.
 """
 
 import math
@@ -17,10 +19,13 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_product
+from mrt5_jax.cpu_attention.attention import Operands, fused_attention
+from mrt5_jax.cpu_attention.library import available
+from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_product, bias_by_distance
 from mrt5_jax.products import product
 
-Rows = Literal["batched", "one_by_one"]
+Rows = Literal["batched", "one_by_one", "fused"]
+RowsSetting = Rows | Literal["auto"]
 
 SCORE_CEILING = 5.0
 """Scores above this are penalised by the score regulariser."""
@@ -91,27 +96,48 @@ class _BlockAttended(NamedTuple):
     """How many were counted, in one head."""
 
 
-def choose_rows(scores_per_row: int) -> Rows:
-    """One by one on a single CPU device where a row's scores are many; batched on accelerators and sharded batches.
+class Shape(NamedTuple):
+    """What the choice of a way depends on."""
 
-    Args:
-      scores_per_row: heads x queries x keys. Short rows do not keep the cores busy one by one.
+    heads: int
+    head_dim: int
+    queries: int
+    keys: int
+    dtype: Any
+    plain: bool
+    """Whether every query may see every key of its row: neither causal nor packed."""
+
+
+def choose_rows(setting: RowsSetting, shape: Shape) -> Rows:
+    """How to run a batch; auto: fused on a single CPU device where a row's scores are many, batched elsewhere.
+
+    Short rows do not keep the cores busy one by one. What the custom call does not cover, or a machine without a C++
+    compiler, runs one by one.
     """
-    return "one_by_one" if _alone_on_cpu() and scores_per_row >= _MANY_SCORES else "batched"
+    if setting == "auto":
+        many = shape.heads * shape.queries * shape.keys >= _MANY_SCORES
+        setting = "fused" if _alone_on_cpu() and many else "batched"
+    if setting != "fused":
+        return setting
+    if jax.default_backend() != "cpu" or math.prod(jax.sharding.get_abstract_mesh().shape.values()) > 1:
+        return "batched"
+    fusible = shape.plain and shape.head_dim % 32 == 0 and shape.dtype in (jnp.float32, jnp.bfloat16)
+    return "fused" if fusible and available() else "one_by_one"
 
 
 def _alone_on_cpu() -> bool:
     return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
-def ready_where_it_pays(bias: RelativeBias, rows: Rows | Literal["auto"]) -> PositionBias:
+def ready_where_it_pays(bias: RelativeBias, setting: RowsSetting, shape: Shape) -> PositionBias:
     """The biases of layers that share them: ready where rows may run one by one, else left to each layer.
 
-    A CPU looks biases up slowly and has memory for them; on an accelerator [batch heads query key] floats that live
-    as long as the layers are what fills the memory.
+    XLA's CPU backend looks biases up slowly and has memory for them; on an accelerator [batch heads query key] floats
+    that live as long as the layers are what fills the memory. The custom call looks them up itself.
     """
-    ready = _alone_on_cpu() if rows == "auto" else rows == "one_by_one"
-    return bias.whole() if ready else bias
+    rows = choose_rows(setting, shape)
+    ready = _alone_on_cpu() if setting == "auto" else rows == "one_by_one"
+    return bias.whole() if ready and rows != "fused" else bias
 
 
 def attend(
@@ -126,7 +152,7 @@ def attend(
     softmax1: bool = False,
     kept_weights: Bool[Array, "batch heads key"] | None = None,
     dropout_rate: float = 0.0,
-    rows: Rows | Literal["auto"] = "auto",
+    rows: RowsSetting = "auto",
 ) -> Attended:
     """T5 attention: softmax(q k^T + position bias + gate bias) v, without score scaling.
 
@@ -141,11 +167,17 @@ def attend(
     """
     num_queries, heads = query.shape[1:3]
     num_scores = heads * num_queries * key.shape[1]
-    if rows == "auto":
-        rows = choose_rows(num_scores)
+    plain = not causal and (queries.segments is None or keys.segments is None)
+    rows = choose_rows(rows, Shape(heads, query.shape[3], num_queries, key.shape[1], query.dtype, plain))
+    if rows == "fused" and isinstance(position_bias, jax.Array):
+        rows = "one_by_one"
     if kept_weights is not None:
         # A key's weights are dropped by dropping its value: one pass over [key head_dim] instead of [query key].
         value = jnp.where(jnp.swapaxes(kept_weights, 1, 2)[..., None], value, jnp.zeros((), value.dtype))
+    if rows == "fused":
+        assert not isinstance(position_bias, jax.Array)
+        attended = _fused(query, key, value, queries, keys, position_bias, softmax1=softmax1)
+        return attended._replace(values=attended.values / (1.0 - dropout_rate) if dropout_rate else attended.values)
     blocks = _num_blocks(num_queries, num_scores)
     attend_block = partial(_attend_block, causal=causal, softmax1=softmax1)
     if rows == "one_by_one" or blocks > 1:
@@ -169,6 +201,30 @@ def attend(
     if rows == "one_by_one":
         return Attended(*jax.lax.map(partial(one, shared=shared), each))
     return Attended(*_batched(one, each, shared))
+
+
+def _fused(
+    query: Float[Array, "batch query heads head_dim"],
+    key: Float[Array, "batch key heads head_dim"],
+    value: Float[Array, "batch key heads head_dim"],
+    queries: Queries,
+    keys: Keys,
+    position_bias: RelativeBias | None,
+    *,
+    softmax1: bool,
+) -> Attended:
+    heads = query.shape[2]
+    if position_bias is None:
+        table = jnp.zeros((heads, 1), jnp.float32)
+        positions = tuple(jnp.arange(side.shape[1], dtype=jnp.int32)[None] for side in (query, key))
+    else:
+        table = bias_by_distance(position_bias).astype(jnp.float32)
+        positions = (position_bias.query_positions, position_bias.key_positions)
+    gate = jnp.zeros(keys.mask.shape, jnp.float32) if keys.bias is None else keys.bias.astype(jnp.float32)
+    key_bias = jnp.where(keys.mask, gate, _LOWEST)
+    result = fused_attention(Operands(query, key, value, key_bias, table, *positions, queries.mask), softmax1)
+    pairs = jnp.sum(queries.mask, axis=1) * jnp.sum(keys.mask, axis=1)
+    return Attended(result.values, result.excess / (heads * jnp.maximum(pairs, 1)))
 
 
 def _num_blocks(num_queries: int, num_scores: int) -> int:

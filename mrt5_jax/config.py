@@ -78,8 +78,9 @@ class ModelConfig:
     scan_unroll: int = 1
     """Layers of a stack in one turn of its loop. More of them save copies, a sixth of a step on a CPU, and compile
     longer."""
-    attention_rows: Literal["auto", "batched", "one_by_one"] = "auto"
-    """How attention runs over a batch; auto: one by one on a single CPU device if rows are long, batched elsewhere."""
+    attention_rows: Literal["auto", "batched", "one_by_one", "fused"] = "auto"
+    """How attention runs over a batch; auto: fused on a single CPU device if rows are long, batched elsewhere. fused:
+    in one custom call, on CPUs with a C++ compiler; it leaves causal and packed attention to one_by_one."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.attention import Keys, Queries, ready_where_it_pays
+from mrt5_jax.attention import Keys, Queries, Shape, ready_where_it_pays
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, at_positions, drop_units
 from mrt5_jax.gates import Selection, make_selector
@@ -109,10 +109,11 @@ class Encoder(nn.Module):
             self.suffix = _encoder_stack(config, total - self.prefix_length)
         self.encoder_norm = RMSNorm(config)
 
-    def biases(self, positions: Int[Array, "rows length"]) -> PositionBias:
+    def biases(self, positions: Int[Array, "rows length"], keys: Keys) -> PositionBias:
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=True, max_distance=farthest)
-        return ready_where_it_pays(bias, self.config.attention_rows)
+        shape = _self_attention(self.config, positions.shape[1], plain=keys.segments is None)
+        return ready_where_it_pays(bias, self.config.attention_rows, shape)
 
     def before_gate(
         self,
@@ -124,7 +125,8 @@ class Encoder(nn.Module):
     ) -> Prefix:
         positions = jnp.arange(tokens.shape[1])[None]
         mask = tokens > 0
-        hidden, _ = self.prefix(hidden, dropout, Keys(mask, segments=segments), self.biases(positions))
+        keys = Keys(mask, segments=segments)
+        hidden, _ = self.prefix(hidden, dropout, keys, self.biases(positions, keys))
         selection = self.gate(hidden, tokens, mask, selector_keys, segments) if self.config.gate else None
         return Prefix(hidden, mask, selection)
 
@@ -133,7 +135,7 @@ class Encoder(nn.Module):
         excess = jnp.zeros((0, hidden.shape[0]), jnp.float32)
         if self.config.gate:
             kept = dropout.suffix._replace(weights=at_positions(dropout.suffix.weights, positions))
-            hidden, excess = self.suffix(hidden, kept, keys, self.biases(positions))
+            hidden, excess = self.suffix(hidden, kept, keys, self.biases(positions, keys))
         hidden = drop_units(self.encoder_norm(hidden), dropout.encoded, self.config.dropout_rate)
         return Encoded(_constrain(hidden), positions, keys, excess)
 
@@ -208,7 +210,8 @@ class Decoder(nn.Module):
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=False, max_distance=farthest)
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
-        bias = ready_where_it_pays(bias, self.config.attention_rows)
+        shape = _self_attention(self.config, hidden.shape[1], plain=False)
+        bias = ready_where_it_pays(bias, self.config.attention_rows, shape)
         hidden, excess = self.layers(hidden, kept, encoded, bias, targets)
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
         return Decoded(self.logits(hidden), excess)
@@ -288,6 +291,10 @@ class TokenEmbedder(nn.Module):
         # The table is small: every device looks its own rows up in the whole of it, and no activations are exchanged.
         whole = nn.spmd.with_logical_constraint(table.astype(jnp.dtype(config.dtype)), (None, None))
         return _constrain(whole[tokens])
+
+
+def _self_attention(config: ModelConfig, length: int, *, plain: bool) -> Shape:
+    return Shape(config.num_heads, config.head_dim, length, length, jnp.dtype(config.dtype), plain)
 
 
 def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:

@@ -112,6 +112,11 @@ def _look_up_backward(residuals: tuple[Array, Array], bias_bar: Array) -> tuple[
 _look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
+def bias_by_distance(bias: RelativeBias) -> Float[Array, "heads distances"]:
+    """The bias of every clipped distance, key minus query."""
+    return bias.embedding[:, bias.buckets]
+
+
 def bias_by_product(
     embedding: Float[Array, "heads buckets"],
     buckets: Int[Array, " distances"],

@@ -141,8 +141,8 @@ def compile_step(run: RunConfig, plan: Plan) -> Compilation:
         UserError: the compiler says that it needs more memory than a device has.
     """
     model_config = run.model
-    if model_config.attention_rows == "auto":  # which looks at the devices that are here
-        rows = "one_by_one" if plan.topology.backend == "cpu" and plan.mesh.size == 1 else "batched"
+    if model_config.attention_rows in ("auto", "fused"):  # which look at the devices that are here
+        rows = "fused" if plan.topology.backend == "cpu" and plan.mesh.size == 1 else "batched"
         model_config = dataclasses.replace(model_config, attention_rows=rows)
     start = time.perf_counter()
     try:

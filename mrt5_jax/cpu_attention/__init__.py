@@ -1,0 +1,1 @@
+"""Attention for CPUs, in C++: compiled where it runs, with what the processor has."""

@@ -1,0 +1,71 @@
+"""Compiles `attention.cc` for this processor, once, and makes it known to JAX."""
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+from importlib import resources
+from pathlib import Path
+
+import jax
+from filelock import FileLock
+
+from mrt5_jax.user_cache import cache_folder, processor
+
+FORWARD, BACKWARD = "mrt5_attention", "mrt5_attention_backward"
+"""Names of the custom calls, and of the library's symbols."""
+
+_SOURCES = ("attention.cc", "panels.h")
+_FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-DNDEBUG", "-w")
+_COMPILE_SECONDS = 300
+
+
+@functools.cache
+def available() -> bool:
+    """Whether the custom calls can be used here; compiles them if that has not happened yet (ten seconds).
+
+    They need a C++ compiler: the one that the environment variable CXX names, or c++. Where they cannot be had, one
+    line says so and XLA's own operations do.
+    """
+    try:
+        _register(_compiled())
+    except (OSError, subprocess.SubprocessError) as error:
+        output = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        reason = next((line for line in output if "error" in line), output[-1] if output else type(error).__name__)
+        logging.getLogger("mrt5_jax").warning("attention runs several times slower than it could: %s", reason)
+        return False
+    return True
+
+
+@functools.cache
+def _register(path: Path) -> None:
+    library = ctypes.CDLL(str(path))
+    for name in (FORWARD, BACKWARD):
+        jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+
+
+def _compiled() -> Path:
+    """The library's file, compiled anew where source, compiler, processor or JAX differ."""
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    if compiler is None:
+        raise FileNotFoundError("no C++ compiler was found (install one, or set CXX)")
+    include = jax.ffi.include_dir()
+    folder = resources.files("mrt5_jax.cpu_attention")
+    source = [folder.joinpath(name).read_text(encoding="utf-8") for name in _SOURCES]
+    key = hashlib.sha256("\0".join([*source, *_FLAGS, compiler, include, jax.__version__]).encode()).hexdigest()[:16]
+    target = cache_folder() / f"attention-{processor()}-{key}.so"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.with_suffix(".lock")):
+        if not target.exists():
+            with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+                for name, text in zip(_SOURCES, source, strict=True):
+                    (Path(scratch) / name).write_text(text, encoding="utf-8")
+                new = Path(scratch) / target.name
+                command = [compiler, *_FLAGS, f"-I{include}", str(Path(scratch) / _SOURCES[0]), "-o", str(new)]
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
+                new.replace(target)
+    return target
