@@ -51,7 +51,7 @@ _product.defvjp(_forward, _backward)
 
 
 def _summed_last(formula: str, left: Array) -> tuple[str, Array]:
-    """The formula and its left operand with the indices that are summed over last: what a bfloat16 product needs on CPUs.
+    """The formula and its left operand with the summed indices last, which bfloat16 products on CPUs need.
 
     XLA's CPU backend gives a product to the matrix units only in this form. Any other, such as the gradient of a
     kernel, it computes from float32 copies, at a quarter of the speed; a transposition costs less.
