@@ -21,7 +21,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.cpu_attention.attention import Operands, fused_attention
 from mrt5_jax.cpu_attention.library import available
-from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_product, bias_by_distance
+from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_distance, bias_by_product
 from mrt5_jax.products import product
 
 Rows = Literal["batched", "one_by_one", "fused"]
@@ -222,7 +222,8 @@ def _fused(
         positions = (position_bias.query_positions, position_bias.key_positions)
     gate = jnp.zeros(keys.mask.shape, jnp.float32) if keys.bias is None else keys.bias.astype(jnp.float32)
     key_bias = jnp.where(keys.mask, gate, _LOWEST)
-    result = fused_attention(Operands(query, key, value, key_bias, table, *positions, queries.mask), softmax1)
+    operands = Operands(query, key, value, key_bias, table, positions[0], positions[1], queries.mask)
+    result: Any = fused_attention(operands, softmax1)
     pairs = jnp.sum(queries.mask, axis=1) * jnp.sum(keys.mask, axis=1)
     return Attended(result.values, result.excess / (heads * jnp.maximum(pairs, 1)))
 

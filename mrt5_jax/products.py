@@ -25,12 +25,21 @@ def product(formula: str, left: Float[Array, "..."], right: Float[Array, "..."])
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _product(formula: str, left: Array, right: Array) -> Array:
-    wide, right = jnp.promote_types(left.dtype, jnp.float32), right.astype(left.dtype)
-    if left.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
+    def einsum(left: Array, right: Array) -> Array:
+        wide = jnp.promote_types(left.dtype, jnp.float32)
         return jnp.einsum(formula, left, right, preferred_element_type=wide)
-    # Without the barrier XLA would turn a transposition of the result into one of the inputs, which it cannot run.
+
+    right = right.astype(left.dtype)
+    if left.dtype != jnp.bfloat16 or jax.default_backend() != "cpu":
+        return einsum(left, right)
+    # By the platform compiled for, not by that of this machine, which may compile for TPUs.
+    return jax.lax.platform_dependent(left, right, cpu=partial(_product_on_cpu, formula), default=einsum)
+
+
+def _product_on_cpu(formula: str, left: Array, right: Array) -> Array:
     formula, left = _summed_last(formula, left)
-    return jax.lax.optimization_barrier(jnp.einsum(formula, left, right, preferred_element_type=wide))
+    # Without the barrier XLA would turn a transposition of the result into one of the inputs, which it cannot run.
+    return jax.lax.optimization_barrier(jnp.einsum(formula, left, right, preferred_element_type=jnp.float32))
 
 
 def _forward(formula: str, left: Array, right: Array) -> tuple[Array, tuple[Array, Array]]:
