@@ -4,8 +4,7 @@ A row's attention is written once, heads before positions. Accelerators want the
 backend is several times faster when they follow each other (`lax.map`), because its batched matrix products are slow
 and a row's scores stay in cache. Where a row has very many scores, its queries are cut into blocks whose scores the
 backward pass computes anew, so that few [heads query key] floats exist at a time. Faster still on a CPU is one custom
-call for all rows (`cpu_attention`), which covers what encoders and cross-attentions need. All ways give the same
-numbers.
+call for all rows (`cpu_kernels`), which covers all but packed rows. All ways give the same numbers.
 """
 
 import math
@@ -19,8 +18,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.cpu_attention.attention import Operands, fused_attention
-from mrt5_jax.cpu_attention.library import available
+from mrt5_jax.cpu_kernels.attention import Kind, Operands, fused_attention
+from mrt5_jax.cpu_kernels.library import available
 from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_distance, bias_by_product
 from mrt5_jax.products import product
 
@@ -30,7 +29,7 @@ RowsSetting = Rows | Literal["auto"]
 SCORE_CEILING = 5.0
 """Scores above this are penalised by the score regulariser."""
 
-_MANY_SCORES = 2**18
+_MANY_SCORES = 2**17
 
 _BLOCK_SCORES = 2**23
 """The most scores [heads query key] of a row that are computed at once."""
@@ -104,8 +103,8 @@ class Shape(NamedTuple):
     queries: int
     keys: int
     dtype: Any
-    plain: bool
-    """Whether every query may see every key of its row: neither causal nor packed."""
+    packed: bool
+    """Whether rows hold several examples, which do not see each other."""
 
 
 def choose_rows(setting: RowsSetting, shape: Shape) -> Rows:
@@ -121,7 +120,7 @@ def choose_rows(setting: RowsSetting, shape: Shape) -> Rows:
         return setting
     if jax.default_backend() != "cpu" or math.prod(jax.sharding.get_abstract_mesh().shape.values()) > 1:
         return "batched"
-    fusible = shape.plain and shape.head_dim % 32 == 0 and shape.dtype in (jnp.float32, jnp.bfloat16)
+    fusible = not shape.packed and shape.head_dim % 32 == 0 and shape.dtype in (jnp.float32, jnp.bfloat16)
     return "fused" if fusible and available() else "one_by_one"
 
 
@@ -167,8 +166,8 @@ def attend(
     """
     num_queries, heads = query.shape[1:3]
     num_scores = heads * num_queries * key.shape[1]
-    plain = not causal and (queries.segments is None or keys.segments is None)
-    rows = choose_rows(rows, Shape(heads, query.shape[3], num_queries, key.shape[1], query.dtype, plain))
+    packed = queries.segments is not None and keys.segments is not None
+    rows = choose_rows(rows, Shape(heads, query.shape[3], num_queries, key.shape[1], query.dtype, packed))
     if rows == "fused" and isinstance(position_bias, jax.Array):
         rows = "one_by_one"
     if kept_weights is not None:
@@ -176,7 +175,7 @@ def attend(
         value = jnp.where(jnp.swapaxes(kept_weights, 1, 2)[..., None], value, jnp.zeros((), value.dtype))
     if rows == "fused":
         assert not isinstance(position_bias, jax.Array)
-        attended = _fused(query, key, value, queries, keys, position_bias, softmax1=softmax1)
+        attended = _fused(query, key, value, queries, keys, position_bias, Kind(causal, softmax1))
         return attended._replace(values=attended.values / (1.0 - dropout_rate) if dropout_rate else attended.values)
     blocks = _num_blocks(num_queries, num_scores)
     attend_block = partial(_attend_block, causal=causal, softmax1=softmax1)
@@ -210,8 +209,7 @@ def _fused(
     queries: Queries,
     keys: Keys,
     position_bias: RelativeBias | None,
-    *,
-    softmax1: bool,
+    kind: Kind,
 ) -> Attended:
     heads = query.shape[2]
     if position_bias is None:
@@ -223,8 +221,9 @@ def _fused(
     gate = jnp.zeros(keys.mask.shape, jnp.float32) if keys.bias is None else keys.bias.astype(jnp.float32)
     key_bias = jnp.where(keys.mask, gate, _LOWEST)
     operands = Operands(query, key, value, key_bias, table, positions[0], positions[1], queries.mask)
-    result: Any = fused_attention(operands, softmax1)
-    pairs = jnp.sum(queries.mask, axis=1) * jnp.sum(keys.mask, axis=1)
+    result: Any = fused_attention(operands, kind)
+    visible = jnp.cumsum(keys.mask, axis=1) if kind.causal else jnp.sum(keys.mask, axis=1, keepdims=True)
+    pairs = jnp.sum(queries.mask * visible, axis=1)
     return Attended(result.values, result.excess / (heads * jnp.maximum(pairs, 1)))
 
 

@@ -80,7 +80,7 @@ class ModelConfig:
     longer."""
     attention_rows: Literal["auto", "batched", "one_by_one", "fused"] = "auto"
     """How attention runs over a batch; auto: fused on a single CPU device if rows are long, batched elsewhere. fused:
-    in one custom call, on CPUs with a C++ compiler; it leaves causal and packed attention to one_by_one."""
+    in one custom call, on CPUs with a C++ compiler; packed rows go one_by_one nevertheless."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ from mrt5_jax.attention import Attended, Keys, Queries, attend
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.dropout import drop_units
 from mrt5_jax.position_bias import PositionBias
-from mrt5_jax.products import product
+from mrt5_jax.products import project
 
 _PROJECTED = "projected"
 """What projections give; `remat = "dots"` saves it. By name, since products with their own derivative show no dots."""
@@ -55,7 +55,7 @@ class Projection(nn.Module):
     def __call__(self, inputs: Float[Array, "*batch width"]) -> Float[Array, "*batch features"]:
         shape = (inputs.shape[-1], self.features)
         kernel = parameter(self, "kernel", self.initializer, self.axes, shape, self.config)
-        flat = product("ie,ef->if", inputs.reshape(-1, inputs.shape[-1]), kernel).astype(inputs.dtype)
+        flat = project(inputs.reshape(-1, inputs.shape[-1]), kernel)
         return checkpoint_name(flat, _PROJECTED).reshape(*inputs.shape[:-1], self.features)
 
 

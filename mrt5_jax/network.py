@@ -112,7 +112,7 @@ class Encoder(nn.Module):
     def biases(self, positions: Int[Array, "rows length"], keys: Keys) -> PositionBias:
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=True, max_distance=farthest)
-        shape = _self_attention(self.config, positions.shape[1], plain=keys.segments is None)
+        shape = _self_attention(self.config, positions.shape[1], packed=keys.segments is not None)
         return ready_where_it_pays(bias, self.config.attention_rows, shape)
 
     def before_gate(
@@ -210,7 +210,7 @@ class Decoder(nn.Module):
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=False, max_distance=farthest)
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
-        shape = _self_attention(self.config, hidden.shape[1], plain=False)
+        shape = _self_attention(self.config, hidden.shape[1], packed=targets.segments is not None)
         bias = ready_where_it_pays(bias, self.config.attention_rows, shape)
         hidden, excess = self.layers(hidden, kept, encoded, bias, targets)
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
@@ -293,8 +293,8 @@ class TokenEmbedder(nn.Module):
         return _constrain(whole[tokens])
 
 
-def _self_attention(config: ModelConfig, length: int, *, plain: bool) -> Shape:
-    return Shape(config.num_heads, config.head_dim, length, length, jnp.dtype(config.dtype), plain)
+def _self_attention(config: ModelConfig, length: int, *, packed: bool) -> Shape:
+    return Shape(config.num_heads, config.head_dim, length, length, jnp.dtype(config.dtype), packed)
 
 
 def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:

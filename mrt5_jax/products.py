@@ -11,6 +11,50 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mrt5_jax.cpu_kernels.product import suits_tiles, tile_product
+
+_FORWARD, _INPUT_BAR, _KERNEL_BAR = "ie,ef->if", "if,ef->ie", "ie,if->ef"
+_TRANSPOSED = {_FORWARD: (False, False), _INPUT_BAR: (False, True), _KERNEL_BAR: (True, False)}
+"""Of left and right, for a product of two matrices by rows."""
+
+
+@jax.custom_vjp
+def project(
+    inputs: Float[Array, "rows embed"], kernel: Float[Array, "embed features"]
+) -> Float[Array, "rows features"]:
+    """inputs kernel in the inputs' type, read in that type and added up in at least float32, as are its gradients."""
+    return _matrix_product(_FORWARD, inputs, kernel, inputs.dtype)
+
+
+def _project_forward(inputs: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _matrix_product(_FORWARD, inputs, kernel, inputs.dtype), (inputs, kernel)
+
+
+def _project_backward(residuals: tuple[Array, Array], result_bar: Array) -> tuple[Array, Array]:
+    inputs, kernel = residuals
+    input_bar = _matrix_product(_INPUT_BAR, result_bar, kernel, inputs.dtype)
+    return input_bar, _matrix_product(_KERNEL_BAR, inputs, result_bar, kernel.dtype)
+
+
+project.defvjp(_project_forward, _project_backward)
+
+
+def _matrix_product(formula: str, left: Array, right: Array, dtype: Any) -> Array:
+    """On a lone CPU with tiles a custom call, several times as fast as XLA's products, for large bfloat16 matrices."""
+
+    def plain(left: Array, right: Array) -> Array:
+        return product(formula, left, right).astype(dtype)
+
+    left_transposed, right_transposed = _TRANSPOSED[formula]
+    transposed = {"left_transposed": left_transposed, "right_transposed": right_transposed}
+    alone_on_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
+    narrow = left.dtype == jnp.bfloat16 and right.dtype in (jnp.bfloat16, jnp.float32)
+    if not (narrow and alone_on_cpu and suits_tiles(left.shape, right.shape, **transposed)):
+        return plain(left, right)
+    # By the platform compiled for, not by that of this machine, which may compile for TPUs.
+    on_tiles = partial(tile_product, dtype=dtype, **transposed)
+    return jax.lax.platform_dependent(left, right, cpu=on_tiles, default=plain)
+
 
 def product(formula: str, left: Float[Array, "..."], right: Float[Array, "..."]) -> Float[Array, "..."]:
     """`jnp.einsum(formula, left, right)` of two arrays, read in `left`'s type; the result is at least float32.

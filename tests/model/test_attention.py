@@ -227,7 +227,7 @@ def test_a_segment_attends_as_if_it_were_alone(rows: Any) -> None:
         np.testing.assert_allclose(packed[row, mine], alone.values[0], rtol=1e-5, atol=1e-6)
 
 
-SHAPE = Shape(heads=6, head_dim=64, queries=1024, keys=1024, dtype=jnp.dtype("float32"), plain=True)
+SHAPE = Shape(heads=6, head_dim=64, queries=1024, keys=1024, dtype=jnp.dtype("float32"), packed=False)
 
 
 def test_who_chooses_the_rows_chooses_whether_biases_lie_ready() -> None:
@@ -237,8 +237,8 @@ def test_who_chooses_the_rows_chooses_whether_biases_lie_ready() -> None:
     assert isinstance(ready_where_it_pays(bias, "batched", SHAPE), RelativeBias)
     assert isinstance(ready_where_it_pays(bias, "one_by_one", SHAPE), jax.Array)
     assert isinstance(ready_where_it_pays(bias, "fused", SHAPE), RelativeBias), "the custom call looks them up itself"
-    causal = SHAPE._replace(plain=False)
-    assert isinstance(ready_where_it_pays(bias, "auto", causal), jax.Array), "the tests run on one CPU device"
+    packed = SHAPE._replace(packed=True)
+    assert isinstance(ready_where_it_pays(bias, "auto", packed), jax.Array), "the tests run on one CPU device"
 
 
 def test_rows_are_fused_only_where_that_fills_a_lone_cpu(monkeypatch) -> None:
@@ -249,6 +249,6 @@ def test_rows_are_fused_only_where_that_fills_a_lone_cpu(monkeypatch) -> None:
     assert choose_rows("auto", SHAPE) == "batched"
 
 
-@pytest.mark.parametrize("lacking", [{"plain": False}, {"head_dim": 48}, {"dtype": jnp.dtype("float64")}])
+@pytest.mark.parametrize("lacking", [{"packed": True}, {"head_dim": 48}, {"dtype": jnp.dtype("float64")}])
 def test_what_the_custom_call_does_not_cover_runs_one_by_one(lacking: Any) -> None:
     assert choose_rows("fused", SHAPE._replace(**lacking)) == "one_by_one"

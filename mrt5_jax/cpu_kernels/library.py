@@ -1,4 +1,4 @@
-"""Compiles `attention.cc` for this processor, once, and makes it known to JAX."""
+"""Compiles the kernels for this processor, once, and makes them known to JAX."""
 
 import ctypes
 import functools
@@ -16,17 +16,18 @@ from filelock import FileLock
 
 from mrt5_jax.user_cache import cache_folder, processor
 
-FORWARD, BACKWARD = "mrt5_attention", "mrt5_attention_backward"
+FORWARD, BACKWARD, PRODUCT = "mrt5_attention", "mrt5_attention_backward", "mrt5_product"
 """Names of the custom calls, and of the library's symbols."""
 
-_SOURCES = ("attention.cc", "panels.h")
+_SOURCES = ("attention.cc", "product.cc")
+_HEADERS = ("panels.h", "threads.h")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-DNDEBUG", "-w")
 _COMPILE_SECONDS = 300
 
 
 @functools.cache
 def available() -> bool:
-    """Whether the custom calls can be used here; compiles them if that has not happened yet (ten seconds).
+    """Whether the custom calls can be used here; compiles them if that has not happened yet (15 seconds).
 
     They need a C++ compiler: the one that the environment variable CXX names, or c++. Where they cannot be had, one
     line says so and XLA's own operations do.
@@ -36,16 +37,27 @@ def available() -> bool:
     except (OSError, subprocess.SubprocessError) as error:
         output = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         reason = next((line for line in output if "error" in line), output[-1] if output else type(error).__name__)
-        logging.getLogger("mrt5_jax").warning("attention runs several times slower than it could: %s", reason)
+        logging.getLogger("mrt5_jax").warning("the model runs several times slower than it could: %s", reason)
         return False
     return True
 
 
 @functools.cache
-def _register(path: Path) -> None:
+def has_tiles() -> bool:
+    """Whether the kernels are available and the processor multiplies tiles of bfloat16 (Intel AMX)."""
+    if not available():
+        return False
+    answer = _register(_compiled()).mrt5_has_tiles
+    answer.restype = ctypes.c_bool
+    return answer()
+
+
+@functools.cache
+def _register(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
-    for name in (FORWARD, BACKWARD):
+    for name in (FORWARD, BACKWARD, PRODUCT):
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+    return library
 
 
 def _compiled() -> Path:
@@ -54,18 +66,22 @@ def _compiled() -> Path:
     if compiler is None:
         raise FileNotFoundError("no C++ compiler was found (install one, or set CXX)")
     include = jax.ffi.include_dir()
-    folder = resources.files("mrt5_jax.cpu_attention")
-    source = [folder.joinpath(name).read_text(encoding="utf-8") for name in _SOURCES]
-    key = hashlib.sha256("\0".join([*source, *_FLAGS, compiler, include, jax.__version__]).encode()).hexdigest()[:16]
-    target = cache_folder() / f"attention-{processor()}-{key}.so"
+    folder = resources.files("mrt5_jax.cpu_kernels")
+    texts = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in _SOURCES + _HEADERS}
+    key = hashlib.sha256(
+        "\0".join([*texts.values(), *_FLAGS, compiler, include, jax.__version__]).encode()
+    ).hexdigest()[:16]
+    target = cache_folder() / f"kernels-{processor()}-{key}.so"
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(target.with_suffix(".lock")):
         if not target.exists():
             with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-                for name, text in zip(_SOURCES, source, strict=True):
+                for name, text in texts.items():
                     (Path(scratch) / name).write_text(text, encoding="utf-8")
                 new = Path(scratch) / target.name
-                command = [compiler, *_FLAGS, f"-I{include}", str(Path(scratch) / _SOURCES[0]), "-o", str(new)]
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS)
+                command = [compiler, *_FLAGS, f"-I{include}", *_SOURCES, "-o", str(new)]
+                subprocess.run(
+                    command, cwd=scratch, check=True, capture_output=True, text=True, timeout=_COMPILE_SECONDS
+                )
                 new.replace(target)
     return target

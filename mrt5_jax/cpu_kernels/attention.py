@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.cpu_attention.library import BACKWARD, FORWARD
+from mrt5_jax.cpu_kernels.library import BACKWARD, FORWARD
 
 _QUERY_BLOCK = 64
 """attention.cc's kQueries."""
@@ -45,16 +45,29 @@ class Results(NamedTuple):
     """Sum of max(score, 5) - 5 over heads, counted queries and visible keys, scores taken without the key bias."""
 
 
+class Kind(NamedTuple):
+    causal: bool = False
+    """Whether a query sees only keys at its own index or before it."""
+    softmax1: bool = False
+    """Whether there is one more key, of score 0 and value 0."""
+
+    def attributes(self) -> dict[str, np.bool_]:
+        return {name: np.bool_(value) for name, value in self._asdict().items()}
+
+
+_PLAIN = Kind()
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(1,))
-def fused_attention(operands: Operands, softmax1: bool) -> Results:
-    """softmax(q k^T + position bias + key bias) v; `softmax1` adds a key of score 0 and value 0.
+def fused_attention(operands: Operands, kind: Kind = _PLAIN) -> Results:
+    """softmax(q k^T + position bias + key bias) v.
 
     `library.available()` must have said yes.
     """
-    return _forward(operands, softmax1)[0]
+    return _forward(operands, kind)[0]
 
 
-def _forward(operands: Operands, softmax1: bool) -> tuple[Results, tuple[Operands, Array, Array]]:
+def _forward(operands: Operands, kind: Kind) -> tuple[Results, tuple[Operands, Array, Array]]:
     batch, queries, heads, _ = operands.query.shape
     # With fewer rows and heads than cores, a head's queries are shared out too.
     cores = os.cpu_count() or 1
@@ -66,12 +79,13 @@ def _forward(operands: Operands, softmax1: bool) -> tuple[Results, tuple[Operand
             jax.ShapeDtypeStruct((batch, heads, queries, 2), jnp.float32),
             jax.ShapeDtypeStruct((batch, heads, parts), jnp.float32),
         ),
+        vmap_method="sequential",
     )
-    values, softmax, excess = call(*operands, softmax1=np.bool_(softmax1))
+    values, softmax, excess = call(*operands, **kind.attributes())
     return Results(values, jnp.sum(excess, axis=(1, 2))), (operands, values, softmax)
 
 
-def _backward(softmax1: bool, residuals: tuple[Operands, Array, Array], bars: Results) -> tuple[Operands]:
+def _backward(kind: Kind, residuals: tuple[Operands, Array, Array], bars: Results) -> tuple[Operands]:
     operands, values, softmax = residuals
     batch, _, heads, _ = operands.query.shape
     call = jax.ffi.ffi_call(
@@ -81,10 +95,11 @@ def _backward(softmax1: bool, residuals: tuple[Operands, Array, Array], bars: Re
             jax.ShapeDtypeStruct((batch, heads, operands.key_bias.shape[1]), jnp.float32),
             jax.ShapeDtypeStruct((batch, *operands.table.shape), jnp.float32),
         ),
+        vmap_method="sequential",
     )
     excess_bar = jnp.broadcast_to(bars.excess[:, None], (batch, heads))
     query_bar, key_bar, value_bar, key_bias_bar, table_bar = call(
-        *operands, values, softmax, bars.values, excess_bar, softmax1=np.bool_(softmax1)
+        *operands, values, softmax, bars.values, excess_bar, **kind.attributes()
     )
     key_bias_bar, table_bar = jnp.sum(key_bias_bar, axis=1), jnp.sum(table_bar, axis=0)
     return (Operands(query_bar, key_bar, value_bar, key_bias_bar, table_bar, None, None, None),)  # pyright: ignore

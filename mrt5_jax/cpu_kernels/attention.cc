@@ -4,18 +4,9 @@
 // against 256 keys backward, where scores are computed anew (Dao et al. 2022, section 3.1). Nothing of the size
 // [query key] reaches memory.
 
-#include <atomic>
 #include <cmath>
-#include <condition_variable>
-#include <cstdlib>
-#include <functional>
-#include <memory>
-#include <mutex>
 
-#include "panels.h"
-#include "xla/ffi/api/ffi.h"
-
-namespace ffi = xla::ffi;
+#include "threads.h"
 
 namespace {
 
@@ -23,72 +14,6 @@ constexpr int kQueries = 64;      // a block of queries
 constexpr int kKeys = 256;        // a block of keys, backward
 constexpr float kUnseen = -1e29f;  // keys with a lower bias are masked
 constexpr float kScoreCeiling = 5.0f;
-
-int64_t round_up(int64_t number, int64_t step) { return (number + step - 1) / step * step; }
-
-// Memory of one thread, kept between calls.
-class Scratch {
- public:
-  // Begins anew; what was taken before is given up.
-  void reserve(int64_t bytes) {
-    used_ = 0;
-    if (bytes <= size_) return;
-    memory_.reset(static_cast<char*>(std::aligned_alloc(64, round_up(bytes, 64))));
-    size_ = bytes;
-  }
-
-  template <typename T>
-  T* take(int64_t count) {
-    T* taken = reinterpret_cast<T*>(memory_.get() + used_);
-    used_ += round_up(count * sizeof(T), 64);
-    return taken;
-  }
-
-  static int64_t bytes(std::initializer_list<int64_t> parts) {
-    int64_t total = 0;
-    for (int64_t part : parts) total += round_up(part, 64);
-    return total;
-  }
-
- private:
-  struct Free {
-    void operator()(char* memory) const { std::free(memory); }
-  };
-  std::unique_ptr<char, Free> memory_;
-  int64_t size_ = 0, used_ = 0;
-};
-
-thread_local Scratch scratch;
-
-// task(0), ..., task(count - 1), by the threads of the pool and the caller.
-void in_parallel(ffi::ThreadPool& pool, int64_t count, std::function<void(int64_t)> task) {
-  struct Shared {
-    std::function<void(int64_t)> task;
-    int64_t count;
-    std::atomic<int64_t> next{0}, done{0};
-    std::mutex mutex;
-    std::condition_variable finished;
-
-    void work() {
-      for (int64_t mine; (mine = next++) < count;) {
-        task(mine);
-        if (++done == count) {
-          std::lock_guard<std::mutex> lock(mutex);
-          finished.notify_all();
-        }
-      }
-    }
-  };
-  auto shared = std::make_shared<Shared>();
-  shared->task = std::move(task);
-  shared->count = count;
-  for (int64_t helper = 1; helper < std::min<int64_t>(pool.num_threads(), count); ++helper) {
-    pool.Schedule([shared] { shared->work(); });
-  }
-  shared->work();
-  std::unique_lock<std::mutex> lock(shared->mutex);
-  shared->finished.wait(lock, [&] { return shared->done == count; });
-}
 
 struct Sizes {
   int64_t batch, queries, keys, heads;
@@ -106,7 +31,7 @@ struct Inputs {
   const float *key_bias, *table;
   const int32_t *query_positions, *key_positions;
   const bool* counted;
-  bool softmax1;
+  bool causal, softmax1;
 
   template <typename From>
   Head<From> head(const void* array, int64_t length, int64_t row, int64_t number) const {
@@ -144,11 +69,15 @@ class Biases {
       nearest_[panel] = *std::min_element(first, first + kPanel);
       farthest_[panel] = *std::max_element(first, first + kPanel);
     }
+    causal_ = in.causal;
     straight = follow(query_positions_, sizes_.queries) && follow(key_positions_, sizes_.keys);
     diagonal_ = scratch.take<float>(sizes_.queries + padded);
     if (!straight) return;
     const int first = key_positions_[0] - query_positions_[0] - static_cast<int>(sizes_.queries - 1);
-    for (int64_t i = 0; i < sizes_.queries + padded; ++i) diagonal_[i] = table_[bin(first + static_cast<int>(i))];
+    for (int64_t i = 0; i < sizes_.queries + padded; ++i) {
+      const bool hidden = causal_ && i > sizes_.queries - 1;
+      diagonal_[i] = hidden ? -INFINITY : table_[bin(first + static_cast<int>(i))];
+    }
   }
 
   // Those of keys [key, key + 32).
@@ -162,6 +91,8 @@ class Biases {
       for (int i = 0; i < kPanel; ++i) looked_up[i] = table_[bin(query, key + i)];
       for (int half = 0; half < 2; ++half) biases[half] = load(looked_up + half * kLanes);
     }
+    if (!causal_ || straight) return;
+    for (int64_t i = std::max<int64_t>(query + 1 - key, 0); i < kPanel; ++i) biases[i / kLanes][i % kLanes] = -INFINITY;
   }
 
   // Whether keys [key, key + 32) all lie farther before (-1) or after (1) a query than distances are told apart.
@@ -194,6 +125,7 @@ class Biases {
   }
 
   Sizes sizes_;
+  bool causal_;
   int far_;
   const int32_t* query_positions_;
   const float* table_;
@@ -482,12 +414,13 @@ void backward_head(const Inputs& in, const BackwardInputs& given, const Backward
 Inputs read(const ffi::AnyBuffer& query, const ffi::AnyBuffer& key, const ffi::AnyBuffer& value,
             const ffi::Buffer<ffi::F32>& key_bias, const ffi::Buffer<ffi::F32>& table,
             const ffi::Buffer<ffi::S32>& query_positions, const ffi::Buffer<ffi::S32>& key_positions,
-            const ffi::Buffer<ffi::PRED>& counted, bool softmax1) {
+            const ffi::Buffer<ffi::PRED>& counted, bool causal, bool softmax1) {
   const auto shape = query.dimensions();
   const Sizes sizes = {shape[0], shape[1], key.dimensions()[1], shape[2], static_cast<int>(shape[3]),
                        table.dimensions()[1], query_positions.dimensions()[0]};
   return {sizes, query.untyped_data(), key.untyped_data(), value.untyped_data(), key_bias.typed_data(),
-          table.typed_data(), query_positions.typed_data(), key_positions.typed_data(), counted.typed_data(), softmax1};
+          table.typed_data(), query_positions.typed_data(), key_positions.typed_data(), counted.typed_data(), causal,
+          softmax1};
 }
 
 // Calls run(factor type, array type); products of bfloat16 arrays are float ones where there are no tiles.
@@ -509,22 +442,12 @@ ffi::Error by_type(ffi::DataType type, Run run) {
   return ffi::Error::Success();
 }
 
-template <typename T>
-struct Ready {};  // what a thread needs for products of T
-
-#ifdef HAS_TILES
-template <>
-struct Ready<Bfloat16> {
-  Tiles tiles;
-};
-#endif
-
 ffi::Error forward(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer key, ffi::AnyBuffer value,
                    ffi::Buffer<ffi::F32> key_bias, ffi::Buffer<ffi::F32> table, ffi::Buffer<ffi::S32> query_positions,
                    ffi::Buffer<ffi::S32> key_positions, ffi::Buffer<ffi::PRED> counted,
                    ffi::Result<ffi::AnyBuffer> values, ffi::Result<ffi::Buffer<ffi::F32>> softmax,
-                   ffi::Result<ffi::Buffer<ffi::F32>> excess, bool softmax1) {
-  const Inputs in = read(query, key, value, key_bias, table, query_positions, key_positions, counted, softmax1);
+                   ffi::Result<ffi::Buffer<ffi::F32>> excess, bool causal, bool softmax1) {
+  const Inputs in = read(query, key, value, key_bias, table, query_positions, key_positions, counted, causal, softmax1);
   const ForwardOutputs out = {values->untyped_data(), softmax->typed_data(), excess->typed_data()};
   const int64_t heads = in.sizes.heads, parts = excess->dimensions()[2];
   return by_type(query.element_type(), [&](auto factor, auto array) {
@@ -543,8 +466,8 @@ ffi::Error backward(ffi::ThreadPool pool, ffi::AnyBuffer query, ffi::AnyBuffer k
                     ffi::Buffer<ffi::F32> softmax, ffi::AnyBuffer values_bar, ffi::Buffer<ffi::F32> excess_bar,
                     ffi::Result<ffi::AnyBuffer> query_bar, ffi::Result<ffi::AnyBuffer> key_bar,
                     ffi::Result<ffi::AnyBuffer> value_bar, ffi::Result<ffi::Buffer<ffi::F32>> key_bias_bar,
-                    ffi::Result<ffi::Buffer<ffi::F32>> table_bar, bool softmax1) {
-  const Inputs in = read(query, key, value, key_bias, table, query_positions, key_positions, counted, softmax1);
+                    ffi::Result<ffi::Buffer<ffi::F32>> table_bar, bool causal, bool softmax1) {
+  const Inputs in = read(query, key, value, key_bias, table, query_positions, key_positions, counted, causal, softmax1);
   const BackwardInputs given = {values.untyped_data(), values_bar.untyped_data(), softmax.typed_data(),
                                 excess_bar.typed_data()};
   const BackwardOutputs out = {query_bar->untyped_data(), key_bar->untyped_data(), value_bar->untyped_data(),
@@ -576,6 +499,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(mrt5_attention, forward,
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Attr<bool>("causal")
                                   .Attr<bool>("softmax1"));
 
 XLA_FFI_DEFINE_HANDLER_SYMBOL(mrt5_attention_backward, backward,
@@ -598,4 +522,5 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(mrt5_attention_backward, backward,
                                   .Ret<ffi::AnyBuffer>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
                                   .Ret<ffi::Buffer<ffi::F32>>()
+                                  .Attr<bool>("causal")
                                   .Attr<bool>("softmax1"));

@@ -134,30 +134,6 @@ void transpose(const T* panels, int64_t rows, int width, T* transposed) {
 inline const float* as_right(const float* left, int64_t /*rows*/, float* /*paired*/) { return left; }
 inline const float* as_left(const float* right, int64_t /*rows*/, float* /*single*/) { return right; }
 
-inline const Bfloat16* as_right(const Bfloat16* left, int64_t rows, Bfloat16* paired) {
-  for (int64_t row = 0; row < rows; row += 2) {
-    const Bfloat16 *even = left + row * kPanel, *odd = even + kPanel;
-    Bfloat16* to = paired + row * kPanel;
-    for (int i = 0; i < kPanel; ++i) {
-      to[2 * i] = even[i];
-      to[2 * i + 1] = odd[i];
-    }
-  }
-  return paired;
-}
-
-inline const Bfloat16* as_left(const Bfloat16* right, int64_t rows, Bfloat16* single) {
-  for (int64_t row = 0; row < rows; row += 2) {
-    Bfloat16 *even = single + row * kPanel, *odd = even + kPanel;
-    const Bfloat16* from = right + row * kPanel;
-    for (int i = 0; i < kPanel; ++i) {
-      even[i] = from[2 * i];
-      odd[i] = from[2 * i + 1];
-    }
-  }
-  return single;
-}
-
 // Panels [width/32][padded][32] of floats to rows [begin, begin + rows) of a head.
 template <typename From>
 void unpack(const float* panels, int64_t padded, int64_t begin, int64_t rows, int width, Head<From> head) {
@@ -231,6 +207,36 @@ class Tiles {
   }
 };
 
+inline __m512i paired(__m256i even, __m256i odd) {
+  return _mm512_or_si512(_mm512_cvtepu16_epi32(even), _mm512_slli_epi32(_mm512_cvtepu16_epi32(odd), 16));
+}
+
+inline const Bfloat16* as_right(const Bfloat16* left, int64_t rows, Bfloat16* paired_rows) {
+  for (int64_t i = 0; i < rows * kPanel; i += 2 * kPanel) {
+    for (int half = 0; half < kPanel; half += kLanes) {
+      __m256i even, odd;
+      std::memcpy(&even, left + i + half, sizeof even);
+      std::memcpy(&odd, left + i + kPanel + half, sizeof odd);
+      const __m512i pairs = paired(even, odd);
+      std::memcpy(paired_rows + i + 2 * half, &pairs, sizeof pairs);
+    }
+  }
+  return paired_rows;
+}
+
+inline const Bfloat16* as_left(const Bfloat16* right, int64_t rows, Bfloat16* single_rows) {
+  for (int64_t i = 0; i < rows * kPanel; i += 2 * kPanel) {
+    for (int half = 0; half < kPanel; half += kLanes) {
+      __m512i pairs;
+      std::memcpy(&pairs, right + i + 2 * half, sizeof pairs);
+      const __m256i even = _mm512_cvtepi32_epi16(pairs), odd = _mm512_cvtepi32_epi16(_mm512_srli_epi32(pairs, 16));
+      std::memcpy(single_rows + i + half, &even, sizeof even);
+      std::memcpy(single_rows + i + kPanel + half, &odd, sizeof odd);
+    }
+  }
+  return single_rows;
+}
+
 inline void put_rows(Bfloat16* left, Bfloat16* right, int row, const Floats (&values)[2][2]) {
   for (int r = 0; r < 2; ++r) {
     if (left == nullptr) break;
@@ -239,9 +245,9 @@ inline void put_rows(Bfloat16* left, Bfloat16* right, int row, const Floats (&va
   }
   for (int half = 0; half < 2; ++half) {
     if (right == nullptr) break;
-    const __m512i even = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)values[0][half]));
-    const __m512i odd = _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)values[1][half]));
-    const __m512i pairs = _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
+    const __m256i even = (__m256i)_mm512_cvtneps_pbh((__m512)values[0][half]);
+    const __m256i odd = (__m256i)_mm512_cvtneps_pbh((__m512)values[1][half]);
+    const __m512i pairs = paired(even, odd);
     std::memcpy(right + (row * kPanel + half * kPanel), &pairs, sizeof pairs);
   }
 }

@@ -1,1 +1,0 @@
-"""Attention for CPUs, in C++: compiled where it runs, with what the processor has."""
