@@ -47,9 +47,8 @@ wheel: $(DEVELOPMENT)  ## dist/mrt5_jax-*.whl
 	$(BIN)/python -m build --wheel
 
 bench: $(DEVELOPMENT)  ## ratios measured in one run: forward, training and decoding against PyTorch; speed of data
-	$(BIN)/python -m benchmarks.forward
-	$(BIN)/python -m benchmarks.training
-	$(BIN)/python -m benchmarks.decoding
+	for dtype in float32 bfloat16; do for suite in forward training decoding; do \
+		$(BIN)/python -m benchmarks.$$suite --dtype=$$dtype || exit; done; done
 	$(BIN)/python -m benchmarks.data
 
 install: $(DEVELOPMENT)  ## .venv with everything in it

@@ -1,7 +1,8 @@
 """Greedy decoding of MrT5 against the same dimensions in PyTorch: `python -m benchmarks.decoding`.
 
-64 tokens from inputs of 1024 bytes, batch 8, emb 512, mlp 1024, 9 + 3 layers, 6 heads of 64, random weights. The gate
-is set so that the fullest row keeps half of its positions. Contestants take turns in one process on the same cores:
+64 tokens from inputs of 1024 bytes, batch 8, emb 512, mlp 1024, 9 + 3 layers, 6 heads of 64, random weights; float32,
+or `--dtype=bfloat16` for our activations, PyTorch's being float32 all the same. The gate is set so that the fullest row
+keeps half of its positions. Contestants take turns in one process on the same cores:
 
     PyTorch T5       transformers' T5ForConditionalGeneration.generate, greedy, cached
     MrT5, none       this library, nothing deleted
@@ -64,7 +65,7 @@ def main() -> None:
     args = parser.parse_args()
     batch = make_batch()
     inputs = np.asarray(batch["encoder_input_tokens"])
-    params = keeping(make_params(), batch, LENGTH // 2)
+    params = keeping(make_params(), batch, LENGTH // 2, dataclasses.replace(CONFIG, dtype=args.dtype))
     # The end of sequence gets the logits of token 0, and argmax takes the lower id of the two.
     head = params["decoder"]["logits_dense"]["kernel"]
     params = {**params, "decoder": {**params["decoder"], "logits_dense": {"kernel": head.at[:, 1].set(head[:, 0])}}}

@@ -1,7 +1,7 @@
 """transformers' T5 with the dimensions of the benchmark model, in PyTorch on the same cores.
 
-Benchmarks show it twice: with the allocator that this project gives its own programs (`mrt5_jax.host_memory`), and as
-it comes. The difference is glibc's, not PyTorch's.
+Benchmarks show it with the allocator that this project gives its own programs (`mrt5_jax.host_memory`), and as it
+comes; the difference is glibc's, not PyTorch's. Where ours computes in bfloat16 a third one does so too, by autocast.
 """
 
 import ctypes
@@ -58,14 +58,14 @@ def make_torch_t5(config: ModelConfig) -> Any:
     )
 
 
-def torch_forward(config: ModelConfig, batch: dict[str, Any]) -> Callable[[], None]:
-    """A teacher-forced forward pass."""
+def torch_forward(config: ModelConfig, batch: dict[str, Any], *, narrow: bool = False) -> Callable[[], None]:
+    """A teacher-forced forward pass, in float32 or (`narrow`) with bfloat16 where autocast puts it."""
     import torch
 
     model, tensors = make_torch_t5(config).eval(), _tensors(batch)
 
     def run() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=narrow):
             model(
                 input_ids=tensors["encoder_input_tokens"],
                 attention_mask=torch.ones_like(tensors["encoder_input_tokens"]),
@@ -75,8 +75,8 @@ def torch_forward(config: ModelConfig, batch: dict[str, Any]) -> Callable[[], No
     return run
 
 
-def torch_training_step(config: ModelConfig, batch: dict[str, Any]) -> Callable[[], None]:
-    """A forward pass, its gradient, and AdamW."""
+def torch_training_step(config: ModelConfig, batch: dict[str, Any], *, narrow: bool = False) -> Callable[[], None]:
+    """A forward pass, its gradient, and AdamW; `narrow` as in `torch_forward`."""
     import torch
 
     model, tensors = make_torch_t5(config).train(), _tensors(batch)
@@ -84,11 +84,13 @@ def torch_training_step(config: ModelConfig, batch: dict[str, Any]) -> Callable[
 
     def run() -> None:
         optimizer.zero_grad()
-        model(
-            input_ids=tensors["encoder_input_tokens"],
-            attention_mask=torch.ones_like(tensors["encoder_input_tokens"]),
-            labels=tensors["decoder_target_tokens"],
-        ).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            loss = model(
+                input_ids=tensors["encoder_input_tokens"],
+                attention_mask=torch.ones_like(tensors["encoder_input_tokens"]),
+                labels=tensors["decoder_target_tokens"],
+            ).loss
+        loss.backward()
         optimizer.step()
 
     return run

@@ -1,7 +1,8 @@
 """Training steps: saturated against soft deletion, ByT5 and PyTorch: `python -m benchmarks.training`.
 
-Inputs of 1024 bytes, targets of 189, batch 8, emb 512, mlp 1024, 9 + 3 layers, 6 heads of 64, float32, AdamW, random
-weights; the model's own training step, dropout off, in-graph dispatch and, at 50 %, host dispatch and capacity too.
+Inputs of 1024 bytes, targets of 189, batch 8, emb 512, mlp 1024, 9 + 3 layers, 6 heads of 64, AdamW, random weights;
+float32, or `--dtype=bfloat16` for our activations, PyTorch's being float32 all the same. The model's own training step,
+dropout off, in-graph dispatch and, at 50 %, host dispatch and capacity too.
 The gate is set so that the fullest row keeps 31, 50, 69 or 100 % of its positions, with gate values near 0 or -30.
 """
 
@@ -81,13 +82,13 @@ def main() -> None:
     args = parser.parse_args()
     gated, plain = (dataclasses.replace(config, dtype=args.dtype) for config in (CONFIG, BYT5))
     batch, params = make_batch(), make_params()
-    half = keeping(params, batch, 512)
+    half = keeping(params, batch, 512, gated)
     trainers: dict[str, tuple[Trainer, int]] = {
         "ByT5": (Trainer(plain, "none", make_params(BYT5), batch), LENGTH),
         "soft": (Trainer(gated, "soft", half, batch), LENGTH),
     }
     for kept in (LENGTH, *reversed(RUNGS)):
-        own = keeping(params, batch, kept)
+        own = keeping(params, batch, kept, gated)
         trainers[f"saturated, {kept / LENGTH:.0%}"] = (Trainer(gated, "saturated", own, batch), kept)
     trainers["saturated, 50%, host"] = (Trainer(gated, "saturated", half, batch, "host"), 512)
     trainers["saturated, 50%, capacity"] = (Trainer(gated, "saturated", half, batch, "capacity"), 512)
@@ -99,13 +100,15 @@ def main() -> None:
     torch_run, torch_count = torch_training_step(BYT5, batch), factor * multiply_adds(LENGTH, BYT5)
     contestants["PyTorch T5"] = Contestant(torch_run, torch_count)
     contestants["PyTorch T5, as it comes"] = Contestant(as_it_comes(torch_run), torch_count)
+    if args.dtype == "bfloat16":
+        contestants["PyTorch T5, bfloat16"] = Contestant(torch_training_step(BYT5, batch, narrow=True), torch_count)
     results = compete(contestants, args.rounds)
     report(f"training step, 8 x 1024 -> 189, {args.dtype}", results, "soft", args.json)
     for name, (trainer, kept) in trainers.items():
         assert float(trainer.metrics["rung"]) == kept, (name, trainer.metrics["rung"])
     soft, saturated = (float(trainers[name][0].metrics["total_loss"]) for name in ("soft", "saturated, 50%"))
     CONSOLE.print(f"loss: soft {soft:.7f}, saturated {saturated:.7f}, relative difference {saturated / soft - 1:.1e}")
-    for torch in ("PyTorch T5", "PyTorch T5, as it comes"):
+    for torch in (name for name in results if name.startswith("PyTorch")):
         for name in ("soft", "saturated, 50%"):
             CONSOLE.print(f"{name}: {results[torch].median / results[name].median:.2f} times as fast as {torch}")
 

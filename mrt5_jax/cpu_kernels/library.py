@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from importlib import resources
 from pathlib import Path
 
@@ -23,6 +24,7 @@ _SOURCES = ("attention.cc", "product.cc")
 _HEADERS = ("panels.h", "threads.h")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-DNDEBUG", "-w")
 _COMPILE_SECONDS = 300
+_COMPILING = threading.Lock()
 
 
 @functools.cache
@@ -33,7 +35,8 @@ def available() -> bool:
     line says so and XLA's own operations do.
     """
     try:
-        _register(_compiled())
+        with _COMPILING:  # programs are compiled in several threads
+            _register(_compiled())
     except (OSError, subprocess.SubprocessError) as error:
         output = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         reason = next((line for line in output if "error" in line), output[-1] if output else type(error).__name__)
