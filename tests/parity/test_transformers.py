@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+import mrt5_jax.attention
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import GateConfig
 from mrt5_jax.forward import ForwardSetting, forward
@@ -26,7 +27,7 @@ GENERATED = 12
 @pytest.fixture(scope="module")
 def byt5():
     """Random, in float64, with a head of its own and weights large enough that attention is not uniform."""
-    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 48, "num_heads": 4, "num_layers": 3, "num_decoder_layers": 2}
+    sizes = {"d_model": 32, "d_kv": 32, "d_ff": 48, "num_heads": 2, "num_layers": 3, "num_decoder_layers": 2}
     config = transformers.T5Config(
         vocab_size=384, feed_forward_proj="gated-gelu", tie_word_embeddings=False, decoder_start_token_id=0, **sizes
     )
@@ -101,7 +102,11 @@ def our_batch(batch) -> dict[str, jax.Array]:
     return {name: jax.numpy.asarray(array, "int32") for name, array in inputs.items()}
 
 
-def test_import_logits_gradients_and_greedy_ids(case) -> None:
+@pytest.mark.parametrize("rows", ["batched", "fused"])
+def test_import_logits_gradients_and_greedy_ids(case, rows, monkeypatch) -> None:
+    """In the two ways that attention runs in on a lone CPU: short rows batched, long ones by the custom call."""
+    monkeypatch.setattr(mrt5_jax.attention, "_MANY_SCORES", 2**60 if rows == "batched" else 1)
+    jax.clear_caches()
     errors = {error.quantity: error for error in parity.measure(case, "float32")}
     assert errors.keys() == {"loss", "logits", "encoder hidden states", "gradients", "greedy ids"}
     assert [error for error in errors.values() if not error.worst <= error.tolerance] == []
