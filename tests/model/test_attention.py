@@ -230,7 +230,13 @@ def test_a_segment_attends_as_if_it_were_alone(rows: Any) -> None:
 SHAPE = Shape(heads=6, head_dim=64, queries=1024, keys=1024, dtype=jnp.dtype("float32"), packed=False)
 
 
-def test_who_chooses_the_rows_chooses_whether_biases_lie_ready() -> None:
+@pytest.fixture
+def with_kernels(monkeypatch) -> None:
+    """Machines without a compiler choose otherwise."""
+    monkeypatch.setattr(mrt5_jax.attention, "available", lambda: True)
+
+
+def test_who_chooses_the_rows_chooses_whether_biases_lie_ready(with_kernels) -> None:
     """A program compiled here for accelerators must be theirs: [batch heads query key] floats fill their memory."""
     positions = jnp.asarray(POSITIONS)
     bias = relative_bias(jnp.zeros((HEADS, 8)), positions, positions, bidirectional=True, max_distance=16)
@@ -241,7 +247,7 @@ def test_who_chooses_the_rows_chooses_whether_biases_lie_ready() -> None:
     assert isinstance(ready_where_it_pays(bias, "auto", packed), jax.Array), "the tests run on one CPU device"
 
 
-def test_rows_are_fused_only_where_that_fills_a_lone_cpu(monkeypatch) -> None:
+def test_rows_are_fused_only_where_that_fills_a_lone_cpu(with_kernels, monkeypatch) -> None:
     assert choose_rows("auto", SHAPE) == "fused"
     assert choose_rows("auto", SHAPE._replace(queries=64, keys=64)) == "batched"
     assert choose_rows("fused", SHAPE._replace(queries=64, keys=64)) == "fused"
@@ -250,5 +256,5 @@ def test_rows_are_fused_only_where_that_fills_a_lone_cpu(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("lacking", [{"packed": True}, {"head_dim": 48}, {"dtype": jnp.dtype("float64")}])
-def test_what_the_custom_call_does_not_cover_runs_one_by_one(lacking: Any) -> None:
+def test_what_the_custom_call_does_not_cover_runs_one_by_one(lacking: Any, with_kernels) -> None:
     assert choose_rows("fused", SHAPE._replace(**lacking)) == "one_by_one"
