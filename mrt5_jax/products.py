@@ -40,7 +40,7 @@ project.defvjp(_project_forward, _project_backward)
 
 
 def _matrix_product(formula: str, left: Array, right: Array, dtype: Any) -> Array:
-    """On a lone CPU with tiles a custom call, several times as fast as XLA's products, for large bfloat16 matrices."""
+    """On a lone CPU with tiles a custom call for large bfloat16 matrices, up to twice as fast as XLA's products."""
 
     def plain(left: Array, right: Array) -> Array:
         return product(formula, left, right).astype(dtype)

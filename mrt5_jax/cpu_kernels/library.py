@@ -40,7 +40,7 @@ def available() -> bool:
     except (OSError, subprocess.SubprocessError) as error:
         output = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         reason = next((line for line in output if "error" in line), output[-1] if output else type(error).__name__)
-        logging.getLogger("mrt5_jax").warning("the model runs several times slower than it could: %s", reason)
+        logging.getLogger("mrt5_jax").warning("the model runs slower than it could: %s", reason)
         return False
     return True
 
