@@ -21,7 +21,7 @@ FORWARD, BACKWARD, PRODUCT = "mrt5_attention", "mrt5_attention_backward", "mrt5_
 """Names of the custom calls, and of the library's symbols."""
 
 _SOURCES = ("attention.cc", "product.cc")
-_HEADERS = ("panels.h", "threads.h")
+_HEADERS = ("vectors.h", "panels.h", "multiply.h", "threads.h", "biases.h")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-DNDEBUG", "-w")
 _COMPILE_SECONDS = 300
 _COMPILING = threading.Lock()

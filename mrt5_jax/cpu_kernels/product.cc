@@ -24,55 +24,33 @@ struct Factor {
   int64_t columns() const { return buffer.dimensions()[transposed ? 0 : 1]; }
 };
 
-// Rows [row, row + rows) and columns [column, column + columns) of what lies in memory, as left panels.
-void pack_stored(const ffi::AnyBuffer& buffer, int64_t row, int64_t rows, int64_t column, int64_t columns,
-                 Bfloat16* panels) {
+// Calls run(what lies in memory from a column on).
+template <typename Run>
+void by_type(const ffi::AnyBuffer& buffer, int64_t column, Run run) {
   const auto shape = buffer.dimensions();
   if (buffer.element_type() == ffi::F32) {
-    const Head<float> head = {static_cast<const float*>(buffer.untyped_data()) + column, shape[0], shape[1]};
-    pack(head, row, rows, static_cast<int>(columns), panels);
+    run(Rows<float>{static_cast<float*>(buffer.untyped_data()) + column, shape[0], shape[1]});
   } else {
-    const Head<Bfloat16> head = {static_cast<const Bfloat16*>(buffer.untyped_data()) + column, shape[0], shape[1]};
-    pack(head, row, rows, static_cast<int>(columns), panels);
+    run(Rows<Bfloat16>{static_cast<Bfloat16*>(buffer.untyped_data()) + column, shape[0], shape[1]});
   }
 }
 
-// A part of a factor as a left one, [columns/32][rows][32]; `spare` has room for two such parts.
-const Bfloat16* pack_left(const Factor& factor, int64_t row, int64_t rows, int64_t column, int64_t columns,
-                          Bfloat16* spare) {
-  const int64_t size = rows * columns;
-  if (!factor.transposed) {
-    pack_stored(factor.buffer, row, rows, column, columns, spare);
-    return spare;
+// Rows [row, row + rows) and columns [column, column + columns) of a factor as a left one.
+void pack_left_part(const Factor& factor, int64_t row, int64_t rows, int64_t column, int64_t columns, Bfloat16* panels) {
+  if (factor.transposed) {
+    by_type(factor.buffer, row, [&](auto stored) { pack_left_transposed(stored, column, columns, rows, panels); });
+  } else {
+    by_type(factor.buffer, column, [&](auto stored) { pack_left(stored, row, rows, columns, panels); });
   }
-  pack_stored(factor.buffer, column, columns, row, rows, spare);
-  transpose(spare, columns, static_cast<int>(rows), spare + size);
-  return as_left(spare + size, size / kPanel, spare);
 }
 
 // The same as a right one.
-const Bfloat16* pack_right(const Factor& factor, int64_t row, int64_t rows, int64_t column, int64_t columns,
-                           Bfloat16* spare) {
-  const int64_t size = rows * columns;
-  if (!factor.transposed) {
-    pack_stored(factor.buffer, row, rows, column, columns, spare);
-    return as_right(spare, size / kPanel, spare + size);
-  }
-  pack_stored(factor.buffer, column, columns, row, rows, spare);
-  transpose(spare, columns, static_cast<int>(rows), spare + size);
-  return spare + size;
-}
-
-// Panels [columns/32][height][32] to rows and columns of the result.
-void write(const float* panels, int64_t height, int64_t row, int64_t rows, int64_t column, int64_t columns,
-           ffi::AnyBuffer& result) {
-  const auto shape = result.dimensions();
-  if (result.element_type() == ffi::F32) {
-    const Head<float> head = {static_cast<float*>(result.untyped_data()) + column, shape[0], shape[1]};
-    unpack(panels, height, row, rows, static_cast<int>(columns), head);
+void pack_right_part(const Factor& factor, int64_t row, int64_t rows, int64_t column, int64_t columns,
+                     Bfloat16* panels) {
+  if (factor.transposed) {
+    by_type(factor.buffer, row, [&](auto stored) { pack_right_transposed(stored, column, columns, rows, panels); });
   } else {
-    const Head<Bfloat16> head = {static_cast<Bfloat16*>(result.untyped_data()) + column, shape[0], shape[1]};
-    unpack(panels, height, row, rows, static_cast<int>(columns), head);
+    by_type(factor.buffer, column, [&](auto stored) { pack_right(stored, row, rows, columns, panels); });
   }
 }
 
@@ -82,15 +60,15 @@ void block_of_product(const Factor& left, const Factor& right, ffi::AnyBuffer& r
   const int64_t most = inner <= kWholeDepth ? round_up(inner, kPanel) : kDepth;
   // Rows of results that are kept until they are written.
   const int64_t height = inner <= most ? kRows : round_up(end - row, kRows);
-  scratch.reserve(Scratch::bytes({4 * height * columns, 2 * 2 * most * columns, 2 * 2 * kRows * most}));
+  scratch.reserve(Scratch::bytes({4 * height * columns, 2 * most * columns, 2 * kRows * most}));
   float* results = scratch.take<float>(height * columns);  // [columns/32][height][32]
-  Bfloat16* right_memory = scratch.take<Bfloat16>(2 * most * columns);
-  Bfloat16* left_memory = scratch.take<Bfloat16>(2 * kRows * most);
+  Bfloat16* right_part = scratch.take<Bfloat16>(most * columns);
+  Bfloat16* left_part = scratch.take<Bfloat16>(kRows * most);
   for (int64_t first = 0; first < inner; first += most) {
     const int64_t depth = round_up(std::min(most, inner - first), kPanel);
-    const Bfloat16* right_part = pack_right(right, first, depth, column, columns, right_memory);
+    pack_right_part(right, first, depth, column, columns, right_part);
     for (int64_t begin = row; begin < end; begin += kRows) {
-      const Bfloat16* left_part = pack_left(left, begin, kRows, first, depth, left_memory);
+      pack_left_part(left, begin, kRows, first, depth, left_part);
       float* rows = results + (begin - row) % height * kPanel;
       for (int64_t panel = 0; panel < columns / kPanel; ++panel) {
         const Bfloat16* from = right_part + panel * depth * kPanel;
@@ -98,7 +76,10 @@ void block_of_product(const Factor& left, const Factor& right, ffi::AnyBuffer& r
         first == 0 ? multiply<false>(left_part, kRows, from, static_cast<int>(depth), to, kRows)
                    : multiply<true>(left_part, kRows, from, static_cast<int>(depth), to, kRows);
       }
-      if (first + most >= inner) write(rows, height, begin, std::min(kRows, end - begin), column, columns, result);
+      if (first + most < inner) continue;
+      by_type(result, column, [&](auto stored) {
+        unpack(rows, height, begin, std::min(kRows, end - begin), columns, stored);
+      });
     }
   }
 }

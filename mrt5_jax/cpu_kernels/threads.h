@@ -10,7 +10,7 @@
 #include <memory>
 #include <mutex>
 
-#include "panels.h"
+#include "multiply.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace ffi = xla::ffi;
