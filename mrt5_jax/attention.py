@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.cpu_kernels.attention import Kind, Operands, fused_attention
-from mrt5_jax.cpu_kernels.library import available
+from mrt5_jax.cpu_kernels.library import alone_on_cpu, available
 from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_distance, bias_by_product
 from mrt5_jax.products import product
 
@@ -115,17 +115,13 @@ def choose_rows(setting: RowsSetting, shape: Shape) -> Rows:
     """
     if setting == "auto":
         many = shape.heads * shape.queries * shape.keys >= _MANY_SCORES
-        setting = "fused" if _alone_on_cpu() and many else "batched"
+        setting = "fused" if alone_on_cpu() and many else "batched"
     if setting != "fused":
         return setting
     if jax.default_backend() != "cpu" or math.prod(jax.sharding.get_abstract_mesh().shape.values()) > 1:
         return "batched"
     fusible = not shape.packed and shape.head_dim % 32 == 0 and shape.dtype in (jnp.float32, jnp.bfloat16)
     return "fused" if fusible and available() else "one_by_one"
-
-
-def _alone_on_cpu() -> bool:
-    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def ready_where_it_pays(bias: RelativeBias, setting: RowsSetting, shape: Shape) -> PositionBias:
@@ -135,7 +131,7 @@ def ready_where_it_pays(bias: RelativeBias, setting: RowsSetting, shape: Shape) 
     that live as long as the layers are what fills the memory. The custom call looks them up itself.
     """
     rows = choose_rows(setting, shape)
-    ready = _alone_on_cpu() if setting == "auto" else rows == "one_by_one"
+    ready = alone_on_cpu() if setting == "auto" else rows == "one_by_one"
     return bias.whole() if ready and rows != "fused" else bias
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float
 from mrt5_jax.attention import Attended, Keys, Queries, attend
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.dropout import drop_units
+from mrt5_jax.elementwise import gated_gelu, rms_norm
 from mrt5_jax.position_bias import PositionBias
 from mrt5_jax.products import project
 
@@ -67,25 +68,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, inputs: Float[Array, "*batch embed"]) -> Float[Array, "*batch embed"]:
         scale = parameter(self, "scale", nn.initializers.ones, ("embed",), inputs.shape[-1:], self.config)
-        return _rms_norm(inputs, scale, self.config.layer_norm_epsilon)
-
-
-def _rms_norm(
-    inputs: Float[Array, "*batch embed"], scale: Float[Array, " embed"], epsilon: float
-) -> Float[Array, "*batch embed"]:
-    wide = _widened(inputs)
-    mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
-    normed = wide * jax.lax.rsqrt(mean_square + epsilon)
-    return (normed * _broadcast(scale.astype(normed.dtype), normed.ndim)).astype(inputs.dtype)
-
-
-def _widened(inputs: Float[Array, "..."]) -> Float[Array, "..."]:
-    """In at least float32, for elementwise operations that are then rounded once: on CPUs faster, and more exact."""
-    return inputs.astype(jnp.promote_types(inputs.dtype, jnp.float32))
-
-
-def _broadcast(vector: Float[Array, " embed"], ndim: int) -> Float[Array, "*ones embed"]:
-    return vector.reshape((1,) * (ndim - 1) + vector.shape)
+        return rms_norm(inputs, scale, self.config.layer_norm_epsilon)
 
 
 class GatedMlp(nn.Module):
@@ -103,16 +86,8 @@ class GatedMlp(nn.Module):
         narrow = kernel_init(config, config.mlp_dim**-0.5, self.num_layers)
         gate = Projection(config.mlp_dim, wide, ("embed", "mlp"), config, name="wi_0")(inputs)
         linear = Projection(config.mlp_dim, wide, ("embed", "mlp"), config, name="wi_1")(inputs)
-        hidden = drop_units(_gated_gelu(gate, linear), kept, config.dropout_rate)
+        hidden = drop_units(gated_gelu(gate, linear), kept, config.dropout_rate)
         return Projection(config.emb_dim, narrow, ("mlp", "embed"), config, name="wo")(hidden)
-
-
-@jax.checkpoint
-def _gated_gelu(
-    gate: Float[Array, "batch length mlp"], linear: Float[Array, "batch length mlp"]
-) -> Float[Array, "batch length mlp"]:
-    # Computed again in the backward pass: what it would keep is wide and larger than its inputs.
-    return (nn.gelu(_widened(gate), approximate=True) * _widened(linear)).astype(gate.dtype)
 
 
 class MultiHeadAttention(nn.Module):

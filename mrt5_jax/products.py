@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from mrt5_jax.cpu_kernels.library import alone_on_cpu
 from mrt5_jax.cpu_kernels.product import suits_tiles, tile_product
 
 _FORWARD, _INPUT_BAR, _KERNEL_BAR = "ie,ef->if", "if,ef->ie", "ie,if->ef"
@@ -47,9 +48,8 @@ def _matrix_product(formula: str, left: Array, right: Array, dtype: Any) -> Arra
 
     left_transposed, right_transposed = _TRANSPOSED[formula]
     transposed = {"left_transposed": left_transposed, "right_transposed": right_transposed}
-    alone_on_cpu = jax.default_backend() == "cpu" and jax.device_count() == 1
     narrow = left.dtype == jnp.bfloat16 and right.dtype in (jnp.bfloat16, jnp.float32)
-    if not (narrow and alone_on_cpu and suits_tiles(left.shape, right.shape, **transposed)):
+    if not (narrow and alone_on_cpu() and suits_tiles(left.shape, right.shape, **transposed)):
         return plain(left, right)
     # By the platform compiled for, not by that of this machine, which may compile for TPUs.
     on_tiles = partial(tile_product, dtype=dtype, **transposed)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.cpu_kernels.library import BACKWARD, FORWARD
+from mrt5_jax.cpu_kernels.library import ATTENTION, ATTENTION_BACKWARD
 
 _QUERY_BLOCK = 64
 """attention.cc's kQueries."""
@@ -73,7 +73,7 @@ def _forward(operands: Operands, kind: Kind) -> tuple[Results, tuple[Operands, A
     cores = os.cpu_count() or 1
     parts = min(-(-cores // (batch * heads)), -(-queries // _QUERY_BLOCK))
     call = jax.ffi.ffi_call(
-        FORWARD,
+        ATTENTION,
         (
             jax.ShapeDtypeStruct(operands.query.shape, operands.query.dtype),
             jax.ShapeDtypeStruct((batch, heads, queries, 2), jnp.float32),
@@ -89,7 +89,7 @@ def _backward(kind: Kind, residuals: tuple[Operands, Array, Array], bars: Result
     operands, values, softmax = residuals
     batch, _, heads, _ = operands.query.shape
     call = jax.ffi.ffi_call(
-        BACKWARD,
+        ATTENTION_BACKWARD,
         (
             *(jax.ShapeDtypeStruct(array.shape, array.dtype) for array in operands[:3]),
             jax.ShapeDtypeStruct((batch, heads, operands.key_bias.shape[1]), jnp.float32),

@@ -17,14 +17,23 @@ from filelock import FileLock
 
 from mrt5_jax.user_cache import cache_folder, processor
 
-FORWARD, BACKWARD, PRODUCT = "mrt5_attention", "mrt5_attention_backward", "mrt5_product"
+ATTENTION, ATTENTION_BACKWARD = "mrt5_attention", "mrt5_attention_backward"
+PRODUCT = "mrt5_product"
+GELU, GELU_BACKWARD = "mrt5_gated_gelu", "mrt5_gated_gelu_backward"
+NORM, NORM_BACKWARD = "mrt5_rms_norm", "mrt5_rms_norm_backward"
+_CALLS = (ATTENTION, ATTENTION_BACKWARD, PRODUCT, GELU, GELU_BACKWARD, NORM, NORM_BACKWARD)
 """Names of the custom calls, and of the library's symbols."""
 
-_SOURCES = ("attention.cc", "product.cc")
+_SOURCES = ("attention.cc", "product.cc", "elementwise.cc")
 _HEADERS = ("vectors.h", "panels.h", "multiply.h", "threads.h", "biases.h")
 _FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-DNDEBUG", "-w")
 _COMPILE_SECONDS = 300
 _COMPILING = threading.Lock()
+
+
+def alone_on_cpu() -> bool:
+    """Whether JAX has one device, a CPU: the case for which the custom calls are meant."""
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 @functools.cache
@@ -58,7 +67,7 @@ def has_tiles() -> bool:
 @functools.cache
 def _register(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
-    for name in (FORWARD, BACKWARD, PRODUCT):
+    for name in _CALLS:
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     return library
 
