@@ -13,7 +13,7 @@ constexpr int64_t kColumns = 512;
 constexpr int64_t kDepth = 512;       // of the summed index, at a time
 constexpr int64_t kWholeDepth = 1024;  // up to here, all of it
 constexpr int64_t kRows = 64;
-constexpr int64_t kMostRows = 256;  // whose results stay in the cache
+constexpr int64_t kMostRows = 512;  // whose results stay in the cache
 
 // A matrix in memory, by rows, and whether its transpose is meant.
 struct Factor {
@@ -97,7 +97,7 @@ ffi::Error product(ffi::ThreadPool pool, ffi::AnyBuffer left_buffer, ffi::AnyBuf
   const int64_t rows = left.rows(), across = round_up(right.columns(), kColumns) / kColumns;
   const bool whole = left.columns() <= kWholeDepth;
   // A few shares for every thread, or one where all of a share's results stay in the cache.
-  const int64_t shares = round_up(pool.num_threads() * (whole ? 4 : 1), across) / across;
+  const int64_t shares = round_up(pool.num_threads() * (whole ? 2 : 1), across) / across;
   const int64_t share = round_up(round_up(rows, shares) / shares, kRows);
   const int64_t height = whole ? share : std::min(share, kMostRows);
   const int64_t down = round_up(rows, height) / height;
