@@ -60,9 +60,6 @@ void forward_head(const Inputs& in, const ForwardOutputs& out, int64_t row, int6
        begin += kQueries) {
     const int rows = static_cast<int>(std::min<int64_t>(kQueries, sizes.queries - begin));
     pack_left(in.head<From>(in.query, sizes.queries, row, head), begin, kQueries, width, queries);
-    for (int64_t key = 0; key < padded; key += kPanel) {
-      multiply<false>(queries, kQueries, keys + key * width, width, scores + key * kQueries, kQueries);
-    }
     alignas(64) Floats tops[kQueries];
     float ceilings[kQueries];
     for (int query = 0; query < kQueries; ++query) {
@@ -71,8 +68,10 @@ void forward_head(const Inputs& in, const ForwardOutputs& out, int64_t row, int6
       ceilings[query] = counted ? kScoreCeiling : INFINITY;
     }
     for (int64_t key = 0; key < padded; key += kPanel) {
+      float* own = scores + key * kQueries;
+      multiply<false>(queries, kQueries, keys + key * width, width, own, kQueries);
       with_biases(biases, sizes, begin, key, nullptr, [&](const auto& some) {
-        over += add_biases(some, biases.key_bias + key, biases.seen + key, ceilings, scores + key * kQueries, tops);
+        over += add_biases(some, biases.key_bias + key, biases.seen + key, ceilings, own, tops);
       });
     }
     for (int query = 0; query < kQueries; query += 2) {

@@ -232,17 +232,17 @@ struct LookedUpBiases {
   }
 };
 
-// Calls run(the biases of queries [query, query + 64) and keys [key, key + 32)).
+// Calls run(the biases of queries [query, query + 64) and keys [key, key + 32)); forward, without gradients.
 template <typename Run>
 void with_biases(const Biases& biases, const Sizes& sizes, int64_t query, int64_t key, TableGradients* gradients, Run run) {
-  float* bins = gradients == nullptr ? nullptr : gradients->bins;
+  const bool wanted = gradients != nullptr;
   if (const int bin = biases.common_bin(query, key); bin >= 0) {
-    run(OneBias{all(biases.table[bin]), bins + bin});
+    run(OneBias{all(biases.table[bin]), wanted ? gradients->bins + bin : nullptr});
   } else if (biases.straight) {
     const int64_t place = biases.place(query, key);
-    run(DiagonalBiases{biases.diagonal + place, gradients == nullptr ? nullptr : gradients->diagonal + place});
+    run(DiagonalBiases{biases.diagonal + place, wanted ? gradients->diagonal + place : nullptr});
   } else {
-    run(LookedUpBiases{biases, query, key, bins, static_cast<int>(sizes.distances)});
+    run(LookedUpBiases{biases, query, key, wanted ? gradients->bins : nullptr, static_cast<int>(sizes.distances)});
   }
 }
 
