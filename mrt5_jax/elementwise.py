@@ -18,7 +18,7 @@ def rms_norm(
 
     def by_call(inputs: Array, scale: Array) -> Array:
         flat = on_cpu.rms_norm(inputs.reshape(-1, inputs.shape[-1]), scale.astype(jnp.float32), epsilon)
-        return flat.reshape(inputs.shape)
+        return jnp.reshape(flat, inputs.shape)
 
     def plain(inputs: Array, scale: Array) -> Array:
         wide = _widened(inputs)

@@ -29,7 +29,7 @@ def suits(inputs: Float[Array, "..."]) -> bool:
 
 @jax.custom_vjp
 def gated_gelu(gate: Float[Array, "*batch mlp"], linear: Float[Array, "*batch mlp"]) -> Float[Array, "*batch mlp"]:
-    """gelu(gate) * linear with GELU's tanh approximation, computed in float32 and rounded once, as are its gradients."""
+    """gelu(gate) * linear, GELU in its tanh approximation; in float32 and rounded once, as are its gradients."""
     return _call(GELU, gate)(gate, linear)
 
 

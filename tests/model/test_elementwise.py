@@ -61,7 +61,12 @@ def projected(gradients: Any) -> list[float]:
 
 @pytest.mark.usefixtures("way")
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 2**16), rows=st.sampled_from([1, 37]), panels=st.sampled_from([1, 3]), size=st.sampled_from([0.01, 1, 8]))
+@given(
+    seed=st.integers(0, 2**16),
+    rows=st.sampled_from([1, 37]),
+    panels=st.sampled_from([1, 3]),
+    size=st.sampled_from([0.01, 1, 8]),
+)
 def test_they_are_the_formulas(seed: int, rows: int, panels: int, size: float) -> None:
     """Values and derivatives, for any number of rows and numbers of all sizes."""
     shape = (rows, 32 * panels)
@@ -100,7 +105,11 @@ def test_extremes() -> None:
     ones = jnp.ones_like(gate)
     hidden, vjp = jax.vjp(elementwise.gated_gelu, gate, ones)
     gate_bar, linear_bar = vjp(ones)
-    for array, expected in ((hidden, [0, 0, 0, 20, 200]), (gate_bar, [0, 0, 0.5, 1, 1]), (linear_bar, [0, 0, 0, 20, 200])):
+    for array, expected in (
+        (hidden, [0, 0, 0, 20, 200]),
+        (gate_bar, [0, 0, 0.5, 1, 1]),
+        (linear_bar, [0, 0, 0, 20, 200]),
+    ):
         np.testing.assert_allclose(array[:5], np.repeat(np.array([expected]), 32, axis=0).T, atol=1e-12)
         assert np.isnan(array[5]).all()
     zeros = jnp.zeros((2, 32))
@@ -131,4 +140,5 @@ def test_large_arrays_go_to_the_custom_calls() -> None:
         ((64, 64), jnp.float32, False),
     ):
         gate = jax.ShapeDtypeStruct(shape, dtype)
-        assert ("mrt5_gated_gelu" in jax.jit(elementwise.gated_gelu).lower(gate, gate).as_text()) == (suits and expected)
+        program = jax.jit(elementwise.gated_gelu).lower(gate, gate).as_text()
+        assert ("mrt5_gated_gelu" in program) == (suits and expected), (shape, dtype)
