@@ -3,6 +3,8 @@
 On a lone CPU large arrays go to custom calls.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -17,8 +19,8 @@ def rms_norm(
     """inputs / root(mean(inputs^2) + epsilon) * scale, in the inputs' type."""
 
     def by_call(inputs: Array, scale: Array) -> Array:
-        flat = on_cpu.rms_norm(inputs.reshape(-1, inputs.shape[-1]), scale.astype(jnp.float32), epsilon)
-        return jnp.reshape(flat, inputs.shape)
+        flat: Any = on_cpu.rms_norm(inputs.reshape(-1, inputs.shape[-1]), scale.astype(jnp.float32), epsilon)
+        return flat.reshape(inputs.shape)
 
     def plain(inputs: Array, scale: Array) -> Array:
         wide = _widened(inputs)
