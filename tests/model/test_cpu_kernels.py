@@ -135,6 +135,18 @@ def test_gradients_are_those_of_the_formula(straight: bool, kind: Kind) -> None:
         close(one, other, 2e-5)
 
 
+@pytest.mark.parametrize("farthest", [32, 33, 34])
+def test_far_begins_where_the_table_ends(farthest: int) -> None:
+    """Blocks of queries and keys lie 1, 33 and 65 apart: one bias for all of them from the last bin on, not before."""
+    operands = make_operands(7, 2, 130, 130, straight=True, farthest=farthest)
+    weights = jnp.asarray(np.random.default_rng(8).normal(size=operands.query.shape), jnp.float32)
+    close(fused_attention(operands).values, expected(operands, Kind())[0], 1e-5)
+    found = gradients(lambda given: fused_attention(given), operands, weights)
+    wanted = gradients(lambda given: expected(given, Kind(), jnp), operands, weights)
+    for one, other in zip(found, wanted, strict=True):
+        close(one, other, 2e-5)
+
+
 def test_bfloat16_is_the_formula_to_its_rounding() -> None:
     """Products read 8 bits of each number; sums, softmax and gradients of tables are float32."""
     operands = make_operands(2, 3, 130, 300, width=64, straight=False)
