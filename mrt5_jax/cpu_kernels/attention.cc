@@ -1,8 +1,8 @@
 // T5 attention on a CPU, forward and backward, as two XLA custom calls. Shapes and meaning: attention.py.
 //
 // Each thread takes a row and a head at a time and keeps its scores in the cache: 64 queries against all keys forward,
-// against 256 keys backward, where scores are computed anew (Dao et al. 2022, section 3.1). Nothing of the size
-// [query key] reaches memory.
+// 128 against 256 keys backward, where scores are computed anew (Dao et al. 2022, section 3.1), 64 by 32 at a time.
+// Nothing of the size [query key] reaches memory.
 
 #include "biases.h"
 
