@@ -21,10 +21,10 @@ from benchmarks.contest import CONSOLE, Contestant, compete, report  # first: it
 # isort: split
 import numpy as np
 
-from benchmarks.bench_model import BATCH, BYT5, CONFIG, DATA, LENGTH, keeping, make_batch, make_params
+from benchmarks.bench_model import BATCH, BYT5, CONFIG, DATA, EXECUTION, LENGTH, keeping, make_batch, make_params
 from benchmarks.torch_model import as_it_comes, make_torch_t5
 from mrt5_jax.analysis.multiply_adds import forward_multiply_adds
-from mrt5_jax.config import CompactionConfig, Deletion
+from mrt5_jax.config import Deletion
 from mrt5_jax.inference.engine import Engine
 
 TOKENS = 64
@@ -75,7 +75,7 @@ def main() -> None:
     def ours(deletion: Deletion, kept: int, dtype: DType) -> Contestant:
         config = dataclasses.replace(CONFIG, dtype=dtype)
         own = keeping(params, batch, LENGTH // 2, config)
-        engine = Engine(config, own, deletion, CompactionConfig(rungs=(LENGTH // 2 + 8,)))
+        engine = Engine(config, own, deletion, dataclasses.replace(EXECUTION, rungs=(LENGTH // 2 + 8,)))
         return Contestant(
             jax_contestant(engine, inputs), float(BATCH * forward_multiply_adds(CONFIG, data, kept).total)
         )

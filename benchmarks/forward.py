@@ -21,6 +21,7 @@ from benchmarks.bench_model import (
     BYT5,
     CONFIG,
     DATA,
+    EXECUTION,
     LENGTH,
     RUNGS,
     keeping,
@@ -44,7 +45,7 @@ def jax_contestants(batch: dict[str, jax.Array], dtype: str) -> dict[str, Contes
     ladder = Ladder((*RUNGS, LENGTH))
 
     def of(config, deletion: Deletion, own: Params, kept: int) -> Contestant:
-        setting = ForwardSetting(MrT5(config), deletion, ladder)
+        setting = ForwardSetting(MrT5(config, EXECUTION), deletion, ladder)
         return Contestant(lambda: run(setting, own, batch).logits, multiply_adds(kept, config))
 
     contestants = {
@@ -59,7 +60,7 @@ def jax_contestants(batch: dict[str, jax.Array], dtype: str) -> dict[str, Contes
 def encoder_contestant(batch: dict[str, jax.Array], dtype: str) -> Contestant:
     """The encoder alone: ByT5's prefix."""
     config, params = dataclasses.replace(BYT5, dtype=dtype), make_params(BYT5)
-    run = jax.jit(lambda params, tokens: run_prefix(MrT5(config), params, tokens).hidden)
+    run = jax.jit(lambda params, tokens: run_prefix(MrT5(config, EXECUTION), params, tokens).hidden)
     count = BATCH * forward_multiply_adds(BYT5, DATA, LENGTH).prefix
     return Contestant(lambda: run(params, batch["encoder_input_tokens"]), float(count))
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.attention import Keys, Queries, Shape, ready_where_it_pays
-from mrt5_jax.config import ModelConfig
+from mrt5_jax.config import ExecutionConfig, ModelConfig
 from mrt5_jax.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, at_positions, drop_units
 from mrt5_jax.gates import Selection, make_selector
 from mrt5_jax.layers import (
@@ -66,6 +66,7 @@ class Decoded(NamedTuple):
 class EncoderLayer(nn.Module):
     config: ModelConfig
     num_layers: int
+    execution: ExecutionConfig
 
     @nn.compact
     def __call__(
@@ -77,7 +78,7 @@ class EncoderLayer(nn.Module):
     ) -> tuple[Float[Array, "batch length embed"], Float[Array, " batch"]]:
         config = self.config
         hidden = _constrain(hidden)
-        attention = MultiHeadAttention(config, self.num_layers, name="attention")
+        attention = MultiHeadAttention(config, self.num_layers, self.execution, name="attention")
         normed = RMSNorm(config, name="pre_attention_layer_norm")(hidden)
         attended = attention(
             normed,
@@ -97,23 +98,24 @@ class Encoder(nn.Module):
     """Two stacks of layers that share one set of relative position biases, with the selector between them."""
 
     config: ModelConfig
+    execution: ExecutionConfig
 
     def setup(self) -> None:
         config = self.config
         total = config.num_encoder_layers
         self.prefix_length = config.gate.layer if config.gate else total
         self.relpos_bias = RelativeBiases(config)
-        self.prefix = _encoder_stack(config, self.prefix_length)
+        self.prefix = _encoder_stack(config, self.execution, self.prefix_length)
         if config.gate:
             self.gate = make_selector(config)
-            self.suffix = _encoder_stack(config, total - self.prefix_length)
+            self.suffix = _encoder_stack(config, self.execution, total - self.prefix_length)
         self.encoder_norm = RMSNorm(config)
 
     def biases(self, positions: Int[Array, "rows length"], keys: Keys) -> PositionBias:
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=True, max_distance=farthest)
         shape = _self_attention(self.config, positions.shape[1], packed=keys.segments is not None)
-        return ready_where_it_pays(bias, self.config.attention_rows, shape)
+        return ready_where_it_pays(bias, self.execution.attention_rows, shape)
 
     def before_gate(
         self,
@@ -143,13 +145,14 @@ class Encoder(nn.Module):
 class DecoderLayer(nn.Module):
     config: ModelConfig
     num_layers: int
+    execution: ExecutionConfig
 
     def setup(self) -> None:
         config = self.config
         self.pre_self_attention_layer_norm = RMSNorm(config)
-        self.self_attention = MultiHeadAttention(config, self.num_layers)
+        self.self_attention = MultiHeadAttention(config, self.num_layers, self.execution)
         self.pre_cross_attention_layer_norm = RMSNorm(config)
-        self.encoder_decoder_attention = MultiHeadAttention(config, self.num_layers)
+        self.encoder_decoder_attention = MultiHeadAttention(config, self.num_layers, self.execution)
         self.pre_mlp_layer_norm = RMSNorm(config)
         self.mlp = GatedMlp(config, self.num_layers)
 
@@ -189,12 +192,13 @@ class DecoderLayer(nn.Module):
 
 class Decoder(nn.Module):
     config: ModelConfig
+    execution: ExecutionConfig
 
     def setup(self) -> None:
         config = self.config
         self.relpos_bias = RelativeBiases(config)
-        layers = stack(DecoderLayer, length=config.num_decoder_layers, num_shared=3, config=config)
-        self.layers = layers(config, config.num_decoder_layers)
+        layers = stack(DecoderLayer, length=config.num_decoder_layers, num_shared=3, execution=self.execution)
+        self.layers = layers(config, config.num_decoder_layers, self.execution)
         self.decoder_norm = RMSNorm(config)
         head_init = nn.initializers.normal(config.emb_dim**-0.5)
         self.logits_dense = Projection(config.vocab_size, head_init, ("embed", "vocab"), config)
@@ -211,7 +215,7 @@ class Decoder(nn.Module):
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=False, max_distance=farthest)
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
         shape = _self_attention(self.config, hidden.shape[1], packed=targets.segments is not None)
-        bias = ready_where_it_pays(bias, self.config.attention_rows, shape)
+        bias = ready_where_it_pays(bias, self.execution.attention_rows, shape)
         hidden, excess = self.layers(hidden, kept, encoded, bias, targets)
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
         return Decoded(self.logits(hidden), excess)
@@ -224,12 +228,14 @@ class MrT5(nn.Module):
     """The whole model; call its parts with `model.apply(variables, ..., method="prefix")` and so on."""
 
     config: ModelConfig
+    execution: ExecutionConfig = ExecutionConfig()
+    """Of which the layers read how they are unrolled, rematerialised and attend; no number depends on it."""
 
     def setup(self) -> None:
         config = self.config
         self.token_embedder = TokenEmbedder(config)
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = Encoder(config, self.execution)
+        self.decoder = Decoder(config, self.execution)
 
     def prefix(
         self,
@@ -297,9 +303,9 @@ def _self_attention(config: ModelConfig, length: int, *, packed: bool) -> Shape:
     return Shape(config.num_heads, config.head_dim, length, length, jnp.dtype(config.dtype), packed)
 
 
-def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:
-    layers = stack(EncoderLayer, length=length, num_shared=2, config=config)
-    return layers(config, config.num_encoder_layers)
+def _encoder_stack(config: ModelConfig, execution: ExecutionConfig, length: int) -> nn.Module:
+    layers = stack(EncoderLayer, length=length, num_shared=2, execution=execution)
+    return layers(config, config.num_encoder_layers, execution)
 
 
 def _constrain(hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mrt5_jax.compaction.ladder import ByLength, make_ladders
-from mrt5_jax.config import Deletion, MeshConfig, ModelConfig, RunConfig
+from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.errors import UserError
@@ -50,14 +50,14 @@ class LoadedModel(NamedTuple):
     mesh: Mesh
 
 
-def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, mesh: MeshConfig) -> LoadedModel:
+def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
     """The model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
 
     Raises:
         UserError: no such checkpoint, or one of another model; devices that the mesh does not fit.
     """
-    model = MrT5(config)
-    devices = make_mesh(dataclasses.replace(mesh, data=-1))
+    model = MrT5(config, execution)
+    devices = make_mesh(dataclasses.replace(execution.mesh, data=-1))
     boxed = jax.eval_shape(model.init, jax.random.key(0), *2 * [jax.ShapeDtypeStruct((1, 1), jnp.int32)])["params"]
     shardings = {
         jax.tree_util.keystr(path, simple=True, separator="/"): sharding
@@ -84,16 +84,18 @@ def evaluate_task(
         UserError: an unknown task or split; an eval_batch_size that the devices cannot share.
     """
     check_batch_size(run.data.eval_batch_size, loaded.mesh, "eval_batch_size")
-    compaction, dispatch = run.compaction, run.compaction.inference_dispatch
-    if run.data.eval_batch_size % compaction.suffix_chunks:
-        raise UserError(
-            f"eval_batch_size={run.data.eval_batch_size} does not divide into suffix_chunks={compaction.suffix_chunks}"
-        )
-    ladders = make_ladders(input_lengths(run.data), compaction, jax.default_backend(), dispatch)
+    execution, capacity = run.execution, run.evaluation.capacity
+    if run.data.eval_batch_size % execution.chunks:
+        raise UserError(f"eval_batch_size={run.data.eval_batch_size} does not divide into chunks={execution.chunks}")
+    ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity)
     evaluator = ByLength(
         ladders,
         lambda ladder: make_evaluator(
-            loaded.model, ladder, run.evaluation.seed, dispatch=dispatch, num_chunks=compaction.suffix_chunks
+            loaded.model,
+            ladder,
+            run.evaluation.seed,
+            dispatch=execution.inference_dispatch,
+            num_chunks=execution.chunks,
         ),
     )
     batches = eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)

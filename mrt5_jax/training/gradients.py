@@ -64,6 +64,7 @@ class Setting(NamedTuple):
     """The lengths that deletion with compaction runs at."""
     shards: RowShards = ONE_SHARD
     """What the rows are spread over; each device sorts its own rows into chunks."""
+    num_chunks: int = 1
 
     @property
     def num_groups(self) -> int:
@@ -72,7 +73,7 @@ class Setting(NamedTuple):
         They are the parts of the data axis: so every device adds up its own, and the sum over devices is taken once a
         step. Within one chunk the compiler sees to that.
         """
-        return self.shards.data if self.compaction.suffix_chunks > 1 else 1
+        return self.shards.data if self.num_chunks > 1 else 1
 
 
 class Objective(NamedTuple):
@@ -207,7 +208,7 @@ def begin(
     setting: Setting, params: Params, batch: dict[str, Array], objective: Objective, row_keys: RowKeys | None = None
 ) -> AtGate:
     """Runs the model up to the gate, and sorts the rows into chunks."""
-    model, deletion, compaction = setting.model, setting.deletion, setting.compaction
+    model, deletion = setting.model, setting.deletion
     parts = split_parameters(params)
     tokens, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
     dropout, selector_keys = NO_DROPOUT, None
@@ -220,7 +221,7 @@ def begin(
         return (prefix.hidden, None if prefix.selection is None else prefix.selection.bias), prefix
 
     (hidden, gate_values), pull_back, prefix = jax.vjp(at_gate, parts.prefix, has_aux=True)
-    threshold = compaction.saturation_threshold
+    threshold = setting.compaction.saturation_threshold
     who = survivors(prefix.mask, prefix.selection, deletion, segments=segments, saturation_threshold=threshold)
     fitted = fit(who, lengths_of(setting))
     keep = prefix.mask if prefix.selection is None or deletion == "none" else prefix.selection.keep
@@ -236,7 +237,7 @@ def begin(
         rows_first(dropout._replace(embedded=None, prefix=LayerDropout())),
     )
     return AtGate(
-        chunk_rows(rows, count_kept(fitted.keep), compaction.suffix_chunks, setting.shards.count),
+        chunk_rows(rows, count_kept(fitted.keep), setting.num_chunks, setting.shards.count),
         Shared(parts.rest, objective),
         pull_back,
         prefix.mask,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 import math
 import sys
 import time
@@ -52,7 +53,7 @@ from mrt5_jax.training.preemption import Preempted, PreemptionNotice
 from mrt5_jax.training.processes import from_first_process
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
-from mrt5_jax.training.run_files import claim
+from mrt5_jax.training.run_files import Slots, claim
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
@@ -74,13 +75,12 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         UserError: the devices, the data, or what lies in MODEL_DIR do not fit the run; or the loss is not finite.
         Preempted: the run was asked to stop, and has saved its state.
     """
-    mesh = make_mesh(run.mesh)
+    mesh = make_mesh(run.execution.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
-    model = MrT5(run.model)
+    model = MrT5(run.model, run.execution)
     backend, lengths = jax.default_backend(), input_lengths(run.data)
-    ladders = make_ladders(lengths, run.compaction, backend)
-    train_ladders = make_ladders(lengths, run.compaction, backend, run.compaction.dispatch)
+    ladders = make_ladders(lengths, run.execution, backend)
     shards = row_shards(mesh)
     check_parts(run, mesh)
     learning = make_learning(run)
@@ -96,8 +96,9 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
 
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
-        opened.enter_context(_own(run, config_text))
-        opened.enter_context(on_mesh(mesh, run.mesh))
+        slots = opened.enter_context(_own(run, config_text))
+        train_ladders = {length: Ladder((slots[length],), length) for length in lengths} if slots else ladders
+        opened.enter_context(on_mesh(mesh, run.execution.mesh))
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed))
         abstract = abstract_state(new_state, mesh, key)
         restored = checkpoints.restore_or_init(abstract, lambda: init_sharded(new_state, mesh, key))
@@ -113,7 +114,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
 
         def step_under(deletion: TrainingDeletion, ladder: Ladder) -> TrainStep:
             under = _under(run, deletion)
-            if run.compaction.dispatch == "host":
+            if run.execution.dispatch == "host":
                 return HostTrainStep(model, under, learning, ladder, abstract)
             return jit_step(make_train_step(model, under, learning, ladder, shards), abstract)
 
@@ -126,7 +127,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         }
         check = ByLength(train_ladders, check_at)
         clock = opened.enter_context(Clock(run, mesh, share.count))
-        if run.compaction.dispatch == "host" and int(restored.state.step) < run.training.num_steps:
+        if run.execution.dispatch == "host" and int(restored.state.step) < run.training.num_steps:
             for step in steps.values():
                 _prepare(step, run, mesh)
         trace = opened.enter_context(StepTrace(run.model_dir, run.training.profile_steps))
@@ -167,23 +168,27 @@ def _under(run: RunConfig, deletion: TrainingDeletion) -> RunConfig:
 
 
 @contextmanager
-def _own(run: RunConfig, config_text: str) -> Iterator[None]:
+def _own(run: RunConfig, config_text: str) -> Iterator[Slots]:
     """MODEL_DIR is this run's while the context lasts; one process writes what it says of the run.
+
+    Yields:
+        What `claim` returns.
 
     Raises:
         UserError: it is another run's; in all processes, so that none waits for one that has left.
     """
-    problem = ""
+    found: dict[str, Any] = {}
     with ExitStack() as held:
         if jax.process_index() == 0:
             try:
                 held.enter_context(run_lock(run.model_dir))
-                claim(run, config_text)
+                found["slots"] = list(claim(run, config_text).items())
             except UserError as error:
-                problem = str(error)
-        if problem := from_first_process(problem):
-            raise UserError(problem)
-        yield
+                found["problem"] = str(error)
+        found = json.loads(from_first_process(json.dumps(found)))
+        if "problem" in found:
+            raise UserError(found["problem"])
+        yield dict(found["slots"])
 
 
 def _warm(state: TrainState, model_dir: str) -> TrainState:
@@ -264,9 +269,9 @@ class _Loop:
             saving = last or stopping or step % every == 0
             if not last:
                 batch = self._next_batch()  # while the devices are busy
-            if last or step % training.log_every == 0 or step == first + 1 or evaluating or saving:
+            if last or step % self._run.execution.log_every == 0 or step == first + 1 or evaluating or saving:
                 self._check_finite(step)
-            if last or step % training.log_every == 0:
+            if last or step % self._run.execution.log_every == 0:
                 self._writers.write(
                     step, metrics | _controller_terms(state) | monitor_metrics(state), self._clock.lap()
                 )

@@ -2,51 +2,100 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
+
+from mrt5_jax.compaction.ladder import capacity_slots
 from mrt5_jax.config import RunConfig
+from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.model_dir import (
-    check_same_config,
-    config_from_json,
-    write_atomically,
-    write_model_config,
-)
+from mrt5_jax.moved_names import renew_run
+from mrt5_jax.training.model_dir import check_same_config, write_atomically, write_model_config
+from mrt5_jax.training.saved_configs import read_config
+from mrt5_jax.unread_settings import without_unread
 
 RUN_CONFIG = "run_config.json"
 CONFIG_GIN = "config.gin"
 
+Slots = dict[int, int]
+"""Input length -> slots after the gate under a capacity; empty without one."""
 
-def claim(run: RunConfig, config_text: str) -> None:
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun(RunConfig):
+    """A run as its MODEL_DIR has it."""
+
+    slots: tuple[tuple[int, int], ...] | None = None
+    """Input lengths and their slots under a capacity, as they were when the run began."""
+
+
+def read_run(model_dir: str | Path) -> SavedRun | None:
+    """The run that MODEL_DIR was trained by; None after an import.
+
+    Raises:
+        UserError: the saved configuration cannot be read; see `read_config`.
+    """
+    return read_config(SavedRun, Path(model_dir) / RUN_CONFIG, renew_run)
+
+
+def claim(run: RunConfig, config_text: str, backend: str | None = None) -> Slots:
     """Writes what MODEL_DIR says of the run or, where there is a run already, checks that it is this one.
+
+    Args:
+        config_text: gin text that resolves to the run.
+        backend: JAX's name of the platform; None: that of this process.
+
+    Returns:
+        The slots under a capacity: those that the run began with.
 
     Raises:
         UserError: MODEL_DIR belongs to another run; the message lists every difference. Nothing is written.
     """
     folder = Path(run.model_dir)
     try:
-        before = folder / RUN_CONFIG
-        if before.exists():
-            old = config_from_json(RunConfig, json.loads(before.read_text(encoding="utf-8")), str(before))
-            check_same_config(_what_matters(old), _what_matters(run), str(before))
+        old = read_run(folder)
+        if old is not None:
+            check_same_config(_what_matters(old), _what_matters(run), str(folder / RUN_CONFIG))
+        slots = _slots(run if old is None else old, backend or jax.default_backend())
         write_model_config(folder, run.model)
-        write_atomically(before, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
+        write_atomically(folder / RUN_CONFIG, json.dumps(_as_json(run, slots), indent=2) + "\n")
         write_atomically(folder / CONFIG_GIN, config_text)
     except OSError as error:
         raise UserError(f"MODEL_DIR {folder}: {error.strerror}; give a folder that can be written") from None
+    return slots
+
+
+def _slots(run: RunConfig, backend: str) -> Slots:
+    """The slots that a saved run names; of another, those that follow from its capacity and rounding."""
+    if run.compaction.capacity is None:
+        return {}
+    named = dict(run.slots or ()) if isinstance(run, SavedRun) else {}
+    capacity, rounding = run.compaction.capacity, run.execution.rounding
+    return {
+        length: named.get(length) or capacity_slots(length, capacity, rounding, backend)
+        for length in input_lengths(run.data)
+    }
+
+
+def _as_json(run: RunConfig, slots: Mapping[int, int]) -> dict[str, Any]:
+    return dataclasses.asdict(run) | ({"slots": [list(pair) for pair in sorted(slots.items())]} if slots else {})
 
 
 def _what_matters(run: RunConfig) -> RunConfig:
     """The run without what may change from one start to the next.
 
-    That is where it lies and runs, what is kept, traced and evaluated, and how long it goes on: more steps continue a
-    run (a decaying schedule is then that of the longer run).
+    That is where it lies, how it is executed, what is kept, traced and evaluated, and how long it goes on: more steps
+    continue a run (a decaying schedule is then that of the longer run). Nor does it matter what nothing reads.
     """
+    run = without_unread(RunConfig(**{field.name: getattr(run, field.name) for field in dataclasses.fields(RunConfig)}))
     blank = RunConfig(run.model_dir, run.model, run.data, run.training)
     return dataclasses.replace(
         run,
         model_dir="",
-        mesh=blank.mesh,
+        execution=blank.execution,
         checkpoints=blank.checkpoints,
         evaluation=blank.evaluation,
         training=dataclasses.replace(run.training, num_steps=0, profile_steps=None),
