@@ -47,10 +47,7 @@ wheel: $(DEVELOPMENT)  ## dist/mrt5_jax-*.whl
 	$(BIN)/python -m build --wheel
 
 bench: $(DEVELOPMENT)  ## ratios measured in one run: forward, training and decoding against PyTorch; speed of data
-	for dtype in float32 bfloat16; do for suite in forward training; do \
-		$(BIN)/python -m benchmarks.$$suite --dtype=$$dtype || exit; done; done
-	$(BIN)/python -m benchmarks.decoding
-	$(BIN)/python -m benchmarks.data
+	for suite in forward training decoding data; do $(BIN)/python -m benchmarks.$$suite || exit; done
 
 install: $(DEVELOPMENT)  ## .venv with everything in it
 
