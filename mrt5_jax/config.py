@@ -32,9 +32,8 @@ counts between them; memory is that of the length that runs.
 Remat = Literal["none", "full", "dots"]
 """What the backward pass recomputes in each layer: nothing, everything, or all but what projections give."""
 
-AttentionRows = Literal["auto", "batched", "one_by_one", "fused"]
-"""How attention runs over a batch; auto: fused on a single CPU device if rows are long, batched elsewhere. fused: in
-one custom call, on CPUs with a C++ compiler; packed rows go one_by_one nevertheless."""
+AttentionRows = Literal["auto", "batched", "one_by_one"]
+"""How attention runs over a batch; auto: one by one on a single CPU device if rows are long, batched elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,8 +155,7 @@ class OptimizerConfig:
     weight_decay_exclude: tuple[str, ...] = ("scale", "bias", "rel_embedding", "gate")
     """Parameters that have one of these names in their path do not decay."""
     freeze: tuple[str, ...] = ()
-    """Parameters that have one of these names in their path do not train, and have no optimizer state; ('gate',) is a
-    trunk under a fixed gate. What is left out of ('token_embedder', 'encoder', 'decoder') trains: see docs/TRAINING.md."""
+    """Parameters that have one of these names in their path do not train, and have no optimizer state."""
     clip_norm: float | None = 1.0
     """Global norm that gradients are scaled down to; those of frozen parameters do not count."""
     b1: float = 0.9

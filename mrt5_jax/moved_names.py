@@ -26,6 +26,12 @@ MOVED = {
 }
 """Class and field of old -> field of ExecutionConfig."""
 
+
+def renewed_value(field: str, value: Any) -> Any:
+    """What a value given under an old name is in ExecutionConfig; the kernels of "fused" are gone."""
+    return "auto" if (field, value) == ("attention_rows", "fused") else value
+
+
 _SECTIONS = {"ModelConfig": "model", "CompactionConfig": "compaction", "TrainingConfig": "training", "RunConfig": ""}
 
 OLD_CAPACITY = 0.5
@@ -82,7 +88,7 @@ def renew_run(values: dict[str, Any], place: str) -> dict[str, Any]:
     for (owner, field), new in MOVED.items():
         old = renewed if owner == "RunConfig" else renewed.get(_SECTIONS[owner])
         if isinstance(old, dict) and field in old:
-            execution[new] = old.pop(field)
+            execution[new] = renewed_value(new, old.pop(field))
             found.append((owner, field))
     if not found:
         return values

@@ -1,8 +1,8 @@
 """Which options go together: the modes of a run, and the pairs of them that are refused.
 
-A pair works, and a run of tests/training/pairs has it, or it is in `REFUSED`. Options here are what a run is, not how much
-of it: sizes and rates have their own checks (`validation`), and so have settings that others leave without effect
-(`unread_settings`).
+A pair works, and a run of tests/training/test_pairs.py has it, or it is in `REFUSED`. Options here are what a run is,
+not how much of it: sizes and rates have their own checks (`validation`), and so have settings that others leave without
+effect (`unread_settings`).
 """
 
 from collections.abc import Callable

@@ -114,6 +114,13 @@ READERS = (
     Reader("optimizer", ("gate_learning_rate",), steers, _GATE, ("ModelConfig.gate",)),
     Reader(
         "optimizer",
+        ("gate_learning_rate",),
+        lambda run: "gate" not in run.optimizer.freeze,
+        "the gate is frozen",
+        ("OptimizerConfig.freeze",),
+    ),
+    Reader(
+        "optimizer",
         ("weight_decay_exclude",),
         lambda run: run.optimizer.weight_decay > 0,
         "weight_decay is 0",

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"config", "errors", "host_memory", "user_cache", "cpu_kernels", "products", "elementwise"},
+    {"config", "errors", "host_memory", "products", "elementwise"},
     {"layers", "attention", "position_bias", "dropout", "gates", "compaction", "objectives", "validation", "analysis"},
     {"network"},
     {"forward"},

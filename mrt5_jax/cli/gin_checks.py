@@ -17,8 +17,8 @@ from gin.config import Configurable, ConfigurableReference
 from mrt5_jax.cli.gin_names import known_names, short
 from mrt5_jax.cli.gin_statements import MACRO
 from mrt5_jax.cli.gin_unread import CONSTANT
-from mrt5_jax.cli.spelling import nearest
 from mrt5_jax.errors import UserError
+from mrt5_jax.spelling import nearest
 
 Bound = Mapping[tuple[str, str], Mapping[str, Any]]
 """Gin's parsed configuration: (scope, full selector) -> parameter -> value; a macro is a scope of "gin.macro"."""

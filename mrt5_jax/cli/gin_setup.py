@@ -25,8 +25,8 @@ from mrt5_jax.cli.gin_names import known_names
 from mrt5_jax.cli.gin_statements import FLAGS, SAVED, Statements
 from mrt5_jax.cli.gin_unread import check_unread, lost_lines, repeated_lines, switch_off
 from mrt5_jax.cli.native_logs import import_tensorflow_quietly
-from mrt5_jax.cli.spelling import nearest
 from mrt5_jax.errors import UserError
+from mrt5_jax.spelling import nearest
 from mrt5_jax.validation import validate
 
 # No gin file need mention the root.

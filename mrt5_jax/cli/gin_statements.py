@@ -9,7 +9,7 @@ import gin.config as gin_config
 from gin import config_parser
 
 from mrt5_jax import config
-from mrt5_jax.moved_names import MOVED, NEW_OWNER
+from mrt5_jax.moved_names import MOVED, NEW_OWNER, renewed_value
 
 MACRO = "gin.macro"
 DERIVED = -1
@@ -109,7 +109,7 @@ class Statements:
         name = f"{scoped}.{parameter}"
         old = _moved(selector, parameter)
         if old is not None:
-            key = (scope, EXECUTION, MOVED[old])
+            key, value = (scope, EXECUTION, MOVED[old]), renewed_value(MOVED[old], value)
             gin_config._CONFIG.setdefault((scope, EXECUTION), {})[MOVED[old]] = value
             self.made.append(Statement(key, value, name, source, reading, place, old))
             return True

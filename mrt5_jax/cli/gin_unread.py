@@ -12,8 +12,8 @@ from gin.config import Configurable, ConfigurableReference
 from mrt5_jax import config
 from mrt5_jax.cli.gin_names import known_names, readers_of, short
 from mrt5_jax.cli.gin_statements import DERIVED, FLAGS, MACRO, SAVED, Key, Statement, Statements
-from mrt5_jax.cli.spelling import nearest
 from mrt5_jax.errors import UserError
+from mrt5_jax.spelling import nearest
 from mrt5_jax.unread_settings import unread
 
 CONSTANT = "gin.constant"

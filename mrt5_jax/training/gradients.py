@@ -48,6 +48,7 @@ from mrt5_jax.objectives.losses import (
     total_loss,
 )
 from mrt5_jax.training.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
+from mrt5_jax.training.freezing import stop_gradients
 
 SELECTOR = 3
 """The selector's place among the uses of a row's key; `draw_dropout` takes those below it."""
@@ -65,6 +66,8 @@ class Setting(NamedTuple):
     shards: RowShards = ONE_SHARD
     """What the rows are spread over; each device sorts its own rows into chunks."""
     num_chunks: int = 1
+    frozen: tuple[str, ...] = ()
+    """Names of parameters that nothing is differentiated by, see `freezing`."""
 
     @property
     def num_groups(self) -> int:
@@ -217,6 +220,7 @@ def begin(
         selector_keys = jax.vmap(lambda key: jax.random.fold_in(key, SELECTOR))(row_keys)
 
     def at_gate(prefix_params: Params) -> tuple[tuple[Array, Array | None], Prefix]:
+        prefix_params = stop_gradients(prefix_params, setting.frozen)
         prefix = run_prefix(model, prefix_params, tokens, dropout, selector_keys, segments)
         return (prefix.hidden, None if prefix.selection is None else prefix.selection.bias), prefix
 
@@ -309,6 +313,7 @@ def _rest_loss(setting: Setting, kept_length: int) -> Callable[..., tuple[Array,
         objective: Objective,
         rows: RestRows,
     ) -> tuple[Array, _Terms]:
+        params = stop_gradients(params, setting.frozen)
         bias = gate_values if setting.deletion in ("soft", "saturated") else None
         who = rows.who._replace(bias=bias)
         compact = compact_at(hidden, rows.mask, who, kept_length)

@@ -63,7 +63,8 @@ class StepInputs(NamedTuple):
 
 def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Setting:
     """What is static about the gradients of a run."""
-    return Setting(model, run.loss, run.training.deletion, run.compaction, ladder, shards, run.execution.chunks)
+    chunks, frozen = run.execution.chunks, run.optimizer.freeze
+    return Setting(model, run.loss, run.training.deletion, run.compaction, ladder, shards, chunks, frozen)
 
 
 def step_inputs(run: RunConfig, state: TrainState, batch: dict[str, Array]) -> StepInputs:

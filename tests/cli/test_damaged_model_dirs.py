@@ -34,7 +34,7 @@ def commands(model_dir: Path, tmp_path: Path) -> dict[str, list[str]]:
     requests = tmp_path / "in.jsonl"
     requests.write_text('{"inputs": "#a", "targets": "#a"}\n')
     return {
-        "train": ["train", "--gin_file=runs/quickstart.gin", f"--gin.MODEL_DIR={str(model_dir)!r}"],
+        "train": ["train", f"--gin_file={model_dir / 'config.gin'}", f"--gin.MODEL_DIR={str(model_dir)!r}"],
         "eval": ["eval", f"--model_dir={model_dir}"],
         "infer": ["infer", f"--model_dir={model_dir}", f"--input={requests}", f"--output={tmp_path / 'out.jsonl'}"],
         "inspect": ["inspect", f"--model_dir={model_dir}", "--text=#a"],

@@ -61,6 +61,11 @@ def test_a_call_leaves_nothing_behind(tmp_path: Path) -> None:
         gin_setup.resolve(["run.gin"])
 
 
+def test_a_configuration_from_the_time_of_the_kernels_is_read() -> None:
+    old = "config.ModelConfig.attention_rows='fused'"
+    assert gin_setup.resolve(QUICKSTART, bindings=[old]).run == gin_setup.resolve(QUICKSTART).run
+
+
 def test_a_file_may_use_a_module_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_schedule.py").write_text(
         "def steps(epochs: int, per_epoch: int = 10) -> int:\n    return epochs * per_epoch\n"

@@ -49,6 +49,13 @@ def test_another_config_is_refused_with_its_differences_and_nothing_is_overwritt
     assert (tmp_path / MODEL_CONFIG).read_bytes() == before
 
 
+def test_a_model_from_the_time_of_the_kernels_loads(tmp_path):
+    """Its attention_rows = 'fused' named them."""
+    saved = {**dataclasses.asdict(MODEL), "attention_rows": "fused"}
+    (tmp_path / MODEL_CONFIG).write_text(json.dumps(saved))
+    assert read_model_config(tmp_path) == MODEL
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
