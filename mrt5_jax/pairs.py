@@ -25,12 +25,13 @@ def _selector(run: RunConfig) -> str:
 
 
 def _rows(run: RunConfig) -> str:
-    return f"{run.data.rows}, in buckets" if run.data.length_buckets else run.data.rows
+    return "in buckets" if run.data.length_buckets else run.data.rows
 
 
-def _devices(run: RunConfig) -> str:
+def _mesh(run: RunConfig) -> str:
+    """What is spread over devices: rows alone, or parameters too."""
     mesh = run.execution.mesh
-    return "data" if abs(mesh.fsdp) == abs(mesh.tensor) == 1 else "fsdp or tensor"
+    return "data" if abs(mesh.fsdp) == abs(mesh.tensor) == 1 else "parameters"
 
 
 MODES: dict[str, Mode] = {
@@ -46,7 +47,7 @@ MODES: dict[str, Mode] = {
     "dispatch": lambda run: run.execution.dispatch,
     "chunks": lambda run: "one" if run.execution.chunks == 1 else "several",
     "microbatches": lambda run: "one" if run.execution.microbatches == 1 else "several",
-    "mesh": _devices,
+    "mesh": _mesh,
 }
 
 

@@ -7,8 +7,20 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"config", "errors", "host_memory", "products", "elementwise"},
-    {"layers", "attention", "position_bias", "dropout", "gates", "compaction", "objectives", "validation", "analysis"},
+    {"config", "errors", "host_memory", "products", "elementwise", "moved_names", "spelling"},
+    {
+        "layers",
+        "attention",
+        "position_bias",
+        "dropout",
+        "gates",
+        "compaction",
+        "objectives",
+        "validation",
+        "unread_settings",
+        "pairs",
+        "analysis",
+    },
     {"network"},
     {"forward"},
     {"training", "evaluation", "inference", "interop"},
