@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mrt5_jax.errors import UserError
@@ -63,12 +63,17 @@ def capacities(dispatch: str | None, inference_dispatch: str | None, capacity: f
     return Capacities(trained, inferred, training, evaluation)
 
 
-def moved_line(place: str, old_names: Sequence[tuple[str, str]]) -> str:
-    """What to say once about a file or a flag that uses old names, each a class and its field."""
-    new = ", ".join(
-        f"config.{owner}.{field} is now config.{NEW_OWNER}.{MOVED[owner, field]}" for owner, field in old_names
-    )
-    return f"{place}: {new}; old names are read until {LAST_VERSION}"
+def moved_line(place: str, old_names: Sequence[tuple[str, str]], dispatches: Iterable[Any] = ()) -> str:
+    """What to say once about a file or a flag that uses old names.
+
+    Args:
+        old_names: classes and fields.
+        dispatches: the values of those that are a dispatch.
+    """
+    new = [f"config.{owner}.{field} is now config.{NEW_OWNER}.{MOVED[owner, field]}" for owner, field in old_names]
+    if "capacity" in dispatches:
+        new.append("dispatch 'capacity' is now config.CompactionConfig.capacity, and of eval EvaluationConfig.capacity")
+    return f"{place}: {', '.join(new)}; old names are read until {LAST_VERSION}"
 
 
 @functools.cache
@@ -97,8 +102,8 @@ def renew_run(values: dict[str, Any], place: str) -> dict[str, Any]:
         return values
     if both := sorted(execution.keys() & given.keys()):
         raise UserError(f"{place}: execution.{both[0]} is there under its old name too: remove one of them")
+    say_once(moved_line(place, found, [execution.get("dispatch"), execution.get("inference_dispatch")]))
     _renew_capacities(renewed, execution)
-    say_once(moved_line(place, found))
     return {**renewed, "execution": {**execution, **given}}
 
 

@@ -19,6 +19,7 @@ LAYERS = [
         "validation",
         "unread_settings",
         "pairs",
+        "precision",
         "analysis",
     },
     {"network"},

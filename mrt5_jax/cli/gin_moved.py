@@ -38,13 +38,14 @@ def renew(statements: Statements) -> list[str]:
     if "execution" not in gin_config._CONFIG.get(("", RUN), {}):
         _bind(statements, old[-1], ("", RUN, "execution"), ConfigurableReference(EXECUTION, True))
     _renew_capacities(statements)
-    lines: dict[str, list[tuple[str, str]]] = {}
+    by_place: dict[str, list[Statement]] = {}
     for made in old:
-        assert made.moved_from is not None
-        place = made.place if made.source == FLAGS else made.source
-        if made.moved_from not in lines.setdefault(place, []):
-            lines[place].append(made.moved_from)
-    return [moved_line(place, names) for place, names in lines.items()]
+        by_place.setdefault(made.place if made.source == FLAGS else made.source, []).append(made)
+    lines = []
+    for place, group in by_place.items():
+        names = dict.fromkeys(made.moved_from for made in group if made.moved_from is not None)
+        lines.append(moved_line(place, list(names), [made.value for made in group if made.key[2].endswith("dispatch")]))
+    return lines
 
 
 def _renew_capacities(statements: Statements) -> None:

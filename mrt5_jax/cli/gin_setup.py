@@ -81,10 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(gin_bindings=[])
 
 
-def resolve_arguments(arguments: argparse.Namespace, base_text: str = "") -> Resolved:
+def resolve_arguments(arguments: argparse.Namespace, base_text: str = "", base_place: str = SAVED) -> Resolved:
     """`resolve` for what `add_arguments` has put on a parser."""
     search_paths = [path for path in arguments.gin_search_paths.split(",") if path]
-    return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text)
+    return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text, base_place)
 
 
 def resolve(
@@ -92,6 +92,7 @@ def resolve(
     search_paths: Sequence[str] = (),
     bindings: Sequence[str] = (),
     base_text: str = "",
+    base_place: str = SAVED,
 ) -> Resolved:
     """Reads `base_text`, then the files, then the bindings, later ones winning, and builds the run.
 
@@ -100,6 +101,7 @@ def resolve(
       search_paths: folders.
       bindings: "NAME=VALUE", in gin's syntax.
       base_text: gin text to begin with, such as a model directory's config.gin.
+      base_place: where it stands.
 
     Raises:
       UserError: what was given cannot be read, or does not make a run.
@@ -110,7 +112,7 @@ def resolve(
     gin_config.clear_config()
     statements = Statements()
     with _reading(search_paths), statements.recorded():
-        with _explained(place=SAVED), statements.of(SAVED):
+        with _explained(place=base_place), statements.of(SAVED):
             gin_config.parse_config(base_text)
         for name in gin_files:
             _parse_file(name)

@@ -112,11 +112,15 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.inference.answers import Job
     from mrt5_jax.inference.engine import Engine
     from mrt5_jax.inference.resumable import resume_lines
+    from mrt5_jax.precision import check_precision
     from mrt5_jax.training.checkpoints import restore_params
     from mrt5_jax.training.model_dir import read_model_config
     from mrt5_jax.training.run_files import read_run
 
     config = read_model_config(args.model_dir)
+    check_precision(config)
+    if args.beam_size is not None and args.beam_size * config.vocab_size > LARGEST_INTEGER:
+        raise UserError(f"--beam_size={args.beam_size}: should be at most {LARGEST_INTEGER // config.vocab_size}")
     trained = read_run(args.model_dir)
     lengths, execution, capacity = _lengths(args, trained), _execution(args, trained), _capacity(args, trained)
     make_ladder(lengths.input, execution, "cpu", capacity)  # refuses what leaves no ladder

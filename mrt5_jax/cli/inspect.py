@@ -51,7 +51,11 @@ def run(args: argparse.Namespace) -> int:
     _print(Console(), found, config.gate.scale, cut)
     if args.html:
         introduction = " ".join([f"What the gate of {args.model_dir} deletes at step {restored.step}.", *cut])
-        write_atomically(Path(args.html), _page(args, found, config.gate.scale, introduction))
+        page = _page(args, found, config.gate.scale, introduction)
+        try:
+            write_atomically(Path(args.html), page)
+        except OSError as error:
+            raise UserError(f"--html={args.html} cannot be written ({error.strerror}): give another name") from None
         Console().print(f"written: {args.html}", soft_wrap=True, highlight=False)
     return 0
 

@@ -35,6 +35,7 @@ from mrt5_jax.evaluation.records import (
 )
 from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
+from mrt5_jax.precision import check_precision
 from mrt5_jax.training.checkpoints import restore_params
 from mrt5_jax.training.model_dir import write_atomically
 from mrt5_jax.training.partitioning import check_batch_size, make_mesh, param_shardings, put_batch
@@ -56,6 +57,7 @@ def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, exe
     Raises:
         UserError: no such checkpoint, or one of another model; devices that the mesh does not fit.
     """
+    check_precision(config)
     model = MrT5(config, execution)
     devices = make_mesh(dataclasses.replace(execution.mesh, data=-1))
     boxed = jax.eval_shape(model.init, jax.random.key(0), *2 * [jax.ShapeDtypeStruct((1, 1), jnp.int32)])["params"]
@@ -103,7 +105,11 @@ def evaluate_task(
 
 
 def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, split: str, step: int) -> Path:
-    """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder."""
+    """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     records = evaluation.records
     summary = {
         "task": task,
@@ -115,10 +121,13 @@ def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, s
     }
     timing = {"milliseconds_per_batch": evaluation.milliseconds}
     folder = Path(model_dir) / EVALUATIONS / f"{task.replace('/', '_')}-{split}-step{step}"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / RECORDS, to_json_lines(records))
-    write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    write_atomically(folder / TIMING, json.dumps(timing, indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / RECORDS, to_json_lines(records))
+        write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        write_atomically(folder / TIMING, json.dumps(timing, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): give a MODEL_DIR that can") from None
     return folder
 
 

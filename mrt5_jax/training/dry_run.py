@@ -23,6 +23,7 @@ from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.network import MrT5
+from mrt5_jax.precision import check_precision
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.integrity import array_name
 from mrt5_jax.training.learning import make_learning
@@ -110,6 +111,7 @@ def plan_run(run: RunConfig, topology: Topology) -> Plan:
     Raises:
         UserError: the mesh or the batch does not fit the devices.
     """
+    check_precision(run.model)
     mesh = make_mesh(run.execution.mesh, topology.devices)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")

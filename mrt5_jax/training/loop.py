@@ -28,6 +28,7 @@ from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
 from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import ControllerState
+from mrt5_jax.precision import check_precision
 from mrt5_jax.training.checkpoints import Checkpoints
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.host_step import HostTrainStep
@@ -75,6 +76,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         UserError: the devices, the data, or what lies in MODEL_DIR do not fit the run; or the loss is not finite.
         Preempted: the run was asked to stop, and has saved its state.
     """
+    check_precision(run.model)
     mesh = make_mesh(run.execution.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")

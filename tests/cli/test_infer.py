@@ -230,6 +230,7 @@ def test_what_was_written_survives_a_bad_line_that_came_later(command: list[str]
         (["--mode=score", "--search=beam"], "--search needs --mode=predict"),
         (["--batch_size=0"], "--batch_size=0: must be at least 1"),
         (["--chunks=3"], "--chunks=3: must divide --batch_size=2"),
+        (["--search=beam", "--beam_size=99999999999"], "--beam_size=99999999999: should be at most"),
         (["--capacity=0"], "capacity = 0.0: must be a share"),
         (["--seed=-1", "--search=sampling"], "--seed=-1: should be from 0"),
         (["--step=7"], "has no step 7"),

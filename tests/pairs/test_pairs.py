@@ -73,12 +73,11 @@ def compare(options: Options, folder: Path) -> None:
         assert one["deletion_rate"] == other["deletion_rate"]
 
 
-@pytest.mark.parametrize("number", [0, 1])
-def test_two_runs_compute_the_same_however_they_are_executed(number: int, tmp_path: Path) -> None:
-    compare(RUNS[number], tmp_path)
+def test_a_run_computes_the_same_however_it_is_executed(tmp_path: Path) -> None:
+    compare(RUNS[0], tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", range(2, len(RUNS)))
+@pytest.mark.parametrize("number", range(1, len(RUNS)))
 def test_all_other_runs_compute_the_same_however_they_are_executed(number: int, tmp_path: Path) -> None:
     compare(RUNS[number], tmp_path)
