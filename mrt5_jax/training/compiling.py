@@ -21,8 +21,6 @@ class Compilers:
         self._untraced: list[Program] = []
 
     def __enter__(self) -> "Compilers":
-        # Modules and what they hold are no garbage: later collections need not look through them.
-        gc.freeze()
         return self
 
     def __exit__(self, *error: object) -> None:
