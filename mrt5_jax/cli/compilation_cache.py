@@ -17,6 +17,8 @@ def keep_compiled_programs() -> None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mrt5_jax"
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / f"programs-{_processor()}"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MAX_BYTES))
+    # JAX keeps only what takes a second to compile. A run has ten programs or so, and half of them take less.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _processor() -> str:
