@@ -1,6 +1,6 @@
 """Whether JAX computes as precisely as a model says."""
 
-import jax
+import jax.numpy as jnp
 
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
@@ -13,7 +13,7 @@ def check_precision(model: ModelConfig) -> None:
         UserError: JAX has not been told to use 64 bits.
     """
     for name in ("dtype", "param_dtype"):
-        if getattr(model, name) == "float64" and not jax.config.jax_enable_x64:
+        if getattr(model, name) == "float64" and jnp.result_type(float) != jnp.float64:
             raise UserError(
                 f"config.ModelConfig.{name} = 'float64': JAX computes in 32 bits; set JAX_ENABLE_X64=1 for 64"
             )

@@ -57,7 +57,9 @@ def _renew_capacities(statements: Statements) -> None:
         return
     capacity = last.get(_CAPACITY)
     new = capacities(
-        *(used[name].value if name in used else None for name in chosen), None if capacity is None else capacity.value
+        used["dispatch"].value if "dispatch" in used else None,
+        used["inference_dispatch"].value if "inference_dispatch" in used else None,
+        None if capacity is None else capacity.value,
     )
     beside = {made.reading for made in used.values()}
     for name, dispatch in (("dispatch", new.dispatch), ("inference_dispatch", new.inference_dispatch)):

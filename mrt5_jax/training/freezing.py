@@ -13,7 +13,7 @@ from mrt5_jax.spelling import nearest
 from mrt5_jax.training.state import Params
 
 
-def named(params: Params, names: Sequence[str]) -> Any:
+def named(params: Any, names: Sequence[str]) -> Any:
     """A tree of booleans: which parameters have one of `names` in their path, "gate" or "encoder/relpos_bias"."""
     return jax.tree_util.tree_map_with_path(lambda path, _: _matches(_written(path), names), params)
 
