@@ -81,7 +81,12 @@ def _slots(run: RunConfig, backend: str) -> Slots:
 
 
 def _as_json(run: RunConfig, slots: Mapping[int, int]) -> dict[str, Any]:
-    return dataclasses.asdict(run) | ({"slots": [list(pair) for pair in sorted(slots.items())]} if slots else {})
+    return dataclasses.asdict(_plain(run)) | ({"slots": [list(pair) for pair in sorted(slots.items())]} if slots else {})
+
+
+def _plain(run: RunConfig) -> RunConfig:
+    """The run without the slots of a saved one."""
+    return RunConfig(**{field.name: getattr(run, field.name) for field in dataclasses.fields(RunConfig)})
 
 
 def _what_matters(run: RunConfig) -> RunConfig:
@@ -90,7 +95,7 @@ def _what_matters(run: RunConfig) -> RunConfig:
     That is where it lies, how it is executed, what is kept, traced and evaluated, and how long it goes on: more steps
     continue a run (a decaying schedule is then that of the longer run). Nor does it matter what nothing reads.
     """
-    run = without_unread(RunConfig(**{field.name: getattr(run, field.name) for field in dataclasses.fields(RunConfig)}))
+    run = without_unread(_plain(run))
     blank = RunConfig(run.model_dir, run.model, run.data, run.training)
     return dataclasses.replace(
         run,
