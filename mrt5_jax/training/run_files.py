@@ -81,7 +81,8 @@ def _slots(run: RunConfig, backend: str) -> Slots:
 
 
 def _as_json(run: RunConfig, slots: Mapping[int, int]) -> dict[str, Any]:
-    return dataclasses.asdict(_plain(run)) | ({"slots": [list(pair) for pair in sorted(slots.items())]} if slots else {})
+    values = dataclasses.asdict(_plain(run))
+    return values | {"slots": [list(pair) for pair in sorted(slots.items())]} if slots else values
 
 
 def _plain(run: RunConfig) -> RunConfig:

@@ -213,7 +213,13 @@ def loop_run(trained: Trained) -> RunConfig:
         ({"optimizer": OptimizerConfig(learning_rate=1.0)}, "learning_rate 0.01 -> 1.0"),
         ({"controller": None}, "controller"),
         ({"training": TrainingConfig(num_steps=9, seed=1)}, "seed 0 -> 1"),
-        ({"compaction": CompactionConfig(capacity=0.5)}, "compaction.capacity None -> 0.5"),
+        (
+            {
+                "compaction": CompactionConfig(capacity=0.5),
+                "training": TrainingConfig(num_steps=STEPS, eval_every=EVERY, hard_probability=0.1),
+            },
+            "compaction.capacity None -> 0.5",
+        ),
     ],
 )
 def test_a_model_dir_of_another_configuration_is_refused(
