@@ -121,8 +121,10 @@ Pair = tuple[str, dict[str, Any], dict[str, Any]]
 
 def of_a_run(model_dir: Path, expected: Path) -> Iterator[Pair]:
     """Evaluates at the checkpoint and goes on to the run's end."""
-    (summary,) = evaluate(model_dir)
     recorded = json.loads((expected / "evaluation.json").read_text(encoding="utf-8"))
+    deletions = recorded["metrics"]
+    run("eval", f"--model_dir={model_dir}", f"--step={STEP}", "--num_examples=64", "--deletion", *deletions)
+    (summary,) = model_dir.glob("eval/*/summary.json")
     yield "evaluation", flat(recorded), flat(json.loads(summary.read_text(encoding="utf-8")))
     metrics = model_dir / "metrics.jsonl"
     assert max(line["step"] for line in json_lines(metrics)) == STEP, "the witness begins at its checkpoint"
@@ -130,12 +132,6 @@ def of_a_run(model_dir: Path, expected: Path) -> Iterator[Pair]:
     for line, found in zip(json_lines(expected / "metrics.jsonl"), json_lines(metrics), strict=True):
         if line["step"] > STEP:
             yield f"step {line['step']}", line, found
-
-
-def evaluate(model_dir: Path) -> list[Path]:
-    """The evaluation's summary of every task."""
-    run("eval", f"--model_dir={model_dir}", f"--step={STEP}", "--num_examples=64", "--deletion", *DELETIONS)
-    return sorted(model_dir.glob("eval/*/summary.json"))
 
 
 def of_an_import(model_dir: Path, expected: Path) -> Iterator[Pair]:
