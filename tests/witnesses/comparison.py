@@ -40,12 +40,8 @@ RULES = (
     Rule("losses", "loss|total_loss|bits_per_byte", 2e-5, "relative"),
     Rule("counts", r"step|num_\w+|kept_length|rung|rung_\d+/rows|dropped|rescued|monitor_saturated", 0.0, "absolute"),
     Rule("rates and alpha", r"deletion_rate|rung_\d+/deleted|alpha|controller_\w+", 1e-6, "absolute"),
-    Rule(
-        "norms, gate and penalty",
-        "gradient_norm|parameter_norm|gate_mean|score_penalty|learning_rate",
-        1e-4,
-        "relative",
-    ),
+    Rule("gate and parameters", "gate_mean|parameter_norm|learning_rate", 2e-5, "relative"),
+    Rule("gradients and penalty", "gradient_norm|score_penalty", 1e-4, "relative"),
     # Of losses that are nearly equal; each may be 2e-5 off.
     Rule("gaps of losses", "soft_hard_gap|monitor_gap", 1e-4, "absolute"),
     # The highest of nearly equal logits may be another one on another processor.
