@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.config import AttentionRows
-from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_product
+from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_look_up, bias_by_product
 from mrt5_jax.products import product
 
 SCORE_CEILING = 5.0
@@ -27,7 +27,7 @@ SCORE_CEILING = 5.0
 _MANY_SCORES = 2**17
 """Scores [heads query key] of a row that keep the cores of a CPU busy without other rows beside it."""
 
-_MATERIALIZED_BIASES = 2**26
+_MATERIALIZED_BIASES = 2**25
 """The most biases [rows heads query key] that are held for all layers of a stack."""
 
 _BLOCK_SCORES = 2**23
@@ -149,7 +149,8 @@ def attend(
         # A key's weights are dropped by dropping its value: one pass over [key head_dim] instead of [query key].
         value = jnp.where(jnp.swapaxes(kept_weights, 1, 2)[..., None], value, jnp.zeros((), value.dtype))
     blocks = _num_blocks(num_queries, num_scores)
-    attend_block = partial(_attend_block, causal=causal, softmax1=softmax1)
+    compute_bias = bias_by_look_up if rows == "one_by_one" else bias_by_product
+    attend_block = partial(_attend_block, compute_bias=compute_bias, causal=causal, softmax1=softmax1)
     if rows == "one_by_one" or blocks > 1:
         # Computing scores anew in the backward pass is faster than storing those of all rows and reading them.
         attend_block = jax.checkpoint(attend_block)
@@ -281,7 +282,9 @@ def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
     )
 
 
-def _attend_block(queries: _QuerySide, keys: _KeySide, *, causal: bool, softmax1: bool) -> _BlockAttended:
+def _attend_block(
+    queries: _QuerySide, keys: _KeySide, *, compute_bias: Callable[..., Array], causal: bool, softmax1: bool
+) -> _BlockAttended:
     scores = product("hqd,hkd->hqk", queries.query, keys.key)
     if queries.bias is not None:
         scores = scores + queries.bias
@@ -289,7 +292,7 @@ def _attend_block(queries: _QuerySide, keys: _KeySide, *, causal: bool, softmax1
         assert keys.buckets is not None
         assert queries.positions is not None
         assert keys.positions is not None
-        scores = scores + bias_by_product(keys.embedding, keys.buckets, queries.positions, keys.positions)
+        scores = scores + compute_bias(keys.embedding, keys.buckets, queries.positions, keys.positions)
     visible = keys.mask[None, :]
     if causal:
         visible = visible & (queries.index[:, None] >= jnp.arange(scores.shape[2])[None, :])
