@@ -101,6 +101,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "seed": SEED,
         "eval_every": POSITIVE,
         "eval_batches": POSITIVE,
+        "max_refused_steps": POSITIVE,
         "hard_probability": SHARE,
         "profile_steps": STEPS,
     },

@@ -22,14 +22,10 @@ from jaxtyping import Int
 
 from mrt5_jax.data.vocabulary import EOS_ID, bytes_to_ids
 from mrt5_jax.errors import UserError
+from mrt5_jax.user_cache import cache_folder
 
 _TFRECORD = re.compile(r"\.tfrecords?(-\d+-of-\d+)?$")
 _C4_SHARD = re.compile(r"c4-(?P<language>.+?)(-validation)?\.tfrecord-.*")
-
-
-def cache_folder() -> Path:
-    """$MRT5_CACHE_DIR, or ~/.cache/mrt5_jax."""
-    return Path(os.environ.get("MRT5_CACHE_DIR") or Path.home() / ".cache" / "mrt5_jax")
 
 
 def is_plain_text(path: Path) -> bool:

@@ -38,7 +38,7 @@ from mrt5_jax.network import MrT5
 from mrt5_jax.precision import check_precision
 from mrt5_jax.training.checkpoints import restore_params
 from mrt5_jax.training.model_dir import write_atomically
-from mrt5_jax.training.partitioning import check_batch_size, make_mesh, param_shardings, put_batch
+from mrt5_jax.training.partitioning import check_batch_size, make_mesh, param_shardings, put_batch, row_shards
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"
@@ -87,8 +87,12 @@ def evaluate_task(
     """
     check_batch_size(run.data.eval_batch_size, loaded.mesh, "eval_batch_size")
     execution, capacity = run.execution, run.evaluation.capacity
-    if run.data.eval_batch_size % execution.chunks:
-        raise UserError(f"eval_batch_size={run.data.eval_batch_size} does not divide into chunks={execution.chunks}")
+    shards = row_shards(loaded.mesh).count
+    if run.data.eval_batch_size % (shards * execution.chunks):
+        raise UserError(
+            f"eval_batch_size={run.data.eval_batch_size} does not divide over {shards} device(s) x "
+            f"chunks={execution.chunks}: give a multiple of {shards * execution.chunks}"
+        )
     ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity)
     evaluator = ByLength(
         ladders,
@@ -98,6 +102,7 @@ def evaluate_task(
             run.evaluation.seed,
             dispatch=execution.inference_dispatch,
             num_chunks=execution.chunks,
+            num_shards=shards,
         ),
     )
     batches = eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)

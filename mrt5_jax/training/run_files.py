@@ -41,15 +41,32 @@ def read_run(model_dir: str | Path) -> SavedRun | None:
     return read_config(SavedRun, Path(model_dir) / RUN_CONFIG, renew_run)
 
 
-def claim(run: RunConfig, config_text: str, backend: str | None = None) -> Slots:
+def slots_of(run: RunConfig, backend: str | None = None) -> Slots:
+    """The slots under a run's capacity: those that it began with, where MODEL_DIR has it already. Touches nothing.
+
+    Args:
+        backend: JAX's name of the platform, which has a rounding; None: that of this process.
+
+    Raises:
+        UserError: the saved configuration cannot be read.
+    """
+    if run.compaction.capacity is None:
+        return {}
+    saved = read_run(run.model_dir)
+    began = run if saved is None or saved.compaction.capacity != run.compaction.capacity else saved
+    named = dict(began.slots or ()) if isinstance(began, SavedRun) else {}
+    rounding, backend = began.execution.rounding, backend or jax.default_backend()
+    return {
+        length: named.get(length) or capacity_slots(length, run.compaction.capacity, rounding, backend)
+        for length in input_lengths(run.data)
+    }
+
+
+def claim(run: RunConfig, config_text: str) -> None:
     """Writes what MODEL_DIR says of the run or, where there is a run already, checks that it is this one.
 
     Args:
         config_text: gin text that resolves to the run.
-        backend: JAX's name of the platform; None: that of this process.
-
-    Returns:
-        The slots under a capacity: those that the run began with.
 
     Raises:
         UserError: MODEL_DIR belongs to another run; the message lists every difference. Nothing is written.
@@ -59,25 +76,12 @@ def claim(run: RunConfig, config_text: str, backend: str | None = None) -> Slots
         old = read_run(folder)
         if old is not None:
             check_same_config(_what_matters(old), _what_matters(run), str(folder / RUN_CONFIG))
-        slots = _slots(run if old is None else old, backend or jax.default_backend())
+        slots = slots_of(run)
         write_model_config(folder, run.model)
         write_atomically(folder / RUN_CONFIG, json.dumps(_as_json(run, slots), indent=2) + "\n")
         write_atomically(folder / CONFIG_GIN, config_text)
     except OSError as error:
         raise UserError(f"MODEL_DIR {folder}: {error.strerror}; give a folder that can be written") from None
-    return slots
-
-
-def _slots(run: RunConfig, backend: str) -> Slots:
-    """The slots that a saved run names; of another, those that follow from its capacity and rounding."""
-    if run.compaction.capacity is None:
-        return {}
-    named = dict(run.slots or ()) if isinstance(run, SavedRun) else {}
-    capacity, rounding = run.compaction.capacity, run.execution.rounding
-    return {
-        length: named.get(length) or capacity_slots(length, capacity, rounding, backend)
-        for length in input_lengths(run.data)
-    }
 
 
 def _as_json(run: RunConfig, slots: Mapping[int, int]) -> dict[str, Any]:
@@ -93,8 +97,9 @@ def _plain(run: RunConfig) -> RunConfig:
 def _what_matters(run: RunConfig) -> RunConfig:
     """The run without what may change from one start to the next.
 
-    That is where it lies, how it is executed, what is kept, traced and evaluated, and how long it goes on: more steps
-    continue a run (a decaying schedule is then that of the longer run). Nor does it matter what nothing reads.
+    That is where it lies, how it is executed, what is kept, traced and evaluated, how long it goes on, and when it
+    gives up: more steps continue a run (a decaying schedule is then that of the longer run). Nor does it matter what
+    nothing reads.
     """
     run = without_unread(_plain(run))
     blank = RunConfig(run.model_dir, run.model, run.data, run.training)
@@ -104,6 +109,6 @@ def _what_matters(run: RunConfig) -> RunConfig:
         execution=blank.execution,
         checkpoints=blank.checkpoints,
         evaluation=blank.evaluation,
-        training=dataclasses.replace(run.training, num_steps=0, profile_steps=None),
+        training=dataclasses.replace(run.training, num_steps=0, profile_steps=None, max_refused_steps=0),
         data=dataclasses.replace(run.data, eval_tasks=(), eval_batch_size=0),
     )
