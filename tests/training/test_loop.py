@@ -323,7 +323,7 @@ def test_the_monitor_says_once_that_it_switched(
         return check
 
     monkeypatch.setattr(loop, "make_check", pretend)
-    training = TrainingConfig(num_steps=STEPS, deletion="saturated", log_every=5, eval_every=100)
+    training = TrainingConfig(num_steps=STEPS, deletion="saturated", log_every=1, eval_every=100)
     run = make_run(tmp_path, task, training=training, monitor=MonitorConfig(interval=1))
     lines = []
     for last in (4, 6):
