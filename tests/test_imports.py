@@ -7,8 +7,31 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"config", "errors", "host_memory", "user_cache", "products", "elementwise", "randomness"},
-    {"layers", "attention", "position_bias", "dropout", "gates", "compaction", "objectives", "validation", "analysis"},
+    {
+        "config",
+        "errors",
+        "host_memory",
+        "user_cache",
+        "products",
+        "elementwise",
+        "randomness",
+        "moved_names",
+        "spelling",
+    },
+    {
+        "layers",
+        "attention",
+        "position_bias",
+        "dropout",
+        "gates",
+        "compaction",
+        "objectives",
+        "validation",
+        "unread_settings",
+        "pairs",
+        "precision",
+        "analysis",
+    },
     {"network"},
     {"forward"},
     {"training", "evaluation", "inference", "interop"},

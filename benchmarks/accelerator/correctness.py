@@ -30,10 +30,11 @@ _STEEPNESS = 0.5
 
 TOLERANCES = {
     "float32": {"logits": 1e-4, "loss": 1e-4, "gradient": 1e-4},
-    "bfloat16": {"logits": 3e-2, "loss": 1e-2, "gradient": 6e-2},
+    "bfloat16": {"logits": 3e-2, "loss": 1e-3, "gradient": 1e-1},
 }
 """Of Euclidean norms of differences, relative to the norm in float64; a gradient's is that of its worst array.
-float32: this project's tolerance for whole models. bfloat16: several times what rounding to 8 bits makes of it."""
+float32: this project's tolerance for whole models. bfloat16: several times what rounding makes of them on a CPU, 7e-3,
+3e-5 and 3e-2 (of the scale of the gate's norm)."""
 
 DELETIONS: tuple[Deletion, ...] = ("none", "soft", "hard")
 
@@ -93,7 +94,7 @@ def _relative(array: np.ndarray, expected: np.ndarray) -> float:
 def _compute(sizes: Sizes, params: Params, batch: dict[str, np.ndarray], device: Any) -> Computed:
     mesh = make_mesh(MeshConfig(), [device])
     params, arrays = jax.device_put((params, batch), replicated(mesh))
-    model, ladder = MrT5(sizes.model), Ladder((sizes.kept, sizes.input_length))
+    model, ladder = MrT5(sizes.model, sizes.execution), Ladder((sizes.kept, sizes.input_length))
     run_forward = jax.jit(forward, static_argnums=0)
     with on_mesh(mesh, MeshConfig()):
         outputs = {name: run_forward(ForwardSetting(model, name, ladder), params, arrays) for name in DELETIONS}
@@ -123,8 +124,8 @@ def _step(sizes: Sizes, params: Params, batch: dict[str, jax.Array], mesh: Any) 
     abstract: Any = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
     )
-    ladder = make_ladder(sizes.input_length, run.compaction, jax.default_backend(), "capacity")
-    return jit_step(make_train_step(MrT5(sizes.model), run, learning, ladder), abstract)(state, batch)
+    ladder = make_ladder(sizes.input_length, run.execution, jax.default_backend(), run.compaction.capacity)
+    return jit_step(make_train_step(MrT5(sizes.model, sizes.execution), run, learning, ladder), abstract)(state, batch)
 
 
 def _make_params(sizes: Sizes, host: Any) -> Params:
@@ -133,7 +134,9 @@ def _make_params(sizes: Sizes, host: Any) -> Params:
     mesh = make_mesh(MeshConfig(), [host])
     with on_mesh(mesh, MeshConfig()), jax.default_device(host):
         key = jax.random.key(0)
-        state = init_sharded(lambda key: make_state(MrT5(sizes.model), run, make_learning(run), key), mesh, key)
+        state = init_sharded(
+            lambda key: make_state(MrT5(sizes.model, sizes.execution), run, make_learning(run), key), mesh, key
+        )
         return jax.tree.map(np.asarray, keeping_even_bytes(state.params, _STEEPNESS))
 
 

@@ -25,6 +25,7 @@ from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
 from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import ControllerState
+from mrt5_jax.precision import check_precision
 from mrt5_jax.training.checkpoints import Checkpoints
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
@@ -53,7 +54,7 @@ from mrt5_jax.training.preemption import Preempted, PreemptionNotice
 from mrt5_jax.training.processes import from_first_process, say
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
-from mrt5_jax.training.run_files import claim
+from mrt5_jax.training.run_files import claim, slots_of
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
@@ -76,13 +77,14 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
             too many steps in a row are refused since their gradients are not.
         Preempted: the run was asked to stop, and has saved its state.
     """
-    mesh = make_mesh(run.mesh)
+    check_precision(run.model)
+    mesh = make_mesh(run.execution.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
-    model = MrT5(run.model)
+    model = MrT5(run.model, run.execution)
     backend, lengths = jax.default_backend(), input_lengths(run.data)
-    ladders = make_ladders(lengths, run.compaction, backend)
-    train_ladders = make_ladders(lengths, run.compaction, backend, run.compaction.dispatch)
+    ladders, slots = make_ladders(lengths, run.execution, backend), slots_of(run)
+    train_ladders = {length: Ladder((slots[length],), length) for length in lengths} if slots else ladders
     shards = row_shards(mesh)
     check_parts(run, mesh)
     learning = make_learning(run)
@@ -100,7 +102,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
         opened.enter_context(_own(run, config_text))
-        opened.enter_context(on_mesh(mesh, run.mesh))
+        opened.enter_context(on_mesh(mesh, run.execution.mesh))
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed))
         compilers = opened.enter_context(Compilers())
         abstract = abstract_state(new_state, mesh, key)
@@ -110,7 +112,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
 
         def step_under(deletion: TrainingDeletion, ladder: Ladder) -> TrainStep:
             under = _under(run, deletion)
-            if run.compaction.dispatch == "host":
+            if run.execution.dispatch == "host":
                 return HostTrainStep(model, under, learning, ladder, abstract)
             step = jit_step(make_train_step(model, under, learning, ladder, shards), abstract)
             if run.training.deletion == "saturated" and deletion == "soft":
@@ -147,7 +149,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         writers = opened.enter_context(open_writers(run.model_dir, restored.step, [display]))
         notice = opened.enter_context(PreemptionNotice())
         clock = opened.enter_context(Clock(run, mesh, share.count))
-        if run.compaction.dispatch == "host" and int(restored.state.step) < run.training.num_steps:
+        if run.execution.dispatch == "host" and int(restored.state.step) < run.training.num_steps:
             for step in steps.values():
                 _prepare(step, run, mesh)
         trace = opened.enter_context(StepTrace(run.model_dir, run.training.profile_steps))
@@ -158,7 +160,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
 
 def _examples_bound(run: RunConfig, ladders: Mapping[int, Ladder]) -> dict[str, int]:
     """The most examples of a packed row: under a capacity as many as it has slots, so that each can have one."""
-    if run.data.rows != "packed" or run.compaction.dispatch != "capacity":
+    if run.data.rows != "packed" or run.compaction.capacity is None:
         return {}
     return {"most_examples": ladders[run.data.input_length].rungs[-1]}
 
@@ -298,7 +300,7 @@ class _Loop:
             saving = last or stopping or step % every == 0
             if not last:
                 batch = self._next_batch()  # while the devices are busy
-            reporting = last or step % training.log_every == 0
+            reporting = last or step % self._run.execution.log_every == 0
             if reporting or step == first + 1 or evaluating or saving:
                 self._outcomes.read(step, reporting)
             if reporting:
