@@ -32,7 +32,7 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
         "adafactor": scale_by_layerwise_adafactor(),
     }
     steps = {
-        "clip": optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm),
+        "clip": optax.identity() if config.clip_norm is None else clip_by_norm(config.clip_norm),
         "moments": moments[config.name],
         "weight_decay": optax.add_decayed_weights(
             config.weight_decay,
@@ -52,6 +52,22 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
     return optax.partition(
         groups, lambda params: jax.tree.map(lambda frozen: _GROUP[frozen], named(params, config.freeze))
     )
+
+
+def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """`optax.clip_by_global_norm`, which takes the norm as `gradient_norm` from who has computed it already.
+
+    Within a conditional the compiler would compute it, and exchange it between devices, a second time.
+    """
+
+    def update(updates: Any, state: Any, params: Any = None, *, gradient_norm: Any = None, **_: Any) -> Any:
+        norm = optax.tree.norm(updates) if gradient_norm is None else gradient_norm
+        clipped = jax.tree.map(
+            lambda leaf: jax.lax.select(norm < max_norm, leaf, (leaf / norm.astype(leaf.dtype)) * max_norm), updates
+        )
+        return clipped, state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
 
 
 def updates_made(opt_state: optax.OptState) -> Int[Array, ""]:

@@ -342,7 +342,7 @@ def test_the_monitor_says_once_that_it_switched(
 
     monkeypatch.setattr(loop, "make_check", pretend)
     training = TrainingConfig(num_steps=STEPS, deletion="saturated", eval_every=100)
-    execution = ExecutionConfig(max_rungs=1, log_every=5)
+    execution = ExecutionConfig(max_rungs=1, log_every=1)
     run = make_run(tmp_path, task, training=training, execution=execution, monitor=MonitorConfig(interval=1))
     lines = []
     for last in (4, 6):

@@ -146,9 +146,7 @@ def gradient_of_a_good_batch() -> LossAndGradients:
     return jax.jit(loss_and_gradients, static_argnums=0)(setting, state.params, batch, inputs.objective)
 
 
-@pytest.mark.parametrize("name", ["adamw", "adafactor"])
-@pytest.mark.parametrize("clip_norm", [1.0, None])
-@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize(("name", "clip_norm", "value"), [("adamw", 1.0, np.nan), ("adafactor", None, np.inf)])
 def test_one_number_that_is_not_finite_is_enough(name: Any, clip_norm: float | None, value: float) -> None:
     """In the gate alone, in any optimizer, clipped or not; and in the loss alone."""
     optimizer = dataclasses.replace(RUN.optimizer, name=name, clip_norm=clip_norm)

@@ -106,6 +106,7 @@ def test_every_metric_has_the_one_definition(trajectory: Trajectory) -> None:
                 "alpha": found["alpha"],
                 "learning_rate": 0.02 * (1 - step / 10),
                 "gradient_norm": found["gradient_norm"],
+                "refused": 0.0,
                 "parameter_norm": norm(trajectory.states[step].params),
             },
             rel=1e-4,
