@@ -167,7 +167,7 @@ class TorchT5:
             FORWARD: self._forward,
             decoding_section(sizes): self._decode,
         }
-        self.name = f"PyTorch {torch.__version__}, transformers {transformers.__version__}, {setting.attention}"
+        self.name = f"torch {torch.__version__}, transformers {transformers.__version__}, {setting.attention}"
 
     def run(self, section: str, rows: int, calls: int) -> int | None:
         """So many calls; returns when the device has done them, with the most bytes that it held."""
