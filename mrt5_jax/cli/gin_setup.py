@@ -6,6 +6,7 @@ evaluation `gin_checks` walks what gin has read. Gin's state is global; it is em
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.resources
 import io
 import os
@@ -13,7 +14,7 @@ import re
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import gin.config as gin_config
 
@@ -21,7 +22,9 @@ from mrt5_jax import config
 from mrt5_jax.cli import gin_checks
 from mrt5_jax.cli.native_logs import import_tensorflow_quietly
 from mrt5_jax.cli.spelling import nearest
+from mrt5_jax.data.lines import read_text
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import given_path
 
 # No gin file need mention the root.
 gin_config.external_configurable(config.RunConfig, module=config.__name__)
@@ -58,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def resolve_arguments(arguments: argparse.Namespace, base_text: str = "") -> Resolved:
     """`resolve` for what `add_arguments` has put on a parser."""
-    search_paths = [path for path in arguments.gin_search_paths.split(",") if path]
+    search_paths = [given_path(path) for path in arguments.gin_search_paths.split(",") if path]
     return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text)
 
 
@@ -92,8 +95,11 @@ def resolve(
             _parse_binding(binding)
         texts += [base_text, *bindings]
         gin_checks.check(gin_config._CONFIG, config.RunConfig, texts, bindings)
+        _check_folders()
         run = _evaluate()
     gin_checks.check_types(run)
+    warm_start = None if run.warm_start is None else given_path(run.warm_start)
+    run = dataclasses.replace(run, model_dir=given_path(run.model_dir), warm_start=warm_start)
     return Resolved(run, gin_config.operative_config_str(max_line_length=120))
 
 
@@ -106,20 +112,25 @@ def _reading(search_paths: Sequence[str]) -> Iterator[list[str]]:
     """
     texts: list[str] = []
 
-    def read(path: str) -> TextIO:
-        texts.append(Path(path).read_text(encoding="utf-8"))
+    def read(path: str) -> io.StringIO:
+        texts.append(read_text(path, "a gin file"))
         _check_tokens(path, texts[-1])
-        return open(path, encoding="utf-8")
+        return io.StringIO(texts[-1])
 
     prefixes: list[str] = gin_config._LOCATION_PREFIXES
     readers: list[Any] = gin_config._FILE_READERS
     before = list(prefixes), list(readers)
     prefixes[:] = ["", *search_paths, str(_installed())]
-    readers[:] = [(read, os.path.isfile)]
+    readers[:] = [(read, _is_there)]
     try:
         yield texts
     finally:
         prefixes[:], readers[:] = before
+
+
+def _is_there(path: str | Path) -> bool:
+    """Whether there is something to read: a file, or a pipe."""
+    return os.path.exists(path) and not os.path.isdir(path)
 
 
 def _check_tokens(path: str, text: str) -> None:
@@ -139,8 +150,9 @@ def _installed() -> Path:
 
 
 def _parse_file(name: str) -> None:
+    name = given_path(name)
     places = [Path(prefix) / name for prefix in gin_config._LOCATION_PREFIXES]
-    if not any(place.is_file() for place in places):
+    if not any(map(_is_there, places)):
         names = [path.relative_to(_installed()).as_posix() for path in _installed().rglob("*.gin")]
         looked_for = ", ".join(dict.fromkeys(map(str, places)))
         raise UserError(f"--gin_file={name}: not found{nearest(name, names)} (looked for {looked_for})")
@@ -208,6 +220,16 @@ def _reason(error: Exception, binding: str) -> str:
 
 def _first_line(text: str) -> str:
     return text.strip().splitlines()[0]
+
+
+def _check_folders() -> None:
+    """Refuses a MODEL_DIR that nothing serves before tasks are made, which may read many files."""
+    bound = gin_config._CONFIG.get(("", f"{config.__name__}.RunConfig"), {})
+    for value in (bound.get("model_dir"), bound.get("warm_start")):
+        while isinstance(value, gin_config.ConfigurableReference):
+            value = gin_config._CONFIG.get(("/".join(value.scopes), gin_checks.MACRO), {}).get("value")
+        if isinstance(value, str):
+            given_path(value)
 
 
 def _evaluate() -> config.RunConfig:

@@ -18,11 +18,19 @@ from mrt5_jax.evaluation.records import Record
 from mrt5_jax.forward import Params
 
 
+class Cut(NamedTuple):
+    """Examples of which something was left out, since it is longer than the run's rows."""
+
+    inputs: int
+    targets: int
+
+
 class Evaluation(NamedTuple):
     records: list[Record]
     """In the order of the batches; of each batch, all of one deletion before the next."""
     milliseconds: dict[Deletion, float]
     """Median of the model's time for a batch, compilation left out."""
+    cut: Cut = Cut(0, 0)
 
 
 def deletions_for(config: ModelConfig, wanted: Sequence[Deletion]) -> tuple[Deletion, ...]:
@@ -45,6 +53,7 @@ def evaluate(
       put: brings a batch of host arrays [batch ...] to where the parameters are.
     """
     records: list[Record] = []
+    examples: list[ExampleInfo] = []
     seconds: dict[Deletion, list[float]] = {deletion: [] for deletion in deletions}
     compiled: set[int] = set()  # input lengths
     for batch in batches:
@@ -58,10 +67,12 @@ def evaluate(
             seconds[deletion].append(time.perf_counter() - start)
             records += make_records(batch.examples, results, deletion)
         compiled.add(length)
+        examples += batch.examples
     milliseconds: dict[Deletion, float] = {
         deletion: 1000 * statistics.median(times) for deletion, times in seconds.items() if times
     }
-    return Evaluation(records, milliseconds)
+    cut = Cut(sum(example.input_cut for example in examples), sum(example.target_cut for example in examples))
+    return Evaluation(records, milliseconds, cut)
 
 
 def _on_host(results: RowResults) -> Any:

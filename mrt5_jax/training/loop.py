@@ -5,7 +5,7 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,8 @@ from mrt5_jax.config import RunConfig, TrainingConfig, TrainingDeletion
 from mrt5_jax.data.arrangements import Batch, input_lengths
 from mrt5_jax.data.batches import check_evaluation, eval_batches, train_batches
 from mrt5_jax.data.prefetch import Prefetched
+from mrt5_jax.data.source_files import describe_files
+from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import deletions_for, evaluate
 from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
@@ -27,6 +29,7 @@ from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
 from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import ControllerState
+from mrt5_jax.runs.files import given_path
 from mrt5_jax.training.checkpoints import Checkpoints
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.host_step import HostTrainStep
@@ -52,7 +55,7 @@ from mrt5_jax.training.preemption import Preempted, PreemptionNotice
 from mrt5_jax.training.processes import from_first_process
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
-from mrt5_jax.training.run_files import claim
+from mrt5_jax.training.run_files import claim, under_saved_names
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
@@ -74,6 +77,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         UserError: the devices, the data, or what lies in MODEL_DIR do not fit the run; or the loss is not finite.
         Preempted: the run was asked to stop, and has saved its state.
     """
+    run = under_saved_names(dataclasses.replace(run, model_dir=given_path(run.model_dir)))
     mesh = make_mesh(run.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
@@ -96,7 +100,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
 
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
-        opened.enter_context(_own(run, config_text))
+        opened.enter_context(_own(run, config_text, own.files))
         opened.enter_context(on_mesh(mesh, run.mesh))
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed))
         abstract = abstract_state(new_state, mesh, key)
@@ -167,7 +171,7 @@ def _under(run: RunConfig, deletion: TrainingDeletion) -> RunConfig:
 
 
 @contextmanager
-def _own(run: RunConfig, config_text: str) -> Iterator[None]:
+def _own(run: RunConfig, config_text: str, files: Sequence[SourceFile]) -> Iterator[None]:
     """MODEL_DIR is this run's while the context lasts; one process writes what it says of the run.
 
     Raises:
@@ -178,7 +182,9 @@ def _own(run: RunConfig, config_text: str) -> Iterator[None]:
         if jax.process_index() == 0:
             try:
                 held.enter_context(run_lock(run.model_dir))
-                claim(run, config_text)
+                claim(run, config_text, files)
+                for line in describe_files(files):
+                    print(line, file=sys.stderr)
             except UserError as error:
                 problem = str(error)
         if problem := from_first_process(problem):

@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import explain, explained, files_for, read_bytes
 
 MODEL_CONFIG = "model_config.json"
 CHECKPOINTS = "checkpoints"
@@ -51,8 +52,10 @@ def run_lock(model_dir: str | Path) -> Iterator[None]:
         UserError: another run holds it; the message names that run.
     """
     path = Path(model_dir) / LOCK
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    with explained(model_dir, "MODEL_DIR "):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a+", encoding="utf-8")
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -71,15 +74,7 @@ def run_lock(model_dir: str | Path) -> Iterator[None]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a whole file or, if anything stops it, leaves the old one as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files_for(path).write(path, text.encode())
 
 
 def write_model_config(model_dir: str | Path, config: ModelConfig) -> None:
@@ -104,9 +99,11 @@ def read_model_config(model_dir: str | Path) -> ModelConfig:
     """
     path = Path(model_dir) / MODEL_CONFIG
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        values = json.loads(read_bytes(path))
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is not there: {model_dir} is not a MODEL_DIR made by train or convert") from None
+    except OSError as error:
+        raise UserError(f"{path}: {explain(error, path)}") from None
     except ValueError as error:
         raise UserError(f"{path} is not JSON: {error}") from None
     return config_from_json(ModelConfig, values, str(path))

@@ -2,10 +2,17 @@
 
 import dataclasses
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mrt5_jax.config import RunConfig
+from mrt5_jax.data.source_files import check_same_files, name_files, record_of
+from mrt5_jax.data.task_names import names_as_saved
+from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import read_bytes
 from mrt5_jax.training.model_dir import (
     check_same_config,
     config_from_json,
@@ -17,23 +24,71 @@ RUN_CONFIG = "run_config.json"
 CONFIG_GIN = "config.gin"
 
 
-def claim(run: RunConfig, config_text: str) -> None:
+DATA_FILES = "data_files.json"
+"""The user's files that the run is trained on, with what identifies their content."""
+
+_DATA_FILES_VERSION = 1
+_NAMED_BY_PATH = re.compile(r"span_corruption\.files_[0-9a-f]{12}|characters\..*_[0-9a-f]{12}")
+
+
+def under_saved_names(run: RunConfig) -> RunConfig:
+    """The run, with its tasks named as its MODEL_DIR does, where an earlier version named them otherwise."""
+    try:
+        data = json.loads(read_bytes(Path(run.model_dir) / RUN_CONFIG))["data"]
+        saved = [data["train_task"], *data["eval_tasks"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return run  # what is wrong with the file is said when the run is claimed
+    names = names_as_saved([run.data.train_task, *run.data.eval_tasks], [name for name in saved if type(name) is str])
+    data = dataclasses.replace(
+        run.data,
+        train_task=names[run.data.train_task],
+        eval_tasks=tuple(names[task] for task in run.data.eval_tasks),
+    )
+    return dataclasses.replace(run, data=data)
+
+
+def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) -> None:
     """Writes what MODEL_DIR says of the run or, where there is a run already, checks that it is this one.
+
+    Args:
+        files: of the user's that it is trained on.
 
     Raises:
         UserError: MODEL_DIR belongs to another run; the message lists every difference. Nothing is written.
     """
     folder = Path(run.model_dir)
     try:
-        before = folder / RUN_CONFIG
+        before, data_files = folder / RUN_CONFIG, folder / DATA_FILES
+        if before.exists() and data_files.exists():
+            check_same_files(_read_data_files(data_files), files, str(data_files))
         if before.exists():
             old = config_from_json(RunConfig, json.loads(before.read_text(encoding="utf-8")), str(before))
+            if old.data.train_task != run.data.train_task and _NAMED_BY_PATH.match(old.data.train_task):
+                raise UserError(
+                    f"{before}: begun by a version that knew files by paths and sizes, and {name_files(files)} is not "
+                    "where it was: put it back, or give another MODEL_DIR"
+                )
             check_same_config(_what_matters(old), _what_matters(run), str(before))
         write_model_config(folder, run.model)
         write_atomically(before, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
         write_atomically(folder / CONFIG_GIN, config_text)
+        if files:
+            record = {"version": _DATA_FILES_VERSION, "files": record_of(files)}
+            write_atomically(data_files, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"MODEL_DIR {folder}: {error.strerror}; give a folder that can be written") from None
+
+
+def _read_data_files(path: Path) -> list[dict[str, Any]]:
+    try:
+        record = json.loads(read_bytes(path))
+        if record["version"] != _DATA_FILES_VERSION:
+            raise UserError(f"{path}: written by a newer version: update mrt5_jax, or give another MODEL_DIR")
+        return [{key: file[key] for key in ("split", "language", "path", "sha256")} for file in record["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: no list of a run's files ({error!r}): restore it, or give another MODEL_DIR"
+        ) from None
 
 
 def _what_matters(run: RunConfig) -> RunConfig:
