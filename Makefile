@@ -1,6 +1,12 @@
 # The two commands of the README are `make quickstart` and `make test`; both create .venv and install what they need.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+# A Python that will do prints its version and "runs". Others are on the PATH too: version managers' shims with nothing
+# behind them, system Pythons without venv.
+CHECK = import sys; sys.stdout.write("%d.%d" % sys.version_info[:2]); import ensurepip, ssl, venv; sys.stdout.write(" runs")
+# PYTHON=... if given, else that of .venv, else the newest.
+FOUND_PYTHON = $(or $(PYTHON),$(shell for name in $(BIN)/python python3.13 python3.12 python3.11 python3; do \
+	$$name -c '$(CHECK)' 2>/dev/null | grep -qx '3\.1[123] runs' && echo $$name && break; done))
+BASE = import os, sys; print(sys.version, os.path.realpath(sys.base_prefix))
 PIP_FLAGS ?=
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 
@@ -47,21 +53,30 @@ wheel: $(DEVELOPMENT)  ## dist/mrt5_jax-*.whl
 	$(BIN)/python -m build --wheel
 
 bench: $(DEVELOPMENT)  ## ratios measured in one run: forward, training and decoding against PyTorch; speed of data
-	for dtype in float32 bfloat16; do for suite in forward training; do \
-		$(BIN)/python -m benchmarks.$$suite --dtype=$$dtype || exit; done; done
-	$(BIN)/python -m benchmarks.decoding
-	$(BIN)/python -m benchmarks.data
+	for suite in forward training decoding data; do $(BIN)/python -m benchmarks.$$suite || exit; done
 
 install: $(DEVELOPMENT)  ## .venv with everything in it
 
 clean:  ## remove what was built, not .venv
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
 
-$(BIN)/python:
-	@test -n "$(PYTHON)" || { echo "no python3 on the PATH: install Python 3.11 or newer, or give PYTHON=..." >&2; exit 1; }
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is older than 3.11: give a newer one by PYTHON=..." >&2; exit 1; }
-	"$(PYTHON)" -m venv $(VENV)
+$(BIN)/python: | suitable-python
+	"$(FOUND_PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+.PHONY: suitable-python
+suitable-python:
+	@python="$(FOUND_PYTHON)"; advice="name a Python 3.11, 3.12 or 3.13 by PYTHON=..., as in make test PYTHON=/usr/bin/python3.13"; \
+	version=$$("$$python" -c '$(CHECK)' 2>/dev/null); \
+	case "$$python:$$version" in \
+		?*:3.1[123]" runs") problem="" ;; \
+		:*) problem="no Python 3.11, 3.12 or 3.13 on the PATH runs and has venv, ensurepip and ssl" ;; \
+		*:3.1[123]) problem="$$python lacks venv, ensurepip or ssl (Debian: apt-get install python$$version-venv)" ;; \
+		*:[23].[0-9]*) problem="$$python is Python $${version% runs}" ;; \
+		*) problem="$$python does not run as a Python" ;; \
+	esac; \
+	test -z "$$problem" || { echo "$$problem: $$advice" >&2; exit 1; }; \
+	test ! -e $(VENV) || test "$$($(BIN)/python -c '$(BASE)' 2>&1)" = "$$("$$python" -c '$(BASE)')" || \
+		{ echo "$(VENV) does not run, or was made by another Python than $$python: remove it (rm -r $(VENV))" >&2; exit 1; }
 
 $(RUNTIME): $(BIN)/python $(REQUIREMENTS)
 	@echo "installing into $(VENV); the first time takes some minutes"

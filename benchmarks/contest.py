@@ -1,10 +1,10 @@
 """Contestants that take turns in one process, and how their times are reported."""
 
+import argparse
 import json
-import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,8 @@ reuse_host_memory()  # as the command line does; before JAX and torch, and so fo
 import jax  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
+
+from benchmarks.machine import this_machine  # noqa: E402
 
 CONSOLE = Console(width=None if Console().is_terminal else 130, highlight=False)
 
@@ -41,8 +43,24 @@ class Result(NamedTuple):
         return 2e-9 * self.multiply_adds / self.median
 
 
-def compete(contestants: Mapping[str, Contestant], rounds: int) -> dict[str, Result]:
-    """Every contestant once to warm up, then `rounds` turns of each, one after another."""
+def contest_parser(description: str | None, rounds: int) -> argparse.ArgumentParser:
+    """The flags that all contests have."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=rounds, help=f"turns of each contestant (default: {rounds})")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these contestants alone (default: all)")
+    parser.add_argument("--json", metavar="FILE", help="writes the figures here as well")
+    return parser
+
+
+def compete(contestants: Mapping[str, Contestant], rounds: int, only: Sequence[str] | None = None) -> dict[str, Result]:
+    """Every contestant once to warm up, then `rounds` turns of each, one after another.
+
+    Raises:
+        ValueError: one of `only` is no contestant.
+    """
+    if unknown := set(only or ()) - set(contestants):
+        raise ValueError(f"--only: there is no contestant {', '.join(sorted(unknown))}; there are {list(contestants)}")
+    contestants = {name: contestant for name, contestant in contestants.items() if only is None or name in only}
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 1):
         for name, contestant in contestants.items():
@@ -59,10 +77,10 @@ def report(title: str, results: Mapping[str, Result], baseline: str, json_file: 
     """A table and, if asked for, a file: each median with its range, as a ratio, beside the ideal.
 
     Args:
-        baseline: the contestant that the others are compared with.
+        baseline: the contestant that the others are compared with; where it did not run, the first that did.
         json_file: where to write the figures as well.
     """
-    base = results[baseline]
+    base = results.get(baseline) or next(iter(results.values()))
     table = Table("", "median s", "range", "GFLOP/s", "speed-up", "ideal", "of ideal", title=title)
     rows = []
     for name, result in results.items():
@@ -88,12 +106,15 @@ def report(title: str, results: Mapping[str, Result], baseline: str, json_file: 
             f"{speed_up / ideal:.0%}",
         )
     CONSOLE.print(table)
-    CONSOLE.print(f"speed-ups over {baseline}; ideal: the ratio of their multiply-adds. {machine()}")
+    CONSOLE.print(f"speed-ups over {base.name}; ideal: the ratio of their multiply-adds. {this_machine()}")
     if json_file:
-        Path(json_file).write_text(json.dumps({"title": title, "machine": machine(), "results": rows}, indent=2) + "\n")
+        figures = {"title": title, "machine": this_machine()._asdict(), "results": rows}
+        Path(json_file).write_text(json.dumps(figures, indent=2) + "\n")
         CONSOLE.print(f"figures: {json_file}")
 
 
-def machine() -> str:
-    devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind} ({platform.machine()}), jax {jax.__version__}"
+def compare(results: Mapping[str, Result], ours: Sequence[str]) -> None:
+    """How many times as fast as each of PyTorch's contestants ours are."""
+    for torch in (name for name in results if name.startswith("PyTorch")):
+        for name in (name for name in ours if name in results):
+            CONSOLE.print(f"{name}: {results[torch].median / results[name].median:.2f} times as fast as {torch}")

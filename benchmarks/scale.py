@@ -11,7 +11,10 @@ without exchanges.
 
 import argparse
 import sys
+from collections import Counter
 from typing import NamedTuple
+
+from jax.sharding import Mesh
 
 from mrt5_jax.analysis.collectives import mesh_axes
 from mrt5_jax.analysis.peaks import clock_rate
@@ -19,7 +22,7 @@ from mrt5_jax.analysis.topology import topology_of
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.dry_run import Compilation, Plan, compile_step, plan_run
+from mrt5_jax.training.dry_run import Compilation, CompiledProgram, Plan, compile_step, plan_run
 
 
 class Row(NamedTuple):
@@ -45,6 +48,9 @@ ROWS = (
     Row("small", "local", 4, dtype="float32"),
 )
 
+DELETIONS = ("soft in_graph", "saturated in_graph", "saturated capacity", "saturated host")
+"""Deletion and dispatch."""
+
 
 def run_of(row: Row, deletion: str, dispatch: str) -> RunConfig:
     """The paper's recipe but for the text."""
@@ -68,22 +74,42 @@ def run_of(row: Row, deletion: str, dispatch: str) -> RunConfig:
     return gin_setup.resolve(files, bindings=[f"{name}={value}" for name, value in bindings.items()]).run
 
 
+class Exchange(NamedTuple):
+    """Collectives of one kind over the same mesh axes, as one device sees them in a run of the program."""
+
+    kind: str
+    axes: str
+    """As "data+fsdp"."""
+    branch: str
+    """Numbers of the branches they are in, outermost first, as "1"; empty: they always run."""
+    count: int
+    bytes: int
+
+
+def exchanges(program: CompiledProgram, mesh: Mesh) -> list[Exchange]:
+    """Sums of a compiled program's collectives by kind, axes and branch."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    moved: Counter[tuple[str, str, str]] = Counter()
+    for one in program.collectives:
+        axes = "+".join(mesh_axes(one.group, dict(mesh.shape)))
+        branch = " ".join(part.rpartition("/")[2] for part in one.branch.split())
+        counts[one.kind, axes, branch] += one.times
+        moved[one.kind, axes, branch] += one.times * one.bytes
+    return [Exchange(*key, count, moved[key]) for key, count in sorted(counts.items())]
+
+
 def exchanged(compilation: Compilation, plan: Plan) -> str:
     """Collectives that always run, by kind and axes: times and MB on a device; then how much the branches add."""
-    sums: dict[tuple[str, str], list[float]] = {}
-    branches: dict[str, float] = {}
-    for one in compilation.largest.collectives:
-        axes = "+".join(mesh_axes(one.group, dict(plan.mesh.shape)))
+    always, branches = [], Counter()
+    for one in exchanges(compilation.largest, plan.mesh):
         if one.branch:
-            branches[one.branch] = branches.get(one.branch, 0) + one.times * one.bytes / 1e6
+            branches[one.branch] += one.bytes
         else:
-            total = sums.setdefault((one.kind, axes), [0, 0.0])
-            total[0] += one.times
-            total[1] += one.times * one.bytes / 1e6
-    words = [f"{times:.0f} {kind} {axes} {size:,.0f} MB" for (kind, axes), (times, size) in sorted(sums.items())]
+            always.append(f"{one.count} {one.kind} {one.axes} {one.bytes / 1e6:,.0f} MB")
     if branches:
-        words.append(f"in a branch {min(branches.values()):,.0f} to {max(branches.values()):,.0f} MB")
-    return "; ".join(words)
+        least, most = min(branches.values()), max(branches.values())
+        always.append(f"in a branch {least / 1e6:,.0f} to {most / 1e6:,.0f} MB")
+    return "; ".join(always)
 
 
 def estimated(compilation: Compilation, plan: Plan) -> str:
@@ -117,7 +143,7 @@ def measured(row: Row, name: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--only", default="", help="rows whose model or slice contains this")
-    parser.add_argument("--deletions", default="soft in_graph,saturated in_graph,saturated capacity,saturated host")
+    parser.add_argument("--deletions", default=",".join(DELETIONS))
     arguments = parser.parse_args()
     columns = ["model, activations", "slice", "mesh", "rows a chip", "deletion", "GB a chip", "temporary"]
     columns += ["ours, arguments", "exchanged", "s", "million cycles"]

@@ -1,24 +1,25 @@
 """Training steps: saturated against soft deletion, ByT5 and PyTorch: `python -m benchmarks.training`.
 
 Inputs of 1024 bytes, targets of 189, batch 8, emb 512, mlp 1024, 9 + 3 layers, 6 heads of 64, AdamW, random weights;
-float32, or `--dtype=bfloat16` for our activations, PyTorch's being float32 all the same. The model's own training step,
-dropout off, in-graph dispatch and, at 50 %, host dispatch and capacity too.
+float32, and for comparison soft deletion with bfloat16 activations. The model's own training step, dropout off,
+in-graph dispatch and, at 50 %, host dispatch and capacity too.
 The gate is set so that the fullest row keeps 31, 50, 69 or 100 % of its positions, with gate values near 0 or -30.
 """
 
-import argparse
 import dataclasses
 import functools
 from typing import Any
 
-from benchmarks.contest import CONSOLE, Contestant, compete, report  # first: it sets the allocator
+# isort: off
+# First: it sets the allocator.
+from benchmarks.contest import CONSOLE, Contestant, compare, compete, contest_parser, report
+# isort: on
 
-# isort: split
 import jax
 import jax.numpy as jnp
 
 from benchmarks.bench_model import BYT5, CONFIG, DATA, LENGTH, RUNGS, keeping, make_batch, make_params, multiply_adds
-from benchmarks.torch_model import as_it_comes, torch_training_step
+from benchmarks.torch_model import torch_contestants, torch_training_step
 from mrt5_jax.analysis.multiply_adds import BACKWARD
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import Dispatch, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig, TrainingDeletion
@@ -75,42 +76,37 @@ class Trainer:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3, help="turns of each contestant (default: 3)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of our activations")
-    parser.add_argument("--json", metavar="FILE", help="writes the figures here as well")
-    args = parser.parse_args()
-    gated, plain = (dataclasses.replace(config, dtype=args.dtype) for config in (CONFIG, BYT5))
+    args = contest_parser(__doc__, rounds=3).parse_args()
     batch, params = make_batch(), make_params()
-    half = keeping(params, batch, 512, gated)
+    half = keeping(params, batch, 512)
+    narrow = dataclasses.replace(CONFIG, dtype="bfloat16")
     trainers: dict[str, tuple[Trainer, int]] = {
-        "ByT5": (Trainer(plain, "none", make_params(BYT5), batch), LENGTH),
-        "soft": (Trainer(gated, "soft", half, batch), LENGTH),
+        "ByT5": (Trainer(BYT5, "none", make_params(BYT5), batch), LENGTH),
+        "soft": (Trainer(CONFIG, "soft", half, batch), LENGTH),
+        "soft, bfloat16": (Trainer(narrow, "soft", half, batch), LENGTH),
     }
     for kept in (LENGTH, *reversed(RUNGS)):
-        own = keeping(params, batch, kept, gated)
-        trainers[f"saturated, {kept / LENGTH:.0%}"] = (Trainer(gated, "saturated", own, batch), kept)
-    trainers["saturated, 50%, host"] = (Trainer(gated, "saturated", half, batch, "host"), 512)
-    trainers["saturated, 50%, capacity"] = (Trainer(gated, "saturated", half, batch, "capacity"), 512)
+        own = keeping(params, batch, kept)
+        trainers[f"saturated, {kept / LENGTH:.0%}"] = (Trainer(CONFIG, "saturated", own, batch), kept)
+    trainers["saturated, 50%, host"] = (Trainer(CONFIG, "saturated", half, batch, "host"), 512)
+    trainers["saturated, 50%, capacity"] = (Trainer(CONFIG, "saturated", half, batch, "capacity"), 512)
     factor = 1 + BACKWARD
     contestants = {
         name: Contestant(trainer, factor * multiply_adds(kept, CONFIG if name != "ByT5" else BYT5))
         for name, (trainer, kept) in trainers.items()
     }
-    torch_run, torch_count = torch_training_step(BYT5, batch), factor * multiply_adds(LENGTH, BYT5)
-    contestants["PyTorch T5"] = Contestant(torch_run, torch_count)
-    contestants["PyTorch T5, as it comes"] = Contestant(as_it_comes(torch_run), torch_count)
-    if args.dtype == "bfloat16":
-        contestants["PyTorch T5, bfloat16"] = Contestant(torch_training_step(BYT5, batch, narrow=True), torch_count)
-    results = compete(contestants, args.rounds)
-    report(f"training step, 8 x 1024 -> 189, {args.dtype}", results, "soft", args.json)
-    for name, (trainer, kept) in trainers.items():
-        assert float(trainer.metrics["rung"]) == kept, (name, trainer.metrics["rung"])
-    soft, saturated = (float(trainers[name][0].metrics["total_loss"]) for name in ("soft", "saturated, 50%"))
-    CONSOLE.print(f"loss: soft {soft:.7f}, saturated {saturated:.7f}, relative difference {saturated / soft - 1:.1e}")
-    for torch in (name for name in results if name.startswith("PyTorch")):
-        for name in ("soft", "saturated, 50%"):
-            CONSOLE.print(f"{name}: {results[torch].median / results[name].median:.2f} times as fast as {torch}")
+    contestants |= torch_contestants(
+        lambda setting: torch_training_step(BYT5, batch, setting), factor * multiply_adds(LENGTH, BYT5)
+    )
+    results = compete(contestants, args.rounds, args.only)
+    report("training step, 8 x 1024 -> 189, float32", results, "soft", args.json)
+    ran = {name: trainer for name, (trainer, _) in trainers.items() if name in results}
+    for name, trainer in ran.items():
+        assert float(trainer.metrics["rung"]) == trainers[name][1], (name, trainer.metrics["rung"])
+    if {"soft", "saturated, 50%"} <= ran.keys():
+        soft, saturated = (float(ran[name].metrics["total_loss"]) for name in ("soft", "saturated, 50%"))
+        CONSOLE.print(f"loss: soft {soft:.7f}, saturated {saturated:.7f}, difference {saturated / soft - 1:.1e}")
+    compare(results, ("soft", "saturated, 50%", "saturated, 50%, capacity"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,9 @@
-"""Multi-head attention over one row at a time, and the ways of running it over a batch.
+"""Multi-head attention over one row at a time, and the two ways of running it over a batch.
 
 A row's attention is written once, heads before positions. Accelerators want the rows batched (`vmap`); XLA's CPU
 backend is several times faster when they follow each other (`lax.map`), because its batched matrix products are slow
 and a row's scores stay in cache. Where a row has very many scores, its queries are cut into blocks whose scores the
-backward pass computes anew, so that few [heads query key] floats exist at a time. Faster still on a CPU is one custom
-call for all rows (`cpu_kernels`), which covers all but packed rows. All ways give the same numbers.
+backward pass computes anew, so that few [heads query key] floats exist at a time. Both ways give the same numbers.
 """
 
 import math
@@ -18,18 +17,18 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.cpu_kernels.attention import Kind, Operands, fused_attention
-from mrt5_jax.cpu_kernels.library import alone_on_cpu, available
-from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_distance, bias_by_product
+from mrt5_jax.config import AttentionRows
+from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_look_up, bias_by_product
 from mrt5_jax.products import product
-
-Rows = Literal["batched", "one_by_one", "fused"]
-RowsSetting = Rows | Literal["auto"]
 
 SCORE_CEILING = 5.0
 """Scores above this are penalised by the score regulariser."""
 
 _MANY_SCORES = 2**17
+"""Scores [heads query key] of a row that keep the cores of a CPU busy without other rows beside it."""
+
+_MATERIALIZED_BIASES = 2**25
+"""The most biases [rows heads query key] that are held for all layers of a stack."""
 
 _BLOCK_SCORES = 2**23
 """The most scores [heads query key] of a row that are computed at once."""
@@ -95,44 +94,27 @@ class _BlockAttended(NamedTuple):
     """How many were counted, in one head."""
 
 
-class Shape(NamedTuple):
-    """What the choice of a way depends on."""
-
-    heads: int
-    head_dim: int
-    queries: int
-    keys: int
-    dtype: Any
-    packed: bool
-    """Whether rows hold several examples, which do not see each other."""
-
-
-def choose_rows(setting: RowsSetting, shape: Shape) -> Rows:
-    """How to run a batch; auto: fused on a single CPU device where a row's scores are many, batched elsewhere.
-
-    Short rows do not keep the cores busy one by one. What the custom call does not cover, or a machine without a C++
-    compiler, runs one by one.
-    """
-    if setting == "auto":
-        many = shape.heads * shape.queries * shape.keys >= _MANY_SCORES
-        setting = "fused" if alone_on_cpu() and many else "batched"
-    if setting != "fused":
+def choose_rows(setting: AttentionRows, num_scores: int) -> Literal["batched", "one_by_one"]:
+    """How to run a batch; auto: one by one on a single CPU device if a row has many scores, batched elsewhere."""
+    if setting in ("batched", "one_by_one"):
         return setting
-    if jax.default_backend() != "cpu" or math.prod(jax.sharding.get_abstract_mesh().shape.values()) > 1:
-        return "batched"
-    fusible = not shape.packed and shape.head_dim % 32 == 0 and shape.dtype in (jnp.float32, jnp.bfloat16)
-    return "fused" if fusible and available() else "one_by_one"
+    return "one_by_one" if _alone_on_cpu() and num_scores >= _MANY_SCORES else "batched"
 
 
-def ready_where_it_pays(bias: RelativeBias, setting: RowsSetting, shape: Shape) -> PositionBias:
-    """The biases of layers that share them: ready where rows may run one by one, else left to each layer.
+def materialize_bias(bias: RelativeBias, setting: AttentionRows) -> PositionBias:
+    """Computes the full bias once per stack where memory allows; otherwise each layer computes its own.
 
-    XLA's CPU backend looks biases up slowly and has memory for them; on an accelerator [batch heads query key] floats
-    that live as long as the layers are what fills the memory. The custom call looks them up itself.
+    XLA's CPU backend computes biases slowly and has memory for some of them; on an accelerator [batch heads query key]
+    floats that live as long as the layers are what fills the memory.
     """
-    rows = choose_rows(setting, shape)
-    ready = alone_on_cpu() if setting == "auto" else rows == "one_by_one"
-    return bias.whole() if ready and rows != "fused" else bias
+    on_cpu = _alone_on_cpu() if setting == "auto" else setting == "one_by_one"
+    rows, num_queries = bias.query_positions.shape
+    size = rows * bias.embedding.shape[0] * num_queries * bias.key_positions.shape[1]
+    return bias.whole() if on_cpu and size <= _MATERIALIZED_BIASES else bias
+
+
+def _alone_on_cpu() -> bool:
+    return jax.default_backend() == "cpu" and jax.device_count() == 1
 
 
 def attend(
@@ -147,7 +129,7 @@ def attend(
     softmax1: bool = False,
     kept_weights: Bool[Array, "batch heads key"] | None = None,
     dropout_rate: float = 0.0,
-    rows: RowsSetting = "auto",
+    rows: AttentionRows = "auto",
 ) -> Attended:
     """T5 attention: softmax(q k^T + position bias + gate bias) v, without score scaling.
 
@@ -162,19 +144,13 @@ def attend(
     """
     num_queries, heads = query.shape[1:3]
     num_scores = heads * num_queries * key.shape[1]
-    packed = queries.segments is not None and keys.segments is not None
-    rows = choose_rows(rows, Shape(heads, query.shape[3], num_queries, key.shape[1], query.dtype, packed))
-    if rows == "fused" and isinstance(position_bias, jax.Array):
-        rows = "one_by_one"
+    rows = choose_rows(rows, num_scores)
     if kept_weights is not None:
         # A key's weights are dropped by dropping its value: one pass over [key head_dim] instead of [query key].
         value = jnp.where(jnp.swapaxes(kept_weights, 1, 2)[..., None], value, jnp.zeros((), value.dtype))
-    if rows == "fused":
-        assert not isinstance(position_bias, jax.Array)
-        attended = _fused(query, key, value, queries, keys, position_bias, Kind(causal, softmax1))
-        return attended._replace(values=attended.values / (1.0 - dropout_rate) if dropout_rate else attended.values)
     blocks = _num_blocks(num_queries, num_scores)
-    attend_block = partial(_attend_block, causal=causal, softmax1=softmax1)
+    compute_bias = bias_by_look_up if rows == "one_by_one" else bias_by_product
+    attend_block = partial(_attend_block, compute_bias=compute_bias, causal=causal, softmax1=softmax1)
     if rows == "one_by_one" or blocks > 1:
         # Computing scores anew in the backward pass is faster than storing those of all rows and reading them.
         attend_block = jax.checkpoint(attend_block)
@@ -196,31 +172,6 @@ def attend(
     if rows == "one_by_one":
         return Attended(*jax.lax.map(partial(one, shared=shared), each))
     return Attended(*_batched(one, each, shared))
-
-
-def _fused(
-    query: Float[Array, "batch query heads head_dim"],
-    key: Float[Array, "batch key heads head_dim"],
-    value: Float[Array, "batch key heads head_dim"],
-    queries: Queries,
-    keys: Keys,
-    position_bias: RelativeBias | None,
-    kind: Kind,
-) -> Attended:
-    heads = query.shape[2]
-    if position_bias is None:
-        table = jnp.zeros((heads, 1), jnp.float32)
-        positions = tuple(jnp.arange(side.shape[1], dtype=jnp.int32)[None] for side in (query, key))
-    else:
-        table = bias_by_distance(position_bias).astype(jnp.float32)
-        positions = (position_bias.query_positions, position_bias.key_positions)
-    gate = jnp.zeros(keys.mask.shape, jnp.float32) if keys.bias is None else keys.bias.astype(jnp.float32)
-    key_bias = jnp.where(keys.mask, gate, _LOWEST)
-    operands = Operands(query, key, value, key_bias, table, positions[0], positions[1], queries.mask)
-    result: Any = fused_attention(operands, kind)
-    visible = jnp.cumsum(keys.mask, axis=1) if kind.causal else jnp.sum(keys.mask, axis=1, keepdims=True)
-    pairs = jnp.sum(queries.mask * visible, axis=1)
-    return Attended(result.values, result.excess / (heads * jnp.maximum(pairs, 1)))
 
 
 def _num_blocks(num_queries: int, num_scores: int) -> int:
@@ -331,7 +282,9 @@ def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
     )
 
 
-def _attend_block(queries: _QuerySide, keys: _KeySide, *, causal: bool, softmax1: bool) -> _BlockAttended:
+def _attend_block(
+    queries: _QuerySide, keys: _KeySide, *, compute_bias: Callable[..., Array], causal: bool, softmax1: bool
+) -> _BlockAttended:
     scores = product("hqd,hkd->hqk", queries.query, keys.key)
     if queries.bias is not None:
         scores = scores + queries.bias
@@ -339,7 +292,7 @@ def _attend_block(queries: _QuerySide, keys: _KeySide, *, causal: bool, softmax1
         assert keys.buckets is not None
         assert queries.positions is not None
         assert keys.positions is not None
-        scores = scores + bias_by_product(keys.embedding, keys.buckets, queries.positions, keys.positions)
+        scores = scores + compute_bias(keys.embedding, keys.buckets, queries.positions, keys.positions)
     visible = keys.mask[None, :]
     if causal:
         visible = visible & (queries.index[:, None] >= jnp.arange(scores.shape[2])[None, :])

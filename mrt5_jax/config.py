@@ -5,6 +5,8 @@ values, as JSON, lie in a model directory (`model_config.json`), so a model can 
 """
 
 import dataclasses
+import functools
+import logging
 from typing import Literal
 
 Deletion = Literal["none", "soft", "hard", "random"]
@@ -28,6 +30,12 @@ Dispatch = Literal["in_graph", "host", "capacity"]
 in_graph: one program holds all of them and chooses. host: each is a program of its own, and the host reads the kept
 counts between them; memory is that of the length that runs. capacity: always the same length; where it is too short,
 the positions with the lowest scores are dropped, and counted.
+"""
+
+AttentionRows = Literal["auto", "batched", "one_by_one", "fused"]
+"""How attention runs over a batch; auto: one by one on a single CPU device if rows are long, batched elsewhere.
+
+fused is what models of earlier versions may say: it is read as auto.
 """
 
 
@@ -78,9 +86,20 @@ class ModelConfig:
     scan_unroll: int = 1
     """Layers of a stack in one turn of its loop. More of them save copies, a sixth of a step on a CPU, and compile
     longer."""
-    attention_rows: Literal["auto", "batched", "one_by_one", "fused"] = "auto"
-    """How attention runs over a batch; auto: fused on a single CPU device if rows are long, batched elsewhere. fused:
-    in one custom call, on CPUs with a C++ compiler; packed rows go one_by_one nevertheless."""
+    attention_rows: AttentionRows = "auto"
+
+    def __post_init__(self) -> None:
+        if self.attention_rows == "fused":
+            _say_that_fused_is_gone()
+            object.__setattr__(self, "attention_rows", "auto")
+
+
+@functools.cache
+def _say_that_fused_is_gone() -> None:
+    """Once in a process: a run reads its configuration from several files."""
+    logging.getLogger(__name__).warning(
+        "config.ModelConfig.attention_rows = 'fused' is read as 'auto': there are no kernels in C++ any more"
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -173,4 +173,5 @@ def stack(layer: type[nn.Module], *, length: int, num_shared: int, config: Model
         length=length,
         unroll=min(config.scan_unroll, length),
         metadata_params={nn.PARTITION_NAME: "layers"},
+        check_constancy_invariants=False,  # the check traces every layer once more; nothing is broadcast out of a stack
     )

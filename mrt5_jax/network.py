@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.attention import Keys, Queries, Shape, ready_where_it_pays
+from mrt5_jax.attention import Keys, Queries, materialize_bias
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, at_positions, drop_units
 from mrt5_jax.gates import Selection, make_selector
@@ -109,11 +109,10 @@ class Encoder(nn.Module):
             self.suffix = _encoder_stack(config, total - self.prefix_length)
         self.encoder_norm = RMSNorm(config)
 
-    def biases(self, positions: Int[Array, "rows length"], keys: Keys) -> PositionBias:
+    def biases(self, positions: Int[Array, "rows length"]) -> PositionBias:
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=True, max_distance=farthest)
-        shape = _self_attention(self.config, positions.shape[1], packed=keys.segments is not None)
-        return ready_where_it_pays(bias, self.config.attention_rows, shape)
+        return materialize_bias(bias, self.config.attention_rows)
 
     def before_gate(
         self,
@@ -126,7 +125,7 @@ class Encoder(nn.Module):
         positions = jnp.arange(tokens.shape[1])[None]
         mask = tokens > 0
         keys = Keys(mask, segments=segments)
-        hidden, _ = self.prefix(hidden, dropout, keys, self.biases(positions, keys))
+        hidden, _ = self.prefix(hidden, dropout, keys, self.biases(positions))
         selection = self.gate(hidden, tokens, mask, selector_keys, segments) if self.config.gate else None
         return Prefix(hidden, mask, selection)
 
@@ -135,7 +134,7 @@ class Encoder(nn.Module):
         excess = jnp.zeros((0, hidden.shape[0]), jnp.float32)
         if self.config.gate:
             kept = dropout.suffix._replace(weights=at_positions(dropout.suffix.weights, positions))
-            hidden, excess = self.suffix(hidden, kept, keys, self.biases(positions, keys))
+            hidden, excess = self.suffix(hidden, kept, keys, self.biases(positions))
         hidden = drop_units(self.encoder_norm(hidden), dropout.encoded, self.config.dropout_rate)
         return Encoded(_constrain(hidden), positions, keys, excess)
 
@@ -210,9 +209,8 @@ class Decoder(nn.Module):
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=False, max_distance=farthest)
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
-        shape = _self_attention(self.config, hidden.shape[1], packed=targets.segments is not None)
-        bias = ready_where_it_pays(bias, self.config.attention_rows, shape)
-        hidden, excess = self.layers(hidden, kept, encoded, bias, targets)
+        position_bias = materialize_bias(bias, self.config.attention_rows)
+        hidden, excess = self.layers(hidden, kept, encoded, position_bias, targets)
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
         return Decoded(self.logits(hidden), excess)
 
@@ -291,10 +289,6 @@ class TokenEmbedder(nn.Module):
         # The table is small: every device looks its own rows up in the whole of it, and no activations are exchanged.
         whole = nn.spmd.with_logical_constraint(table.astype(jnp.dtype(config.dtype)), (None, None))
         return _constrain(whole[tokens])
-
-
-def _self_attention(config: ModelConfig, length: int, *, packed: bool) -> Shape:
-    return Shape(config.num_heads, config.head_dim, length, length, jnp.dtype(config.dtype), packed)
 
 
 def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:

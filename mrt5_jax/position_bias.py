@@ -28,7 +28,7 @@ class RelativeBias(NamedTuple):
         """All biases, for layers that share them where memory has room for them."""
 
         def row(positions: tuple[Int[Array, " query"], Int[Array, " key"]]) -> Float[Array, "heads query key"]:
-            return _bias_of_row(self.embedding, self.buckets, *positions)
+            return bias_by_look_up(self.embedding, self.buckets, *positions)
 
         return jax.lax.map(row, (self.query_positions, self.key_positions))
 
@@ -72,12 +72,16 @@ def relative_bias(
     return RelativeBias(embedding, jnp.asarray(table), query_positions, key_positions)
 
 
-def _bias_of_row(
+def bias_by_look_up(
     embedding: Float[Array, "heads buckets"],
     buckets: Int[Array, " distances"],
     query_positions: Int[Array, " query"],
     key_positions: Int[Array, " key"],
 ) -> Float[Array, "heads query key"]:
+    """The biases of a row or a part of it, for CPUs, a tenth of the time of `bias_by_product` there.
+
+    See `RelativeBias` for the arguments.
+    """
     bias: Any = _look_up(embedding, _bucket_numbers(buckets, query_positions, key_positions))
     return bias
 
@@ -102,19 +106,21 @@ def _look_up_forward(embedding: Array, bucket: Array) -> tuple[Array, tuple[Arra
 
 
 def _look_up_backward(residuals: tuple[Array, Array], bias_bar: Array) -> tuple[Array, None]:
-    # A matrix product with one-hot rows: scattering millions of numbers into a few buckets would go one by one.
+    # Products with one-hot rows: scattering millions of numbers into a few buckets would go one by one. A query at a
+    # time, since the one-hot rows of all of them would leave the cache.
     embedding, bucket = residuals
-    one_hot = jax.nn.one_hot(bucket, embedding.shape[1], dtype=bias_bar.dtype)
-    embedding_bar = jnp.einsum("hqk,qkn->hn", bias_bar, one_hot, precision=jax.lax.Precision.HIGHEST)
+
+    def add_query(total: Array, query: tuple[Array, Array]) -> tuple[Array, None]:
+        bar, numbers = query
+        one_hot = jax.nn.one_hot(numbers, embedding.shape[1], dtype=bar.dtype)
+        return total + jnp.einsum("hk,kn->hn", bar, one_hot, precision=jax.lax.Precision.HIGHEST), None
+
+    none = jnp.zeros(embedding.shape, bias_bar.dtype)
+    embedding_bar, _ = jax.lax.scan(add_query, none, (jnp.moveaxis(bias_bar, 1, 0), bucket))
     return embedding_bar.astype(embedding.dtype), None
 
 
 _look_up.defvjp(_look_up_forward, _look_up_backward)
-
-
-def bias_by_distance(bias: RelativeBias) -> Float[Array, "heads distances"]:
-    """The bias of every clipped distance, key minus query."""
-    return bias.embedding[:, bias.buckets]
 
 
 def bias_by_product(
@@ -123,7 +129,7 @@ def bias_by_product(
     query_positions: Int[Array, " query"],
     key_positions: Int[Array, " key"],
 ) -> Float[Array, "heads query key"]:
-    """The biases of a row or a part of it, for accelerators; see `RelativeBias` for the arguments.
+    """`bias_by_look_up` for accelerators.
 
     A product with one-hot rows: a TPU gathers into a layout that it then copies, a third of a compacted step.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 LAYERS = [
-    {"config", "errors", "host_memory", "user_cache", "cpu_kernels", "products", "elementwise", "runs"},
+    {"config", "errors", "host_memory", "products", "elementwise", "runs"},
     {"layers", "attention", "position_bias", "dropout", "gates", "compaction", "objectives", "validation", "analysis"},
     {"network"},
     {"forward"},

@@ -1,8 +1,9 @@
 """Compiled programs, kept on disk between runs."""
 
+import hashlib
 import os
-
-from mrt5_jax.user_cache import cache_folder, processor
+import platform
+from pathlib import Path
 
 MAX_BYTES = 4 << 30
 
@@ -13,5 +14,16 @@ def keep_compiled_programs() -> None:
     JAX's own environment variables come first: JAX_COMPILATION_CACHE_DIR names another folder, and
     JAX_ENABLE_COMPILATION_CACHE=false turns it off.
     """
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"programs-{processor()}"))
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mrt5_jax"
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / f"programs-{_processor()}"))
     os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MAX_BYTES))
+    # JAX keeps only what takes a second to compile. A run has ten programs or so, and half of them take less.
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+
+
+def _processor() -> str:
+    """Tells apart processors that cannot run each other's programs, for home folders that machines share."""
+    cpuinfo = Path("/proc/cpuinfo")
+    text = cpuinfo.read_text(encoding="utf-8", errors="replace") if cpuinfo.is_file() else ""
+    features = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(f"{platform.machine()} {features}".encode()).hexdigest()[:12]

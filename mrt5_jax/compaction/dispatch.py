@@ -99,15 +99,12 @@ def compile_programs(
         out_shardings: of (total, rows); None: the compiler's choice.
     """
     number = jax.ShapeDtypeStruct((), jnp.int32)
-    lowered = {
-        rung: jax.jit(program(body, rung), donate_argnums=0, out_shardings=out_shardings).lower(
-            total, shared, chunks, number
-        )
-        for rung in rungs
-    }
     with ThreadPoolExecutor() as threads:
-        compiled = threads.map(lambda each: each.compile(), lowered.values())
-        return dict(zip(lowered, compiled, strict=True))
+        compiling = {}
+        for rung in rungs:  # each compiles while the next is traced
+            jitted = jax.jit(program(body, rung), donate_argnums=0, out_shardings=out_shardings)
+            compiling[rung] = threads.submit(jitted.lower(total, shared, chunks, number).compile)
+        return {rung: each.result() for rung, each in compiling.items()}
 
 
 def abstract_outputs(compiled: Any) -> Any:

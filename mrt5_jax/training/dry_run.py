@@ -141,9 +141,9 @@ def compile_step(run: RunConfig, plan: Plan) -> Compilation:
         UserError: the compiler says that it needs more memory than a device has.
     """
     model_config = run.model
-    if model_config.attention_rows in ("auto", "fused"):  # which look at the devices that are here
-        rows = "fused" if plan.topology.backend == "cpu" and plan.mesh.size == 1 else "batched"
-        model_config = dataclasses.replace(model_config, attention_rows=rows)
+    alone_on_cpu = plan.topology.backend == "cpu" and plan.mesh.size == 1
+    if model_config.attention_rows == "auto" and not alone_on_cpu:  # auto looks at the devices that are here
+        model_config = dataclasses.replace(model_config, attention_rows="batched")
     start = time.perf_counter()
     try:
         with on_mesh(plan.mesh, run.mesh):

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from mrt5_jax.compaction.ladder import ByLength, Ladder, make_ladders
-from mrt5_jax.config import RunConfig, TrainingConfig, TrainingDeletion
+from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig, TrainingDeletion
 from mrt5_jax.data.arrangements import Batch, input_lengths
 from mrt5_jax.data.batches import check_evaluation, eval_batches, train_batches
 from mrt5_jax.data.prefetch import Prefetched
@@ -32,16 +32,18 @@ from mrt5_jax.objectives.controller import ControllerState
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.training.checkpoints import Checkpoints
 from mrt5_jax.training.clock import Clock, count_bytes
+from mrt5_jax.training.compiling import Compilers
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.model_dir import run_lock
 from mrt5_jax.training.monitor import Check, is_due, make_check, monitor_metrics
 from mrt5_jax.training.partitioning import (
     abstract_batch,
+    abstract_eval_batch,
     abstract_state,
     check_batch_size,
     check_parts,
-    init_sharded,
+    jit_init,
     jit_state_update,
     jit_step,
     make_mesh,
@@ -103,8 +105,43 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         opened.enter_context(_own(run, config_text, own.files))
         opened.enter_context(on_mesh(mesh, run.mesh))
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed))
+        compilers = opened.enter_context(Compilers())
         abstract = abstract_state(new_state, mesh, key)
-        restored = checkpoints.restore_or_init(abstract, lambda: init_sharded(new_state, mesh, key))
+
+        def initialize() -> TrainState:
+            return compilers.program(jit_init(new_state, abstract), key)(key)
+
+        def step_under(deletion: TrainingDeletion, ladder: Ladder) -> TrainStep:
+            under = _under(run, deletion)
+            if run.compaction.dispatch == "host":
+                return HostTrainStep(model, under, learning, ladder, abstract)
+            step = jit_step(make_train_step(model, under, learning, ladder, shards), abstract)
+            if run.training.deletion == "saturated" and deletion == "soft":
+                return step  # compiled if the monitor ever asks for it
+            return compilers.program(step, abstract, abstract_batch(_of_length(run.data, ladder), mesh))
+
+        def check_at(ladder: Ladder) -> Check:
+            check = jit_state_update(make_check(model, run, ladder, shards), abstract)
+            return compilers.program(check, abstract, abstract_batch(_of_length(run.data, ladder), mesh))
+
+        def evaluator_at(ladder: Ladder) -> Evaluator:
+            evaluator = make_evaluator(model, ladder, run.evaluation.seed)
+            batch = abstract_eval_batch(_of_length(run.data, ladder), mesh)
+            programs = {
+                deletion: compilers.program(evaluator, abstract.params, batch, deletion)
+                for deletion in deletions_for(run.model, run.evaluation.deletions)
+            }
+            return lambda params, batch, deletion: programs[deletion](params, batch)
+
+        # In the order in which they are needed, as far as that is known.
+        check = ByLength(train_ladders if abstract.monitor is not None else {}, check_at)
+        first = deletion_of_step(run.training, (checkpoints.latest_step or 0) + 1)
+        steps: dict[TrainingDeletion, ByLength] = {
+            deletion: ByLength(train_ladders, functools.partial(step_under, deletion))
+            for deletion in sorted(deletions_of(run.training), key=lambda deletion: (deletion != first, deletion))
+        }
+        evaluation = _Evaluation(run, mesh, ByLength(ladders, evaluator_at))
+        restored = checkpoints.restore_or_init(abstract, initialize)
         if restored.data_state is not None:
             batches.restore(restored.data_state)
         elif run.warm_start is not None:
@@ -112,23 +149,6 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         display = ProgressDisplay(run.training.num_steps, restored.step or 0)
         writers = opened.enter_context(open_writers(run.model_dir, restored.step, [display]))
         notice = opened.enter_context(PreemptionNotice())
-        evaluator = ByLength(ladders, lambda ladder: make_evaluator(model, ladder, run.evaluation.seed))
-        evaluation = _Evaluation(run, mesh, evaluator)
-
-        def step_under(deletion: TrainingDeletion, ladder: Ladder) -> TrainStep:
-            under = _under(run, deletion)
-            if run.compaction.dispatch == "host":
-                return HostTrainStep(model, under, learning, ladder, abstract)
-            return jit_step(make_train_step(model, under, learning, ladder, shards), abstract)
-
-        def check_at(ladder: Ladder) -> Check:
-            return jit_state_update(make_check(model, run, ladder, shards), abstract)
-
-        steps: dict[TrainingDeletion, ByLength] = {
-            deletion: ByLength(train_ladders, functools.partial(step_under, deletion))
-            for deletion in deletions_of(run.training)
-        }
-        check = ByLength(train_ladders, check_at)
         clock = opened.enter_context(Clock(run, mesh, share.count))
         if run.compaction.dispatch == "host" and int(restored.state.step) < run.training.num_steps:
             for step in steps.values():
@@ -164,6 +184,11 @@ def _prepare(step: ByLength, run: RunConfig, mesh: Mesh) -> None:
     """Compiles the programs of all input lengths, so that no later step waits for a compiler."""
     for length, program in step.programs.items():
         program.prepare(abstract_batch(dataclasses.replace(run.data, input_length=length), mesh))
+
+
+def _of_length(data: DataConfig, ladder: Ladder) -> DataConfig:
+    """The data of one of a run's input lengths."""
+    return dataclasses.replace(data, input_length=ladder.full_length)
 
 
 def _under(run: RunConfig, deletion: TrainingDeletion) -> RunConfig:

@@ -7,6 +7,7 @@ to mesh axes. One device is a mesh too.
 """
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import math
@@ -23,6 +24,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 
 from mrt5_jax.config import DataConfig, MeshConfig, RunConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.evaluation.programs import INDEX
 from mrt5_jax.training.axis_rules import BATCH_AXES, LOGICAL_AXIS_RULES, MESH_AXES, RowShards, axis_rules
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import Stepped
@@ -136,6 +138,13 @@ def abstract_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStru
         name: jax.ShapeDtypeStruct((data.batch_size, length), jnp.int32, sharding=sharding)
         for name, length in lengths.items()
     }
+
+
+def abstract_eval_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
+    """Shapes, types and shardings of an evaluation's batch, the examples' indices included."""
+    one_a_row = dataclasses.replace(data, rows="one_a_row", batch_size=data.eval_batch_size)
+    index = jax.ShapeDtypeStruct((data.eval_batch_size,), jnp.int32, sharding=batch_sharding(mesh))
+    return {**abstract_batch(one_a_row, mesh), INDEX: index}
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
@@ -329,12 +338,16 @@ def init_sharded(make_state: Callable[..., TrainState], mesh: Mesh, *args: Any) 
     Returns:
         The unboxed state, the same values on every mesh.
     """
-    shardings = state_shardings(jax.eval_shape(make_state, *args), mesh)
+    return jit_init(make_state, abstract_state(make_state, mesh, *args))(*args)
+
+
+def jit_init(make_state: Callable[..., TrainState], abstract: TrainState) -> Any:
+    """`init_sharded` to be compiled, for a state that is to lie as `abstract`, what `abstract_state` returns, says."""
 
     def make(*args: Any) -> TrainState:
         return _unbox(make_state(*args))
 
-    return jax.jit(make, out_shardings=shardings)(*args)
+    return jax.jit(make, out_shardings=jax.tree.map(lambda leaf: leaf.sharding, abstract))
 
 
 def abstract_state(make_state: Callable[..., TrainState], mesh: Mesh, *args: Any) -> TrainState:

@@ -61,6 +61,13 @@ def test_a_call_leaves_nothing_behind(tmp_path: Path) -> None:
         gin_setup.resolve(["run.gin"])
 
 
+def test_a_configuration_from_the_time_of_the_kernels_is_read() -> None:
+    text = gin_setup.resolve(QUICKSTART).config_text
+    assert "attention_rows = 'auto'" in text
+    old = text.replace("attention_rows = 'auto'", "attention_rows = 'fused'")
+    assert gin_setup.resolve(base_text=old).run == gin_setup.resolve(QUICKSTART).run
+
+
 def test_a_file_may_use_a_module_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_schedule.py").write_text(
         "def steps(epochs: int, per_epoch: int = 10) -> int:\n    return epochs * per_epoch\n"

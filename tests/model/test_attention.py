@@ -12,11 +12,10 @@ from mrt5_jax.attention import (
     Attended,
     Keys,
     Queries,
-    Shape,
     attend,
     choose_rows,
     masked_softmax,
-    ready_where_it_pays,
+    materialize_bias,
 )
 from mrt5_jax.position_bias import RelativeBias, distance_buckets, relative_bias
 
@@ -227,34 +226,20 @@ def test_a_segment_attends_as_if_it_were_alone(rows: Any) -> None:
         np.testing.assert_allclose(packed[row, mine], alone.values[0], rtol=1e-5, atol=1e-6)
 
 
-SHAPE = Shape(heads=6, head_dim=64, queries=1024, keys=1024, dtype=jnp.dtype("float32"), packed=False)
-
-
-@pytest.fixture
-def with_kernels(monkeypatch) -> None:
-    """Machines without a compiler choose otherwise."""
-    monkeypatch.setattr(mrt5_jax.attention, "available", lambda: True)
-
-
-def test_who_chooses_the_rows_chooses_whether_biases_lie_ready(with_kernels) -> None:
+def test_biases_are_computed_once_where_rows_run_one_by_one(monkeypatch) -> None:
     """A program compiled here for accelerators must be theirs: [batch heads query key] floats fill their memory."""
     positions = jnp.asarray(POSITIONS)
     bias = relative_bias(jnp.zeros((HEADS, 8)), positions, positions, bidirectional=True, max_distance=16)
-    assert isinstance(ready_where_it_pays(bias, "batched", SHAPE), RelativeBias)
-    assert isinstance(ready_where_it_pays(bias, "one_by_one", SHAPE), jax.Array)
-    assert isinstance(ready_where_it_pays(bias, "fused", SHAPE), RelativeBias), "the custom call looks them up itself"
-    packed = SHAPE._replace(packed=True)
-    assert isinstance(ready_where_it_pays(bias, "auto", packed), jax.Array), "the tests run on one CPU device"
+    assert isinstance(materialize_bias(bias, "batched"), RelativeBias)
+    assert isinstance(materialize_bias(bias, "one_by_one"), jax.Array)
+    assert isinstance(materialize_bias(bias, "auto"), jax.Array), "the tests run on one CPU device"
+    monkeypatch.setattr(mrt5_jax.attention, "_MATERIALIZED_BIASES", BATCH * HEADS * LONG * LONG - 1)
+    assert isinstance(materialize_bias(bias, "auto"), RelativeBias), "memory has no room for them"
 
 
-def test_rows_are_fused_only_where_that_fills_a_lone_cpu(with_kernels, monkeypatch) -> None:
-    assert choose_rows("auto", SHAPE) == "fused"
-    assert choose_rows("auto", SHAPE._replace(queries=64, keys=64)) == "batched"
-    assert choose_rows("fused", SHAPE._replace(queries=64, keys=64)) == "fused"
+def test_rows_run_one_by_one_only_where_that_fills_a_lone_cpu(monkeypatch) -> None:
+    assert choose_rows("auto", 6 * 1024 * 1024) == "one_by_one"
+    assert choose_rows("auto", 6 * 64 * 64) == "batched"
+    assert choose_rows("one_by_one", 6 * 64 * 64) == "one_by_one"
     monkeypatch.setattr(jax, "device_count", lambda: 2)
-    assert choose_rows("auto", SHAPE) == "batched"
-
-
-@pytest.mark.parametrize("lacking", [{"packed": True}, {"head_dim": 48}, {"dtype": jnp.dtype("float64")}])
-def test_what_the_custom_call_does_not_cover_runs_one_by_one(lacking: Any, with_kernels) -> None:
-    assert choose_rows("fused", SHAPE._replace(**lacking)) == "one_by_one"
+    assert choose_rows("auto", 6 * 1024 * 1024) == "batched"

@@ -1,30 +1,16 @@
-"""Norm and gated GELU: the custom calls and XLA's operations against NumPy in float64."""
+"""Norm and gated GELU against NumPy in float64."""
 
-import os
-import shutil
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrt5_jax import elementwise
-from mrt5_jax.cpu_kernels import elementwise as calls
-from mrt5_jax.cpu_kernels import library
 
 EPSILON = 1e-6
-needs_compiler = pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="no C++ compiler")
-
-
-@pytest.fixture(params=["custom call", "XLA"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    called = request.param == "custom call"
-    if called and not library.available():
-        pytest.skip("no C++ compiler")
-    monkeypatch.setattr(elementwise, "_by_call", lambda inputs: called)
 
 
 def numbers(seed: int, *shape: int, size: float = 1.0) -> np.ndarray:
@@ -59,7 +45,6 @@ def projected(gradients: Any) -> list[float]:
     return [float(np.sum(g * np.random.default_rng(i).normal(size=g.shape))) for i, g in enumerate(arrays)]
 
 
-@pytest.mark.usefixtures("way")
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**16),
@@ -75,7 +60,8 @@ def test_they_are_the_formulas(seed: int, rows: int, panels: int, size: float) -
     wide = [array.astype(np.float64) for array in (one, other, scale, bar)]
 
     hidden, gelu_vjp = jax.vjp(elementwise.gated_gelu, jnp.asarray(one), jnp.asarray(other))
-    np.testing.assert_allclose(hidden, gelu(wide[0]) * wide[1], rtol=3e-6, atol=1e-6)
+    # By the linear factor, which multiplies the rounding of 1 + tanh too.
+    np.testing.assert_allclose(hidden / other, gelu(wide[0]), rtol=3e-6, atol=1e-6)
     expected = slopes(lambda x, y: gelu(x) * y, wide[3], *wide[:2])
     np.testing.assert_allclose(projected(gelu_vjp(jnp.asarray(bar))), expected, rtol=1e-4, atol=2e-4)
 
@@ -85,7 +71,6 @@ def test_they_are_the_formulas(seed: int, rows: int, panels: int, size: float) -
     np.testing.assert_allclose(projected(norm_vjp(jnp.asarray(bar))), expected, rtol=1e-4, atol=1e-3 / size)
 
 
-@pytest.mark.usefixtures("way")
 def test_bfloat16_is_rounded_once() -> None:
     """Results are float32's, rounded: at most half a unit of bfloat16's last place from the formula."""
     one, other = (jnp.asarray(numbers(seed, 33, 64), jnp.bfloat16) for seed in (0, 1))
@@ -98,7 +83,6 @@ def test_bfloat16_is_rounded_once() -> None:
     np.testing.assert_allclose(normed.astype(float), norm(wide, scale.astype(np.float64)), rtol=half_unit)
 
 
-@pytest.mark.usefixtures("way")
 def test_extremes() -> None:
     """Large numbers neither overflow nor lose their sign, zeros stay, and what is not a number shows."""
     gate = jnp.asarray(np.repeat([[-200.0, -20.0, 0.0, 20.0, 200.0, np.nan]], 32, axis=0).T.astype(np.float32))
@@ -115,30 +99,3 @@ def test_extremes() -> None:
     zeros = jnp.zeros((2, 32))
     assert not np.asarray(elementwise.rms_norm(zeros, jnp.ones(32), EPSILON)).any()
     assert np.isnan(elementwise.rms_norm(zeros.at[0, 3].set(jnp.nan), jnp.ones(32), EPSILON)[0]).all()
-
-
-@needs_compiler
-def test_a_row_does_not_depend_on_the_others() -> None:
-    """Bit for bit, wherever the shares of the rows end."""
-    assert library.available()
-    inputs, scale = jnp.asarray(numbers(0, 37, 64)), jnp.asarray(numbers(1, 64))
-    together = calls.rms_norm(inputs, scale, EPSILON)
-    alone = jnp.concatenate([calls.rms_norm(row[None], scale, EPSILON) for row in inputs])
-    np.testing.assert_array_equal(together, alone)
-
-
-@needs_compiler
-def test_large_arrays_go_to_the_custom_calls() -> None:
-    """On a lone CPU, of types and widths that they take, and only there."""
-    large = jax.ShapeDtypeStruct((4096, 64), jnp.float32)
-    expected = jax.device_count() == 1 and jax.default_backend() == "cpu"
-    for shape, dtype, suits in (
-        (large.shape, jnp.float32, True),
-        (large.shape, jnp.bfloat16, True),
-        (large.shape, jnp.float16, False),
-        ((4096, 72), jnp.float32, False),
-        ((64, 64), jnp.float32, False),
-    ):
-        gate = jax.ShapeDtypeStruct(shape, dtype)
-        program = jax.jit(elementwise.gated_gelu).lower(gate, gate).as_text()
-        assert ("mrt5_gated_gelu" in program) == (suits and expected), (shape, dtype)

@@ -7,40 +7,72 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+PYTHONS = ("3.11", "3.12", "3.13")
+RUNNING = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
 @pytest.fixture(scope="module")
-def declared(repository: Path) -> dict[str, list[Requirement]]:
+def project(repository: Path) -> dict[str, Any]:
+    return tomllib.loads((repository / "pyproject.toml").read_text())["project"]
+
+
+@pytest.fixture(scope="module")
+def declared(project) -> dict[str, list[Requirement]]:
     """Requirements by extra; "" are those of every user."""
-    project = tomllib.loads((repository / "pyproject.toml").read_text())["project"]
     extras = {"": project["dependencies"], **project["optional-dependencies"]}
     return {extra: [Requirement(line) for line in lines] for extra, lines in extras.items()}
 
 
-@pytest.fixture(scope="module")
-def pins(repository: Path) -> dict[str, Requirement]:
+def holds(requirement: Requirement, python: str, extra: str = "") -> bool:
+    """Whether it is a requirement at all under this Python, with this extra."""
+    environment = {"python_version": python, "python_full_version": f"{python}.0", "extra": extra}
+    return requirement.marker is None or requirement.marker.evaluate(environment)
+
+
+def pins_of(repository: Path, python: str) -> dict[str, str]:
+    """Name -> version."""
     lines = (repository / "constraints.txt").read_text().splitlines()
-    requirements = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(requirement.name): requirement for requirement in requirements}
+    pins = {}
+    for requirement in (Requirement(line) for line in lines if line and not line.startswith("#")):
+        if holds(requirement, python):
+            (exact,) = requirement.specifier
+            assert exact.operator == "=="
+            assert pins.setdefault(canonicalize_name(requirement.name), exact.version) == exact.version, "pinned twice"
+    return pins
 
 
-def test_every_requirement_is_pinned_and_the_pin_satisfies_it(declared, pins) -> None:
+def test_supported_pythons_are_the_same_everywhere(repository: Path, project) -> None:
+    label = "Programming Language :: Python :: 3."
+    classified = [line.removeprefix(label) for line in project["classifiers"] if line.startswith(label)]
+    assert [f"3.{minor}" for minor in classified] == list(PYTHONS)
+    supported = SpecifierSet(project["requires-python"])
+    assert [f"3.{minor}" for minor in range(30) if f"3.{minor}.1" in supported] == list(PYTHONS)
+    in_makefile = re.search(r"for name in \S+ (.*?) python3; do", (repository / "Makefile").read_text())
+    assert in_makefile
+    assert in_makefile[1].split() == [f"python{version}" for version in reversed(PYTHONS)]
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_every_requirement_is_pinned_and_the_pin_satisfies_it(repository: Path, declared, python: str) -> None:
+    pins = pins_of(repository, python)
     for requirement in (requirement for requirements in declared.values() for requirement in requirements):
-        pin = pins[canonicalize_name(requirement.name)]
-        (exact,) = pin.specifier
-        assert exact.operator == "=="
-        assert requirement.specifier.contains(exact.version)
+        if holds(requirement, python):
+            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)])
 
 
-def test_what_the_requirements_require_is_pinned_too(declared, pins) -> None:
+def test_what_the_requirements_require_is_pinned_too(repository: Path, declared) -> None:
     """So that next year's install is today's."""
-    missing, seen = set(), set()
+    pins, missing, seen = pins_of(repository, RUNNING), set(), set()
     installed = (requirements for extra, requirements in declared.items() if extra != "tpu")  # which requires nothing
-    wanted = [(requirement.name, "") for requirements in installed for requirement in requirements]
+    direct = [requirement for requirements in installed for requirement in requirements if holds(requirement, RUNNING)]
+    wanted = [(requirement.name, extra) for requirement in direct for extra in ("", *requirement.extras)]
     while wanted:
         name, extra = wanted.pop()
         if (canonicalize_name(name), extra) in seen:
@@ -51,7 +83,7 @@ def test_what_the_requirements_require_is_pinned_too(declared, pins) -> None:
             continue
         for line in importlib.metadata.requires(name) or ():
             requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            if holds(requirement, RUNNING, extra):
                 wanted += [(requirement.name, ""), *((requirement.name, inner) for inner in requirement.extras)]
     assert not missing
 
@@ -107,7 +139,8 @@ def test_make_help_lists_every_target(repository: Path) -> None:
     assert {line.split()[1] for line in listed.splitlines()} == set(targets[1].split())
 
 
-def test_continuous_integration_runs_make_test(repository: Path) -> None:
+def test_continuous_integration_is_two_commands_of_a_contributor(repository: Path) -> None:
     script = repository / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    assert "make test\n" in script.read_text()
+    lines = [line for line in script.read_text().splitlines() if not line.startswith("#")]
+    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make lint", "exec make test"]

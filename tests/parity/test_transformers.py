@@ -102,9 +102,9 @@ def our_batch(batch) -> dict[str, jax.Array]:
     return {name: jax.numpy.asarray(array, "int32") for name, array in inputs.items()}
 
 
-@pytest.mark.parametrize("rows", ["batched", "fused"])
+@pytest.mark.parametrize("rows", ["batched", "one_by_one"])
 def test_import_logits_gradients_and_greedy_ids(case, rows, monkeypatch) -> None:
-    """In the two ways that attention runs in on a lone CPU: short rows batched, long ones by the custom call."""
+    """In the two ways that attention runs in on a lone CPU: short rows batched, long ones one by one."""
     monkeypatch.setattr(mrt5_jax.attention, "_MANY_SCORES", 2**60 if rows == "batched" else 1)
     jax.clear_caches()
     errors = {error.quantity: error for error in parity.measure(case, "float32")}

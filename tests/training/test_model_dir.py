@@ -49,6 +49,20 @@ def test_another_config_is_refused_with_its_differences_and_nothing_is_overwritt
     assert (tmp_path / MODEL_CONFIG).read_bytes() == before
 
 
+def test_a_model_from_the_time_of_the_kernels_loads(tmp_path):
+    """Its attention_rows = 'fused' named them; one line says what is read instead, however often it is read."""
+    saved = {**dataclasses.asdict(MODEL), "attention_rows": "fused"}
+    (tmp_path / MODEL_CONFIG).write_text(json.dumps(saved))
+    script = (
+        "from mrt5_jax.training.model_dir import read_model_config as read\n"
+        f"print([read({str(tmp_path)!r}).attention_rows for _ in range(2)])"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert process.stdout == "['auto', 'auto']\n"
+    assert process.stderr.count("\n") == 1
+    assert "attention_rows = 'fused' is read as 'auto'" in process.stderr
+
+
 def test_what_changes_no_number_may_change(tmp_path):
     write_model_config(tmp_path, MODEL)
     write_model_config(tmp_path, dataclasses.replace(MODEL, remat="full"))

@@ -1,0 +1,1 @@
+"""What one accelerator makes of this project: `python -m benchmarks.accelerator`; docs/ACCELERATORS.md explains it."""
