@@ -21,6 +21,8 @@ from mrt5_jax.errors import UserError
 AnyPath = str | Path
 
 STANDARD_INPUT = "-"
+_DESCRIPTOR = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/[^/]+/fd/\d+")
+"""What a process has open, which is used up as it is read or written, also where it is a file."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -119,7 +121,8 @@ class LocalFiles:
     def stat(self, path: AnyPath) -> FileStatus:
         """See `Files`."""
         found = os.stat(path)
-        is_file, is_folder = stat.S_ISREG(found.st_mode), stat.S_ISDIR(found.st_mode)
+        is_folder = stat.S_ISDIR(found.st_mode)
+        is_file = stat.S_ISREG(found.st_mode) and not _DESCRIPTOR.fullmatch(os.path.abspath(path))
         # ctime too: whoever rewrites a file can set its other times back, but not this one.
         identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         return FileStatus(found.st_size, "file" if is_file else "folder" if is_folder else "stream", identity)

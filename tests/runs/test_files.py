@@ -107,6 +107,15 @@ def test_a_pipe_can_be_read_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert Path(path).read_bytes() == b"standard input"
 
 
+def test_what_a_process_has_open_is_a_stream_also_where_it_is_a_file(tmp_path: Path) -> None:
+    FILES.write(tmp_path / "a", b"some text")
+    with (tmp_path / "a").open("rb") as file:
+        descriptor = f"/dev/fd/{file.fileno()}"
+        assert FILES.stat(descriptor).kind == "stream"
+        with rereadable(descriptor) as path:
+            assert Path(path).read_bytes() == b"some text"
+
+
 def test_what_cannot_be_read_twice_is_refused(tmp_path: Path) -> None:
     for path, message in {tmp_path: "a folder", "/dev/zero": "a device", tmp_path / "x": "No such file"}.items():
         with pytest.raises(UserError, match=f"{path}: {message}"), rereadable(path):
