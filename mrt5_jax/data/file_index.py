@@ -30,7 +30,7 @@ from mrt5_jax.runs.files import FileStatus, explain, explained, files_for
 VERSION = 1
 """Bump when a change makes an index of the same file look different."""
 
-_BLOCK = 1 << 20
+_BLOCK, _COMPRESSED_BLOCK = 1 << 20, 1 << 17
 _SETTLED_NANOSECONDS = 20_000_000
 """A file that changes again within this time may keep its time stamp."""
 
@@ -171,13 +171,15 @@ def _no_cache(error: OSError, folder: Path) -> UserError:
 def _scan_text(path: Path, found: Format, stream: HashedStream, copy: Path | None) -> LineScan:
     """Reads a text to its end, and writes what was compressed into `copy`."""
     scan = LineScan()
-    place, done = str(path), 0
+    place, done, size = str(path), 0, _BLOCK
+    if found.compression:  # damage is told to so many bytes
+        place, size = f"{path}, after byte 0 of what it holds", _COMPRESSED_BLOCK
     with contextlib.ExitStack() as opened:
         out = opened.enter_context(_unpacking(copy)) if copy else None
         text = opened.enter_context(decompressed(stream, found.compression))
         while True:
             with explained_damage(place):
-                block = text.read(_BLOCK)
+                block = text.read(size)
             if not block:
                 return scan.finish()
             scan.add(block)

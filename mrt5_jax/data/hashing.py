@@ -27,7 +27,7 @@ class _Hashing(io.RawIOBase):
     def __init__(self, raw: Readable) -> None:
         self._raw = raw
         self._digest = hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1)
+        self._pool: ThreadPoolExecutor | None = None
         self._update: Future[None] | None = None
 
     def readable(self) -> bool:
@@ -36,16 +36,24 @@ class _Hashing(io.RawIOBase):
     def readinto(self, buffer: bytearray | memoryview, /) -> int:
         block = self._raw.read(len(buffer))
         buffer[: len(block)] = block
-        if self._update is not None:
-            self._update.result()  # one block at a time: memory stays small
-        self._update = self._pool.submit(self._digest.update, block)
+        self._wait()  # one block at a time: memory stays small
+        if len(block) < _BLOCK:  # small files need no thread
+            self._digest.update(block)
+        else:
+            self._pool = self._pool or ThreadPoolExecutor(1)
+            self._update = self._pool.submit(self._digest.update, block)
         return len(block)
 
     def hexdigest(self) -> str:
-        if self._update is not None:
-            self._update.result()
+        self._wait()
         return self._digest.hexdigest()
 
+    def _wait(self) -> None:
+        if self._update is not None:
+            self._update.result()
+            self._update = None
+
     def close(self) -> None:
-        self._pool.shutdown()
+        if self._pool is not None:
+            self._pool.shutdown()
         super().close()

@@ -14,7 +14,7 @@ from mrt5_jax.runs.files import AnyPath, Readable, files_for, rereadable
 LONGEST_LINE = 1 << 26
 """Bytes of a line that is held in memory. Documents of plain text are not, and may be longer."""
 
-_BLOCK = 1 << 20
+_BLOCK = 1 << 17  # damage is told to so many bytes
 
 
 class Line(NamedTuple):

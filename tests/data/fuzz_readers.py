@@ -3,7 +3,7 @@
     python -m tests.data.fuzz_readers --mutations 5000
 
 Each is read, or refused in one line; anything else is printed with the seed that makes it again, and the exit code is
-then 1, as it is where the process took more memory than a gigabyte.
+then 1, as it is where the process took a gigabyte of memory, libraries not counted.
 """
 
 import argparse
@@ -245,9 +245,19 @@ def main() -> int:
             for reader in ("_read_text", "_read_rows", "_read_requests")
         )
         print(f"{kind:14}" + "".join(f"{cell:>16}" for cell in cells))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(f"{args.mutations:,} mutations, {failures} failures, at most {peak / 2**20:,.0f} MB of memory")
-    return int(failures > 0 or peak >= MOST_BYTES)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    libraries = _resident_library_bytes()
+    print(
+        f"{args.mutations:,} mutations, {failures} failures; at most {peak >> 20:,} MB resident, "
+        f"{libraries >> 20:,} MB of them libraries"
+    )
+    return int(failures > 0 or peak - libraries >= MOST_BYTES)
+
+
+def _resident_library_bytes() -> int:
+    """Pages that are mapped from files: TensorFlow's are more than half of all."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("RssFile:")[2].split()[0]) << 10
 
 
 if __name__ == "__main__":
