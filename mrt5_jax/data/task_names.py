@@ -26,7 +26,7 @@ def name_with_key(label: str, key: str) -> str:
 
 def label_of(name: str) -> str:
     """A task's name as people read it."""
-    return _KEY.sub("", name)
+    return _KEY.sub("", _former.get(name, name))
 
 
 def identifier(text: str) -> str:

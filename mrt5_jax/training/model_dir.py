@@ -2,6 +2,8 @@
 
 MODEL_DIR/
     model_config.json    the ModelConfig
+    run_config.json      the RunConfig, compared at every resume
+    data_files.json      the user's files that it is trained on, with their digests
     config.gin           the operative gin configuration (written by the command line)
     checkpoints/STEP/    parameters, optimizer, controller, data iterator (see checkpoints.py)
     metrics.jsonl        what is computed; the same bytes in every run of the same configuration
