@@ -8,7 +8,7 @@ FOUND_PYTHON = $(or $(PYTHON),$(shell for name in $(BIN)/python python3.13 pytho
 	$$name -c '$(CHECK)' 2>/dev/null | grep -qx '3\.1[123] runs' && echo $$name && break; done))
 BASE = import os, sys; print(sys.version, os.path.realpath(sys.base_prefix))
 PIP_FLAGS ?=
-PYTEST_FLAGS ?= -n 2 --dist loadfile
+PYTEST_FLAGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 VENV := .venv
 BIN := $(VENV)/bin

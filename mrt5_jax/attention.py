@@ -162,7 +162,13 @@ def attend(
         if blocks == 1:
             attended = attend_block(query_side, key_side)
         else:
-            parts = jax.lax.map(lambda part: attend_block(part, key_side), _cut(query_side, blocks))
+
+            def attend_part(part: _QuerySide) -> _BlockAttended:
+                # Ties positions to their queries: alone they are the same in every layer, and JAX would compute the
+                # biases of all blocks before the first layer and hold them.
+                return attend_block(jax.lax.optimization_barrier(part), key_side)
+
+            parts = jax.lax.map(attend_part, _cut(query_side, blocks))
             values = jnp.moveaxis(parts.values, 0, 1).reshape(heads, num_queries, -1)
             attended = _BlockAttended(values, jnp.sum(parts.excess), jnp.sum(parts.pairs))
         values = jnp.swapaxes(attended.values, 0, 1) / (1.0 - dropout_rate)

@@ -234,6 +234,8 @@ class TrainingConfig:
     eval_every: int = 1000
     eval_batches: int = 8
     """Batches of every evaluation task seen by each training evaluation."""
+    max_refused_steps: int = 5
+    """Steps in a row that may be refused, because their gradient is not finite, before the run stops."""
     profile_steps: tuple[int, int] | None = None
     """First and last step that jax.profiler traces, into MODEL_DIR/profile."""
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mrt5_jax.config import ModelConfig
+from mrt5_jax.randomness import RowUse
 
 RowKeys = Key[Array, " batch"]
 """One random key a row."""
@@ -63,20 +64,22 @@ def draw_dropout(config: ModelConfig, row_keys: RowKeys, input_length: int, targ
     before = config.gate.layer if config.gate else config.num_encoder_layers
     after, decoder = config.num_encoder_layers - before, config.num_decoder_layers
 
-    def draw(number: int, shape: tuple[int, ...]) -> Bool[Array, "batch ..."]:
+    def draw(use: RowUse, shape: tuple[int, ...]) -> Bool[Array, "batch ..."]:
         def of_row(key: Key[Array, ""]) -> Bool[Array, "..."]:
-            return jax.random.bernoulli(jax.random.fold_in(key, number), 1.0 - config.dropout_rate, shape)
+            return jax.random.bernoulli(jax.random.fold_in(key, use), 1.0 - config.dropout_rate, shape)
 
         return jax.vmap(of_row)(row_keys)
 
     # A longer row draws the same for its first positions: the position is the leading axis of a counter-based draw.
-    by_input = _split(draw(0, (input_length, before + after + decoder, heads)), (before, after, decoder), axis=2)
-    by_target = draw(1, (target_length, decoder, heads))
+    by_input = _split(
+        draw(RowUse.WEIGHTS_BY_INPUT, (input_length, before + after + decoder, heads)), (before, after, decoder), axis=2
+    )
+    by_target = draw(RowUse.WEIGHTS_BY_TARGET, (target_length, decoder, heads))
     widths = [
         4 * embed,
         *(layers * (subs * embed + config.mlp_dim) for layers, subs in _layers(before, after, decoder)),
     ]
-    places, *stacks = _split(draw(2, (sum(widths),)), widths, axis=1)
+    places, *stacks = _split(draw(RowUse.UNITS, (sum(widths),)), widths, axis=1)
     by_place = jnp.moveaxis(places.reshape(batch, 4, embed), 1, 0)
 
     def stack(units: Bool[Array, "batch units"], layers: int, sublayers: int, weights: Array) -> LayerDropout:

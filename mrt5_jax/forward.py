@@ -56,7 +56,8 @@ class Outputs(NamedTuple):
     mask: Bool[Array, "batch length"]
     """Positions with input."""
     keep: Bool[Array, "batch length"]
-    """Positions that the gate keeps; under soft deletion those that hard deletion would keep."""
+    """Positions that the gate keeps; under soft deletion those that hard deletion would keep. What a capacity dropped
+    of them is in `dropped` alone."""
     selection: Selection | None
     kept_length: Int[Array, " batch"]
     """The static length that the rest of the model ran at for each row."""
@@ -124,7 +125,7 @@ def survivors(
     """Who stays under a deletion. A model without a gate deletes nothing, whatever the deletion.
 
     Args:
-      selector_keys: what random deletion draws from; it chooses among all positions of a row.
+      selector_keys: what random deletion draws from; it chooses among all positions of a row (or example).
       segments: of packed rows, the example of each position.
       saturation_threshold: saturated deletion removes positions whose gate value is lower than the highest of their row
         (or example) by more than this (a negative number). Comparing with the highest matters where a gate nearly
@@ -145,7 +146,7 @@ def survivors(
         return Survivors(keep, selection.scores, selection.bias, segments)
     if deletion == "random":
         assert selector_keys is not None
-        selection = random_like(selection, mask, selector_keys)
+        selection = random_like(selection, mask, selector_keys, segments)
     return Survivors(selection.keep, selection.scores, None, segments)
 
 
@@ -153,7 +154,7 @@ def fit(who: Survivors, ladder: Ladder) -> Kept:
     """The survivors that a ladder has slots for: all of them, except under a capacity."""
     if ladder.rungs[-1] >= who.keep.shape[1]:
         return Kept(who.keep, jnp.zeros(who.keep.shape[0], jnp.int32))
-    return restrict(who.keep, jax.lax.stop_gradient(who.scores), ladder.rungs[-1])
+    return restrict(who.keep, jax.lax.stop_gradient(who.scores), ladder.rungs[-1], who.segments)
 
 
 def compact_full(
@@ -220,6 +221,7 @@ class ForwardAtGate(NamedTuple):
     """Of ForwardRows."""
     mask: Bool[Array, "batch length"]
     keep: Bool[Array, "batch length"]
+    """As in `Outputs`."""
     selection: Selection | None
     dropped: Int[Array, " batch"]
 
@@ -277,7 +279,7 @@ def run_to_gate(
     who = survivors(prefix.mask, prefix.selection, setting.deletion, keys, segments=segments)
     fitted = fit(who, forward_lengths(setting))
     soft = prefix.selection is not None and setting.deletion == "soft"
-    kept = prefix.selection.keep if soft and prefix.selection is not None else fitted.keep
+    kept = prefix.selection.keep if soft and prefix.selection is not None else who.keep
     rows = ForwardRows(prefix.hidden, prefix.mask, who._replace(keep=fitted.keep), own)
     chunked = chunk_rows(rows, count_kept(fitted.keep), setting.num_chunks, setting.num_shards)
     return ForwardAtGate(chunked, prefix.mask, kept, prefix.selection, fitted.dropped)

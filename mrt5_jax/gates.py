@@ -17,6 +17,7 @@ from mrt5_jax.compaction.plan import never_empty
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.dropout import RowKeys
 from mrt5_jax.layers import RMSNorm, parameter
+from mrt5_jax.randomness import SelectorUse
 
 SEPARATORS = (12, 13, *range(35, 51), *range(61, 68), *range(94, 100), *range(126, 130), 1)
 """Ids at which the fixed selector's segments begin: white space, ASCII punctuation and the end of the sequence."""
@@ -102,11 +103,14 @@ class RandomSelector(nn.Module):
         segments: Int[Array, "batch length"] | None = None,
     ) -> Selection:
         keys = token_keys(tokens) if keys is None else keys
-        share = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, 1)))(keys)
+        share = jax.vmap(lambda key: jax.random.normal(jax.random.fold_in(key, SelectorUse.SHARE)))(keys)
         share = jnp.clip(_gate(self.config).deletion_probability + RANDOM_SHARE_STD * share, 0.0, 1.0)
         present = jnp.sum(mask, axis=1)
         count = present - jnp.round(share * present).astype(present.dtype)
-        return _by_rule(_random_positions(keys, mask, count), mask, segments, self.config)
+        chance = _chance(keys, mask, SelectorUse.POSITIONS)
+        selection = _by_rule((_rank(chance) < count[:, None]) & mask, mask, segments, self.config)
+        # What a capacity drops is random too.
+        return selection._replace(scores=(-chance).astype(selection.scores.dtype))
 
 
 class FixedSelector(nn.Module):
@@ -139,17 +143,32 @@ class FixedSelector(nn.Module):
         return _by_rule(keep, mask, segments, self.config)
 
 
-def random_like(selection: Selection, mask: Bool[Array, "batch length"], keys: RowKeys) -> Selection:
-    """As many positions of each row as `selection` keeps, chosen at random: the baseline of equal deletion."""
-    keep = _random_positions(keys, mask, jnp.sum(selection.keep, axis=1))
-    return selection._replace(keep=keep, scores=keep.astype(selection.scores.dtype))
+def random_like(
+    selection: Selection,
+    mask: Bool[Array, "batch length"],
+    keys: RowKeys,
+    segments: Int[Array, "batch length"] | None = None,
+) -> Selection:
+    """As many positions of each row as `selection` keeps, chosen at random: the baseline of equal deletion.
+
+    Of packed rows (`segments`) as many of each example, so none becomes empty. The scores are random too: what a
+    capacity drops is as random as what is deleted.
+    """
+    chance = _chance(keys, mask, SelectorUse.INSTEAD)
+    if segments is None:
+        rank, count = _rank(chance), jnp.sum(selection.keep, axis=1, keepdims=True)
+    else:
+        segments = jnp.where(mask, segments, 0)
+        rank, count = _rank_in_segments(chance, segments), _sum_of_segments(selection.keep, segments)
+    return selection._replace(keep=(rank < count) & mask, scores=(-chance).astype(selection.scores.dtype))
 
 
 def token_keys(tokens: Int[Array, "batch length"]) -> RowKeys:
     """A random key of each row that depends on its tokens alone, not on its padding."""
-    weights = jax.random.bits(jax.random.key(0), tokens.shape[1:], jnp.uint32)
+    weights_key, root = jax.random.split(jax.random.key(0))
+    weights = jax.random.bits(weights_key, tokens.shape[1:], jnp.uint32)
     digest = jnp.sum(tokens.astype(jnp.uint32) * weights[None], axis=1, dtype=jnp.uint32)
-    return jax.vmap(lambda number: jax.random.fold_in(jax.random.key(0), number))(digest)
+    return jax.vmap(lambda number: jax.random.fold_in(root, number))(digest)
 
 
 def _gate(config: ModelConfig) -> GateConfig:
@@ -157,17 +176,43 @@ def _gate(config: ModelConfig) -> GateConfig:
     return config.gate
 
 
-def _random_positions(
-    keys: RowKeys, mask: Bool[Array, "batch length"], count: Int[Array, " batch"]
-) -> Bool[Array, "batch length"]:
-    """`count` valid positions of each row, drawn position by position so that padding does not change them."""
+def _chance(keys: RowKeys, mask: Bool[Array, "batch length"], use: SelectorUse) -> Float[Array, "batch length"]:
+    """Uniform numbers of the valid positions, drawn position by position so that padding does not change them; 2 of
+    the others."""
 
     def draw(key: Key[Array, ""], position: Int[Array, ""]) -> Float[Array, ""]:
-        return jax.random.uniform(jax.random.fold_in(key, position))
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, use), position))
 
     chance = jax.vmap(jax.vmap(draw, in_axes=(None, 0)), in_axes=(0, None))(keys, jnp.arange(mask.shape[1]))
-    rank = jnp.argsort(jnp.argsort(jnp.where(mask, chance, 2.0), axis=1), axis=1)
-    return (rank < count[:, None]) & mask
+    return jnp.where(mask, chance, 2.0)
+
+
+def _rank(chance: Float[Array, "batch length"]) -> Int[Array, "batch length"]:
+    """How many positions of the row come before each, by rising chance."""
+    return jnp.argsort(jnp.argsort(chance, axis=1), axis=1)
+
+
+def _rank_in_segments(
+    chance: Float[Array, "batch length"], segments: Int[Array, "batch length"]
+) -> Int[Array, "batch length"]:
+    """How many positions of its segment come before each, by rising chance."""
+
+    def of_row(chance: Float[Array, " length"], segments: Int[Array, " length"]) -> Int[Array, " length"]:
+        rank = jnp.argsort(jnp.lexsort((chance, segments)))
+        return rank - jax.ops.segment_min(rank, segments, chance.shape[0] + 1)[segments]
+
+    return jax.vmap(of_row)(chance, segments)
+
+
+def _sum_of_segments(
+    values: Bool[Array, "batch length"], segments: Int[Array, "batch length"]
+) -> Int[Array, "batch length"]:
+    """At each position, how many values of its segment are True."""
+
+    def of_row(values: Bool[Array, " length"], segments: Int[Array, " length"]) -> Int[Array, " length"]:
+        return jax.ops.segment_sum(values.astype(jnp.int32), segments, values.shape[0] + 1)[segments]
+
+    return jax.vmap(of_row)(values, segments)
 
 
 def _by_rule(

@@ -157,10 +157,16 @@ class RelativeBiases(nn.Module):
         return parameter(self, "rel_embedding", normal, ("heads", "relpos_buckets"), shape, self.config)
 
 
-def stack(layer: type[nn.Module], *, length: int, num_shared: int, config: ModelConfig) -> type[nn.Module]:
+def stack(
+    layer: type[nn.Module], *, length: int, num_shared: int, config: ModelConfig, initializing: bool
+) -> type[nn.Module]:
     """`length` layers scanned over a leading axis of their parameters, rematerialised and unrolled as the config says.
 
     A layer takes (hidden, its own dropout, *`num_shared` inputs that all layers share).
+
+    Args:
+      initializing: whether parameters are being made. Flax then traces a layer once more, to check what a stack
+        broadcasts, and draws other parameters if it does not.
     """
     if config.remat != "none":
         policy = jax.checkpoint_policies.save_only_these_names(_PROJECTED) if config.remat == "dots" else None
@@ -173,5 +179,5 @@ def stack(layer: type[nn.Module], *, length: int, num_shared: int, config: Model
         length=length,
         unroll=min(config.scan_unroll, length),
         metadata_params={nn.PARTITION_NAME: "layers"},
-        check_constancy_invariants=False,  # the check traces every layer once more; nothing is broadcast out of a stack
+        check_constancy_invariants=initializing,
     )

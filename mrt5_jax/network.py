@@ -103,10 +103,10 @@ class Encoder(nn.Module):
         total = config.num_encoder_layers
         self.prefix_length = config.gate.layer if config.gate else total
         self.relpos_bias = RelativeBiases(config)
-        self.prefix = _encoder_stack(config, self.prefix_length)
+        self.prefix = _encoder_stack(config, self.prefix_length, self.is_initializing())
         if config.gate:
             self.gate = make_selector(config)
-            self.suffix = _encoder_stack(config, total - self.prefix_length)
+            self.suffix = _encoder_stack(config, total - self.prefix_length, self.is_initializing())
         self.encoder_norm = RMSNorm(config)
 
     def biases(self, positions: Int[Array, "rows length"]) -> PositionBias:
@@ -192,7 +192,13 @@ class Decoder(nn.Module):
     def setup(self) -> None:
         config = self.config
         self.relpos_bias = RelativeBiases(config)
-        layers = stack(DecoderLayer, length=config.num_decoder_layers, num_shared=3, config=config)
+        layers = stack(
+            DecoderLayer,
+            length=config.num_decoder_layers,
+            num_shared=3,
+            config=config,
+            initializing=self.is_initializing(),
+        )
         self.layers = layers(config, config.num_decoder_layers)
         self.decoder_norm = RMSNorm(config)
         head_init = nn.initializers.normal(config.emb_dim**-0.5)
@@ -291,8 +297,8 @@ class TokenEmbedder(nn.Module):
         return _constrain(whole[tokens])
 
 
-def _encoder_stack(config: ModelConfig, length: int) -> nn.Module:
-    layers = stack(EncoderLayer, length=length, num_shared=2, config=config)
+def _encoder_stack(config: ModelConfig, length: int, initializing: bool) -> nn.Module:
+    layers = stack(EncoderLayer, length=length, num_shared=2, config=config, initializing=initializing)
     return layers(config, config.num_encoder_layers)
 
 

@@ -96,6 +96,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "log_every": POSITIVE,
         "eval_every": POSITIVE,
         "eval_batches": POSITIVE,
+        "max_refused_steps": POSITIVE,
         "microbatches": POSITIVE,
         "hard_probability": SHARE,
         "profile_steps": STEPS,

@@ -1,12 +1,16 @@
 """What every test runs under: shapes checked at run time, JAX strict and on the CPU, nothing left to chance."""
 
+import importlib.metadata
 import os
 import random
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported, by whomever
-# Tests compile much and compute little: XLA's costly passes would take several times longer than they save.
+# Tests compile much and compute little: XLA's costly passes would take several times longer than they save, and so
+# would its newer way to emit fusions, where there still is another.
 _FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+if importlib.metadata.version("jaxlib").startswith("0.10."):
+    _FAST_COMPILATION += " --xla_cpu_use_fusion_emitters=false"
 os.environ["XLA_FLAGS"] = f"{_FAST_COMPILATION} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -30,10 +30,11 @@ _STEEPNESS = 0.5
 
 TOLERANCES = {
     "float32": {"logits": 1e-4, "loss": 1e-4, "gradient": 1e-4},
-    "bfloat16": {"logits": 3e-2, "loss": 1e-2, "gradient": 6e-2},
+    "bfloat16": {"logits": 3e-2, "loss": 1e-3, "gradient": 1e-1},
 }
 """Of Euclidean norms of differences, relative to the norm in float64; a gradient's is that of its worst array.
-float32: this project's tolerance for whole models. bfloat16: several times what rounding to 8 bits makes of it."""
+float32: this project's tolerance for whole models. bfloat16: several times what rounding makes of them on a CPU, 7e-3,
+3e-5 and 3e-2 (of the scale of the gate's norm)."""
 
 DELETIONS: tuple[Deletion, ...] = ("none", "soft", "hard")
 

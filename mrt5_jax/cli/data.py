@@ -195,8 +195,8 @@ def _warm(args: argparse.Namespace, console: Any) -> None:
 
 
 def _unpack(args: argparse.Namespace, console: Any) -> None:
-    from mrt5_jax.data.file_index import cache_folder
     from mrt5_jax.data.text_files import TextStream, find_files
+    from mrt5_jax.user_cache import cache_folder
 
     files = find_files(args.files)
     ids = sum(TextStream([path], args.field).length for path in files)

@@ -117,8 +117,7 @@ def never_empty(
     candidates = jnp.where(input_mask, jnp.maximum(scores, jnp.finfo(scores.dtype).min), -jnp.inf)
     if segments is not None:
         segments = jnp.where(input_mask, segments, 0)
-        best = best_of_parts(candidates, segments) == candidates
-        added = jax.vmap(_first_of_empty_segments)(keep, best, segments)
+        added = _best_of_segments(candidates, segments) & ~_segments_that_keep(keep, segments)
         return NeverEmpty(keep | added, jnp.any(added, axis=1))
     best = jax.nn.one_hot(jnp.argmax(candidates, axis=1), keep.shape[1], dtype=bool)
     return NeverEmpty(keep | (rescued[:, None] & best), rescued)
@@ -136,24 +135,47 @@ def best_of_parts(
     return jax.vmap(of_row)(scores, segments)
 
 
-def _first_of_empty_segments(
-    keep: Bool[Array, " length"], best: Bool[Array, " length"], segments: Int[Array, " length"]
-) -> Bool[Array, " length"]:
-    """The first best position of each segment of a row that keeps nothing; segment 0 is padding."""
-    index = jnp.arange(keep.shape[0])
-    size = keep.shape[0] + 1
-    kept = jax.ops.segment_max(keep.astype(jnp.int32), segments, size)[segments] > 0
-    first = jax.ops.segment_min(jnp.where(best, index, size), segments, size)[segments]
-    return (index == first) & ~kept & (segments > 0)
+def _best_of_segments(
+    scores: Float[Array, "batch length"], segments: Int[Array, "batch length"]
+) -> Bool[Array, "batch length"]:
+    """Marks the best position of each segment of each row, the first of several; segment 0 has none."""
+    best = best_of_parts(scores, segments) == scores
+
+    def of_row(best: Bool[Array, " length"], segments: Int[Array, " length"]) -> Bool[Array, " length"]:
+        index, size = jnp.arange(best.shape[0]), best.shape[0] + 1
+        first = jax.ops.segment_min(jnp.where(best, index, size), segments, size)[segments]
+        return (index == first) & (segments > 0)
+
+    return jax.vmap(of_row)(best, segments)
 
 
-def restrict(keep: Bool[Array, "batch length"], scores: Float[Array, "batch length"], capacity: int) -> Kept:
+def _segments_that_keep(
+    keep: Bool[Array, "batch length"], segments: Int[Array, "batch length"]
+) -> Bool[Array, "batch length"]:
+    """Marks the positions of those segments that keep something."""
+
+    def of_row(keep: Bool[Array, " length"], segments: Int[Array, " length"]) -> Bool[Array, " length"]:
+        return jax.ops.segment_max(keep.astype(jnp.int32), segments, keep.shape[0] + 1)[segments] > 0
+
+    return jax.vmap(of_row)(keep, segments)
+
+
+def restrict(
+    keep: Bool[Array, "batch length"],
+    scores: Float[Array, "batch length"],
+    capacity: int,
+    segments: Int[Array, "batch length"] | None = None,
+) -> Kept:
     """Keeps at most `capacity` positions a row: the lowest scores go first, of equal scores the last position.
+
+    In packed rows the best kept position of each example goes last, so no example becomes empty. Only where a row has
+    more examples than slots some must: then the best positions stay, one of an example.
 
     Args:
         keep: positions that would be kept.
         scores: higher is kept longer (gate values).
         capacity: the most that a row may keep, at least 1; static.
+        segments: numbers, from 1 to at most the length, of the examples of packed rows.
 
     Raises:
         UserError: the capacity holds nothing.
@@ -161,11 +183,18 @@ def restrict(keep: Bool[Array, "batch length"], scores: Float[Array, "batch leng
     if capacity < 1:
         raise UserError(f"capacity {capacity}: a row needs at least one slot")
 
-    def rank(keep_row: Bool[Array, " length"], score_row: Float[Array, " length"]) -> Int[Array, " length"]:
-        index = jnp.arange(keep_row.shape[0], dtype=jnp.int32)
-        # A stable sort: kept before deleted, then by falling score, then by position.
-        *_, order = jax.lax.sort((~keep_row, -score_row, index), num_keys=2)
+    # Kept positions come before deleted ones, and of packed rows the best of each example before the others.
+    place = jnp.where(keep, 1, 2)
+    if segments is not None:
+        # Kept positions lie above what deleted ones have, whatever their score, -inf and NaN included.
+        candidates = jnp.where(keep, jnp.fmax(scores, jnp.finfo(scores.dtype).min), -jnp.inf)
+        place = jnp.where(_best_of_segments(candidates, jnp.where(keep, segments, 0)), 0, place)
+
+    def rank(place_row: Int[Array, " length"], score_row: Float[Array, " length"]) -> Int[Array, " length"]:
+        index = jnp.arange(place_row.shape[0], dtype=jnp.int32)
+        # A stable sort: by place, then by falling score, then by position.
+        *_, order = jax.lax.sort((place_row, -score_row, index), num_keys=2)
         return jnp.zeros_like(index).at[order].set(index, unique_indices=True)
 
-    restricted = keep & (jax.vmap(rank)(keep, scores) < capacity)
+    restricted = keep & (jax.vmap(rank)(place, scores) < capacity)
     return Kept(restricted, count_kept(keep) - count_kept(restricted))

@@ -70,22 +70,31 @@ class Packed:
     Args:
         stream: of all examples.
         rows: of all hosts.
+        most_examples: of a row; None: as many as fit.
     """
 
-    def __init__(self, stream: ExampleStream, rows: int, lengths: tuple[int, int], own: slice):
+    def __init__(
+        self,
+        stream: ExampleStream,
+        rows: int,
+        lengths: tuple[int, int],
+        own: slice,
+        most_examples: int | None = None,
+    ):
         self._stream = stream
         self._rows = rows
         self._lengths = lengths
         self._own = own
+        self._most_examples = most_examples
 
     def read(self, position: int) -> Iterator[Located]:
-        batch = _PackedRows(self._rows, *self._lengths)
+        batch = _PackedRows(self._rows, *self._lengths, self._most_examples)
         for examples in self._stream.batches(start=position, rows=self._rows):
             for inputs, targets in zip(examples["inputs"], examples["targets"], strict=True):
                 inputs, targets = inputs[: np.count_nonzero(inputs)], targets[: np.count_nonzero(targets)]
                 if not batch.add(inputs, targets):
                     yield Located(_take(batch.model_batch(), self._own), position)
-                    batch = _PackedRows(self._rows, *self._lengths)
+                    batch = _PackedRows(self._rows, *self._lengths, self._most_examples)
                     batch.add(inputs, targets)
                 position += 1
 
@@ -164,7 +173,8 @@ def _take(batch: Batch, rows: slice) -> Batch:
 class _PackedRows:
     """A batch that is being filled, row by row."""
 
-    def __init__(self, rows: int, input_length: int, target_length: int):
+    def __init__(self, rows: int, input_length: int, target_length: int, most_examples: int | None):
+        self._most_examples = most_examples
         self._inputs, self._input_segments, self._input_positions = np.zeros((3, rows, input_length), np.int32)
         self._targets, self._target_segments, self._target_positions = np.zeros((3, rows, target_length), np.int32)
         self._row = 0
@@ -174,7 +184,8 @@ class _PackedRows:
     def add(self, inputs: Int[np.ndarray, " length"], targets: Int[np.ndarray, " target"]) -> bool:
         """Whether there was room for the example."""
         ends = (self._used[0] + len(inputs), self._used[1] + len(targets))
-        if ends[0] > self._inputs.shape[1] or ends[1] > self._targets.shape[1]:
+        full = ends[0] > self._inputs.shape[1] or ends[1] > self._targets.shape[1]
+        if full or self._segment == self._most_examples:
             if self._row + 1 == len(self._inputs):
                 return False
             self._row, self._segment, self._used = self._row + 1, 0, (0, 0)

@@ -86,11 +86,14 @@ class TrainBatches(Iterator[Batch]):
         self._open = None
 
 
-def train_batches(data: DataConfig, *, seed: int, shard_index: int = 0, num_shards: int = 1) -> TrainBatches:
+def train_batches(
+    data: DataConfig, *, seed: int, shard_index: int = 0, num_shards: int = 1, most_examples: int | None = None
+) -> TrainBatches:
     """This host's share of the training batches, `batch_size / num_shards` rows each.
 
     Args:
         seed: of the order and of every random transformation.
+        most_examples: of a packed row; None: as many as fit.
 
     Raises:
         UserError: an unknown task, a task without a train split, a batch size that the hosts cannot share, buckets
@@ -108,7 +111,8 @@ def train_batches(data: DataConfig, *, seed: int, shard_index: int = 0, num_shar
         if data.length_buckets:
             arrangement = Buckets(stream, data.batch_size, lengths, own, seed)
         else:
-            arrangement = Packed(stream, data.batch_size, (data.input_length, data.target_length), own)
+            row = (data.input_length, data.target_length)
+            arrangement = Packed(stream, data.batch_size, row, own, most_examples)
     else:
         stream = TrainStream(data, seed=seed, shard_index=shard_index, num_shards=num_shards)
         arrangement = OneExampleARow(stream, data.batch_size // num_shards)

@@ -26,6 +26,7 @@ from mrt5_jax.data.hashing import HashedStream
 from mrt5_jax.data.line_scan import LineScan
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import FileStatus, explain, explained, files_for
+from mrt5_jax.user_cache import cache_folder
 
 VERSION = 1
 """Bump when a change makes an index of the same file look different."""
@@ -54,11 +55,6 @@ class FileIndex(NamedTuple):
     places: np.ndarray
     """int64, increasing. Of text: of each byte that is not read, its place less the number of such bytes before it; so
     the ids from that place on lie behind it. Else: where in the ids the EOS of each document is."""
-
-
-def cache_folder() -> Path:
-    """$MRT5_CACHE_DIR, or ~/.cache/mrt5_jax."""
-    return Path(os.environ.get("MRT5_CACHE_DIR") or Path.home() / ".cache" / "mrt5_jax")
 
 
 def index_file(path: Path, field: str = "text") -> FileIndex:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -45,6 +45,27 @@ def evaluate(
     deletions: Sequence[Deletion],
     put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
 ) -> Evaluation:
+    """`collect_records` by the clock: of each input length the first batch runs twice, the first time to compile."""
+    timed = _Timed(evaluator)
+    examples: list[ExampleInfo] = []
+
+    def noted() -> Iterator[EvalBatch]:
+        for batch in batches:
+            examples.extend(batch.examples)
+            yield batch
+
+    records = collect_records(timed, params, noted(), deletions, put)
+    cut = Cut(sum(example.input_cut for example in examples), sum(example.target_cut for example in examples))
+    return Evaluation(records, timed.milliseconds(), cut)
+
+
+def collect_records(
+    evaluator: Evaluator,
+    params: Params,
+    batches: Iterable[EvalBatch],
+    deletions: Sequence[Deletion],
+    put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
+) -> list[Record]:
     """Evaluates every example under every deletion, reading the data once.
 
     Args:
@@ -53,26 +74,34 @@ def evaluate(
       put: brings a batch of host arrays [batch ...] to where the parameters are.
     """
     records: list[Record] = []
-    examples: list[ExampleInfo] = []
-    seconds: dict[Deletion, list[float]] = {deletion: [] for deletion in deletions}
-    compiled: set[int] = set()  # input lengths
     for batch in batches:
         arrays = put({**batch.arrays, INDEX: _indices(batch)})
-        length = arrays["encoder_input_tokens"].shape[1]
         for deletion in deletions:
-            if length not in compiled:
-                jax.block_until_ready(evaluator(params, arrays, deletion))  # compiles
-            start = time.perf_counter()
-            results = jax.block_until_ready(evaluator(params, arrays, deletion))
-            seconds[deletion].append(time.perf_counter() - start)
-            records += make_records(batch.examples, results, deletion)
-        compiled.add(length)
-        examples += batch.examples
-    milliseconds: dict[Deletion, float] = {
-        deletion: 1000 * statistics.median(times) for deletion, times in seconds.items() if times
-    }
-    cut = Cut(sum(example.input_cut for example in examples), sum(example.target_cut for example in examples))
-    return Evaluation(records, milliseconds, cut)
+            records += make_records(batch.examples, evaluator(params, arrays, deletion), deletion)
+    return records
+
+
+class _Timed:
+    """An evaluator that takes the time of every batch; where a program may have to compile, it runs it once before."""
+
+    def __init__(self, evaluator: Evaluator) -> None:
+        self._evaluator = evaluator
+        self._compiled: set[tuple[int, Deletion]] = set()
+        self._seconds: dict[Deletion, list[float]] = {}
+
+    def __call__(self, params: Params, batch: Mapping[str, Array], deletion: Deletion) -> RowResults:
+        program = batch["encoder_input_tokens"].shape[1], deletion
+        if program not in self._compiled:
+            jax.block_until_ready(self._evaluator(params, batch, deletion))
+            self._compiled.add(program)
+        start = time.perf_counter()
+        results = jax.block_until_ready(self._evaluator(params, batch, deletion))
+        self._seconds.setdefault(deletion, []).append(time.perf_counter() - start)
+        return results
+
+    def milliseconds(self) -> dict[Deletion, float]:
+        """The median of each deletion's batches."""
+        return {deletion: 1000 * statistics.median(times) for deletion, times in self._seconds.items()}
 
 
 def _on_host(results: RowResults) -> Any:
@@ -106,6 +135,7 @@ def make_records(examples: Sequence[ExampleInfo], results: RowResults, deletion:
             rung=int(host.rung[row]),
             rescued=bool(host.rescued[row]),
             prediction=decode_to_text(host.predictions[row]),
+            num_dropped_tokens=int(host.num_dropped_tokens[row]),
         )
         for row, example in enumerate(examples)
     ]

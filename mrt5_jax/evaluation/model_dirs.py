@@ -37,7 +37,7 @@ from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
 from mrt5_jax.training.checkpoints import restore_params
 from mrt5_jax.training.model_dir import write_atomically
-from mrt5_jax.training.partitioning import check_batch_size, make_mesh, param_shardings, put_batch
+from mrt5_jax.training.partitioning import check_batch_size, make_mesh, param_shardings, put_batch, row_shards
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"
@@ -85,15 +85,22 @@ def evaluate_task(
     """
     check_batch_size(run.data.eval_batch_size, loaded.mesh, "eval_batch_size")
     compaction, dispatch = run.compaction, run.compaction.inference_dispatch
-    if run.data.eval_batch_size % compaction.suffix_chunks:
+    shards = row_shards(loaded.mesh).count
+    if run.data.eval_batch_size % (shards * compaction.suffix_chunks):
         raise UserError(
-            f"eval_batch_size={run.data.eval_batch_size} does not divide into suffix_chunks={compaction.suffix_chunks}"
+            f"eval_batch_size={run.data.eval_batch_size} does not divide over {shards} device(s) x "
+            f"suffix_chunks={compaction.suffix_chunks}: give a multiple of {shards * compaction.suffix_chunks}"
         )
     ladders = make_ladders(input_lengths(run.data), compaction, jax.default_backend(), dispatch)
     evaluator = ByLength(
         ladders,
         lambda ladder: make_evaluator(
-            loaded.model, ladder, run.evaluation.seed, dispatch=dispatch, num_chunks=compaction.suffix_chunks
+            loaded.model,
+            ladder,
+            run.evaluation.seed,
+            dispatch=dispatch,
+            num_chunks=compaction.suffix_chunks,
+            num_shards=shards,
         ),
     )
     batches = eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)

@@ -41,6 +41,8 @@ class RowResults(NamedTuple):
     """The id with the highest logit; PAD_ID where there is no target."""
     num_input_tokens: Int[Array, " batch"]
     num_kept_tokens: Int[Array, " batch"]
+    """Without those that a capacity dropped."""
+    num_dropped_tokens: Int[Array, " batch"]
     rescued: Bool[Array, " batch"]
     rung: Int[Array, " batch"]
 
@@ -50,7 +52,13 @@ Evaluator = Callable[[Params, Batch, Deletion], RowResults]
 
 
 def make_evaluator(
-    model: MrT5, ladder: Ladder, seed: int = 0, *, dispatch: Dispatch = "in_graph", num_chunks: int = 1
+    model: MrT5,
+    ladder: Ladder,
+    seed: int = 0,
+    *,
+    dispatch: Dispatch = "in_graph",
+    num_chunks: int = 1,
+    num_shards: int = 1,
 ) -> Evaluator:
     """Programs compiled once for each deletion and batch shape.
 
@@ -59,10 +67,11 @@ def make_evaluator(
       seed: of random deletion; a row's draw follows from it and the example's index, not from its batch.
       dispatch: who chooses the length.
       num_chunks: parts of a batch, sorted by kept count, with a length each.
+      num_shards: devices that the rows are spread over; each sorts its own, so that none leaves its device.
     """
 
     def setting_of(deletion: Deletion) -> ForwardSetting:
-        return ForwardSetting(model, deletion, ladder, num_chunks)
+        return ForwardSetting(model, deletion, ladder, num_chunks, num_shards)
 
     if dispatch == "host":
         return _HostEvaluator(setting_of, seed)
@@ -135,7 +144,8 @@ def _row_results(outputs: Outputs, batch: Batch, deletion: Deletion) -> RowResul
         losses=sum_rows(cross_entropy(outputs.logits, targets, weights), weights),
         predictions=jnp.where(weights > 0, jnp.argmax(outputs.logits, axis=-1), PAD_ID),
         num_input_tokens=count_kept(outputs.mask),
-        num_kept_tokens=count_kept(outputs.keep & outputs.mask),
+        num_kept_tokens=count_kept(outputs.keep & outputs.mask) - outputs.dropped,
+        num_dropped_tokens=outputs.dropped,
         rescued=rescued,
         rung=outputs.kept_length,
     )

@@ -28,22 +28,25 @@ class Record(NamedTuple):
     sequence_correct: bool
     num_input_tokens: int
     num_kept_tokens: int
-    """Under soft deletion: those that hard deletion would keep."""
+    """Under soft deletion: those that hard deletion would keep. Without those dropped."""
     rung: int
     """Slots that the encoder's rest ran with; the batch's fullest row chooses."""
     rescued: bool
     """Whether everything had been deleted, so that the best-scoring token was kept."""
     prediction: str
     """The tokens with the highest logits, given the targets before them, as far as the target goes."""
+    num_dropped_tokens: int = 0
+    """Tokens that the gate keeps and a capacity had no slot for."""
 
 
 def summarize(records: Iterable[Record]) -> dict[str, float]:
     """The metrics of `objectives.metrics` over all records, in float64; NaN where nothing was counted.
 
     loss, bits_per_byte, token_accuracy, sequence_accuracy: per target token, or per row with target tokens.
-    deletion_rate: deleted inputs / inputs. kept_length, rung, rescued: per row with input.
+    deletion_rate: inputs that the gate deletes / inputs. kept_length, dropped, rung, rescued: per row with input.
     """
-    nll = tokens = correct = sequences = sequences_correct = inputs = kept = rows = rungs = rescued = 0.0
+    nll = tokens = correct = sequences = sequences_correct = 0.0
+    inputs = kept = dropped = rows = rungs = rescued = 0.0
     for record in records:
         nll += record.nll
         tokens += record.num_target_tokens
@@ -52,6 +55,7 @@ def summarize(records: Iterable[Record]) -> dict[str, float]:
         sequences_correct += record.sequence_correct and record.num_target_tokens > 0
         inputs += record.num_input_tokens
         kept += record.num_kept_tokens
+        dropped += record.num_dropped_tokens
         if record.num_input_tokens:
             rows += 1
             rungs += record.rung
@@ -61,8 +65,9 @@ def summarize(records: Iterable[Record]) -> dict[str, float]:
         "bits_per_byte": Mean(nll / math.log(2), tokens),
         "token_accuracy": Mean(correct, tokens),
         "sequence_accuracy": Mean(sequences_correct, sequences),
-        "deletion_rate": Mean(inputs - kept, inputs),
+        "deletion_rate": Mean(inputs - kept - dropped, inputs),
         "kept_length": Mean(kept, rows),
+        "dropped": Mean(dropped, rows),
         "rung": Mean(rungs, rows),
         "rescued": Mean(rescued, rows),
     }
@@ -126,8 +131,10 @@ def _record(line: bytes, place: str) -> Record:
         values = json.loads(line)
     except ValueError as error:
         raise UserError(f"{place} is not JSON: {error}") from None
-    if not isinstance(values, dict) or set(values) != set(Record._fields):
+    fields, optional = set(Record._fields), set(Record._field_defaults)  # records of older versions lack some
+    if not isinstance(values, dict) or not fields - optional <= set(values) <= fields:
         raise UserError(f"{place} is no record: expected the fields {', '.join(Record._fields)}")
+    values = Record._field_defaults | values
     for name, kind in get_type_hints(Record).items():
         kind = kind if isinstance(kind, type) else str
         if type(values[name]) is not kind and not (kind is float and type(values[name]) is int):

@@ -47,22 +47,28 @@ _COLUMNS = (
     _Column("slots", "rung", "{:.1f}".format),
 )
 
+_DROPPED = _Column("dropped", "dropped", "{:.1f}".format)
+
 COLUMNS_EXPLAINED = (
     "loss: nats per target token. kept length: input tokens that hard deletion keeps. "
-    "slots: static length that the layers after the gate ran with."
+    "slots: static length that the layers after the gate ran with. "
+    "dropped: input tokens that the gate keeps and a capacity had no slot for."
 )
 
 
 def results_table(title: str, rows: Sequence[Row], caption: str = "") -> Table:
     """What a model does and what it costs: accuracies, loss, deletion rate, kept length, milliseconds a batch.
 
+    What a capacity dropped has a column where there is any.
+
     Args:
         caption: printed below.
     """
-    table = _table(title, ["", *(column.heading for column in _COLUMNS), "ms a batch"])
+    columns = [*_COLUMNS, *([_DROPPED] if any(row.metrics.get(_DROPPED.metric, 0) > 0 for row in rows) else [])]
+    table = _table(title, ["", *(column.heading for column in columns), "ms a batch"])
     table.caption, table.caption_justify = caption or None, "left"
     for row in rows:
-        cells = [_cell(row.metrics[column.metric], column.show) for column in _COLUMNS]
+        cells = [_cell(row.metrics[column.metric], column.show) for column in columns]
         table.add_row(row.name, *cells, _cell(row.milliseconds, "{:.1f}".format))
     return table
 

@@ -49,7 +49,7 @@ class Shared(NamedTuple):
     """Pytree of arrays [batch ...], in the batch's order."""
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # arrays have no equality that is one bool: an engine equals itself
 class Engine:
     """A model under one deletion. Rows of only pads are filler: they change nothing.
 
@@ -181,5 +181,6 @@ def _with_counts(score: Array, targets: dict[str, Array], at_gate: ForwardAtGate
         score=score,
         num_target_tokens=jnp.sum(targets["decoder_loss_weights"] > 0, axis=1, dtype=jnp.int32),
         num_input_tokens=count_kept(at_gate.mask),
-        num_kept_tokens=count_kept(at_gate.keep & at_gate.mask),
+        num_kept_tokens=count_kept(at_gate.keep & at_gate.mask) - at_gate.dropped,
+        num_dropped_tokens=at_gate.dropped,
     )

@@ -15,7 +15,9 @@ class Scores(NamedTuple):
     num_target_tokens: Int[Array, " batch"]
     num_input_tokens: Int[Array, " batch"]
     num_kept_tokens: Int[Array, " batch"]
-    """Inputs that the gate keeps: under soft deletion those that hard deletion would keep; without deletion all."""
+    """Inputs that stay: under soft deletion those that hard deletion would keep; without deletion all."""
+    num_dropped_tokens: Int[Array, " batch"]
+    """Inputs that the gate keeps and a capacity had no slot for."""
 
 
 def target_scores(

@@ -61,15 +61,17 @@ def deletion_metrics(
 ) -> dict[str, Mean]:
     """Metrics of what was deleted. Rows without input do not count.
 
-    deletion_rate: deleted inputs / inputs, over tokens that are not padding.
-    kept_length: kept tokens per row.
+    deletion_rate: inputs that the gate deletes / inputs, over tokens that are not padding.
+    kept_length: tokens per row that the gate keeps and the encoder's rest saw.
     rung: slots per row that the encoder's rest ran with.
     rescued: share of rows that would have been empty (`never_empty`).
-    dropped: tokens per row that a fixed capacity had no slot for (`restrict`); they count as deleted.
+    dropped: tokens per row that the gate keeps and a fixed capacity had no slot for (`restrict`).
+
+    So a row's inputs are those deleted, kept and dropped.
 
     Args:
         input_mask: True where the input is not padding.
-        keep: what the encoder's rest saw, after rescue and drops.
+        keep: what the gate keeps, after rescue; what is dropped among it.
         rung: slots of each row's chunk.
         rescued: rows whose last token was rescued.
         dropped: tokens dropped from each row.
@@ -84,7 +86,7 @@ def deletion_metrics(
 
     return {
         "deletion_rate": Mean(jnp.sum(inputs - kept, dtype=jnp.float32), jnp.sum(inputs, dtype=jnp.float32)),
-        "kept_length": per_row(kept),
+        "kept_length": per_row(kept - dropped),
         "rung": per_row(rung),
         "rescued": per_row(rescued),
         "dropped": per_row(dropped),

@@ -24,8 +24,15 @@ from jax.experimental import multihost_utils
 
 from mrt5_jax.config import CheckpointConfig, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.integrity import check_same_arrays, describe_arrays
+from mrt5_jax.training.integrity import (
+    CHECKSUM_RULE,
+    as_saved,
+    check_same_arrays,
+    describe_arrays,
+    not_finite,
+)
 from mrt5_jax.training.model_dir import CHECKPOINTS, write_model_config
+from mrt5_jax.training.processes import say
 from mrt5_jax.training.state import Params, TrainState
 
 _ITEMS = ("params", "rest", "run")
@@ -106,10 +113,20 @@ class Checkpoints:
             data_state: where the data iterator stands, as JSON.
             hard_loss: cross-entropy under hard deletion at this step, by which the best checkpoints are kept; None
                 where it was not measured.
+
+        Raises:
+            UserError: parameters are not finite, so that nothing is saved; or an earlier save went wrong.
         """
         step = int(state.step)
         if step in self._manager.all_steps():
             return
+        if problem := not_finite({"params": state.params}):
+            self.wait()
+            good = "none" if self.latest_step is None else f"that of step {self.latest_step}"
+            raise UserError(
+                f"after step {step} {problem}: nothing is saved, and training of {self._directory.parent} stopped; the "
+                f"last good checkpoint is {good}; try a lower learning rate"
+            )
         run = {
             "data_state": dict(data_state),
             "seed": self._seed,
@@ -163,7 +180,11 @@ class Checkpoints:
             place = self._directory / str(step)
             raise UserError(f"{place} was trained with seed {run['seed']}, not {self._seed}: give the old seed")
         wanted = {"params": abstract.params, "rest": abstract._replace(params=None)}
-        items = _read_arrays(self._manager, step, wanted, run)
+        saved = as_saved(wanted, run["arrays"])
+        items = _read_arrays(self._manager, step, saved, run)
+        if saved != wanted:
+            say(f"{self._directory / str(step)}: controller and monitor are float32 there, and float64 from here on")
+            items = jax.tree.map(lambda leaf, to: jax.device_put(leaf.astype(to.dtype), to.sharding), items, wanted)
         return Restored(items["rest"]._replace(params=items["params"]), step, run["data_state"])
 
     @contextlib.contextmanager
@@ -190,11 +211,13 @@ def save_model(model_dir: str | Path, params: Params, config: ModelConfig) -> Pa
     """Makes a MODEL_DIR of imported weights: evaluation reads it, and training starts from it at step 0.
 
     Raises:
-        UserError: the directory has checkpoints already, or belongs to another model.
+        UserError: the directory has checkpoints already, or belongs to another model; or a weight is not finite.
     """
     directory = (Path(model_dir) / CHECKPOINTS).absolute()
     if directory.is_dir() and any(directory.iterdir()):
         raise UserError(f"{directory} has checkpoints already: give a new MODEL_DIR")
+    if problem := not_finite({"params": params}):
+        raise UserError(f"{problem}: nothing is written to {model_dir}")
     write_model_config(model_dir, config)
     with ocp.CheckpointManager(directory, item_names=_ITEMS) as manager:
         _save(manager, 0, {"params": params}, {})
@@ -267,7 +290,7 @@ def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any], run:
         step,
         args=ocp.args.Composite(
             **{name: arrays(tree) for name, tree in items.items()},
-            run=ocp.args.JsonSave(run | {"arrays": describe_arrays(items)}),
+            run=ocp.args.JsonSave(run | {"checksum_rule": CHECKSUM_RULE, "arrays": describe_arrays(items)}),
         ),
         force=True,
     )
@@ -293,11 +316,16 @@ def _read_arrays(
         restored = manager.restore(step, args=ocp.args.Composite(**args))
         return {name: restored[name] for name in wanted}
 
-    check_same_arrays(run["arrays"], wanted, Path(manager.directory) / str(step))
+    place, rule = Path(manager.directory) / str(step), run.get("checksum_rule", 1)
+    check_same_arrays(run["arrays"], wanted, place)
+    if rule not in range(1, CHECKSUM_RULE + 1):
+        raise UserError(f"{place} has checksums by rule {rule}, which this version does not know: use a newer one")
     items = _in_every_process(read)
-    for name, description in describe_arrays(items).items():
+    for name, description in describe_arrays(items, rule).items():
         if description != run["arrays"][name]:
             raise _DamagedError(f"{name} does not have the checksum it was saved with")
+    if problem := not_finite({"params": items["params"]}):
+        raise _DamagedError(problem)
     return items
 
 

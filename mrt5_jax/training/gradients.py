@@ -47,10 +47,8 @@ from mrt5_jax.objectives.losses import (
     target_term,
     total_loss,
 )
+from mrt5_jax.randomness import RowUse
 from mrt5_jax.training.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
-
-SELECTOR = 3
-"""The selector's place among the uses of a row's key; `draw_dropout` takes those below it."""
 
 
 class Setting(NamedTuple):
@@ -89,11 +87,11 @@ class MeasuredRows(NamedTuple):
     losses: RowLosses
     mask: Bool[Array, "batch length"]
     keep: Bool[Array, "batch length"]
-    """Positions that the gate keeps (hard decisions), also under soft and saturated deletion; without those that a
-    capacity had no slot for."""
+    """Positions that the gate keeps (hard decisions), also under soft and saturated deletion; those that a capacity
+    had no slot for among them."""
     rescued: Bool[Array, " batch"]
     dropped: Int[Array, " batch"]
-    """Positions that a capacity had no slot for."""
+    """How many of these positions a capacity had no slot for."""
     rung: Int[Array, " batch"]
     """The static length that the rest of the model ran at."""
 
@@ -177,17 +175,18 @@ def loss_and_gradients(
     return finish(at_gate, ran)
 
 
-def loss_value(
+def target_loss(
     setting: Setting, params: Params, batch: dict[str, Array], objective: Objective, row_keys: RowKeys | None = None
 ) -> Float[Array, ""]:
-    """The loss of `loss_and_gradients`, without its gradient."""
+    """The part of `loss_and_gradients`' loss that the targets make (cross-entropy and z-loss), without a gradient."""
     at_gate = begin(setting, params, batch, objective, row_keys)
 
     def body(kept_length: int) -> Callable[[Shared, RestRows], ChunkResult]:
         loss = _rest_loss(setting, kept_length)
 
         def run(shared: Shared, rows: RestRows) -> ChunkResult:
-            value, _ = loss(shared.params, rows.hidden, rows.gate_values, shared.objective, rows)
+            _, terms = loss(shared.params, rows.hidden, rows.gate_values, shared.objective, rows)
+            value = target_term(terms.losses, shared.objective.denominators)
             return ChunkResult(value, jnp.zeros(rows.hidden.shape[0]))
 
         return run
@@ -213,7 +212,7 @@ def begin(
     dropout, selector_keys = NO_DROPOUT, None
     if row_keys is not None:
         dropout = draw_dropout(model.config, row_keys, tokens.shape[1], batch["decoder_input_tokens"].shape[1])
-        selector_keys = jax.vmap(lambda key: jax.random.fold_in(key, SELECTOR))(row_keys)
+        selector_keys = jax.vmap(lambda key: jax.random.fold_in(key, RowUse.SELECTOR))(row_keys)
 
     def at_gate(prefix_params: Params) -> tuple[tuple[Array, Array | None], Prefix]:
         prefix = run_prefix(model, prefix_params, tokens, dropout, selector_keys, segments)
@@ -224,8 +223,6 @@ def begin(
     who = survivors(prefix.mask, prefix.selection, deletion, segments=segments, saturation_threshold=threshold)
     fitted = fit(who, lengths_of(setting))
     keep = prefix.mask if prefix.selection is None or deletion == "none" else prefix.selection.keep
-    # What is dropped for want of slots counts as deleted.
-    keep = keep & (fitted.keep | ~who.keep)
     none = jnp.zeros(tokens.shape[0], bool)
     rows = RestRows(
         hidden,
@@ -242,7 +239,8 @@ def begin(
         prefix.mask,
         keep,
         none if prefix.selection is None else prefix.selection.rescued,
-        fitted.dropped,
+        # Of saturated deletion's survivors the gate may delete some as well: those count as deleted.
+        count_kept(keep & who.keep & ~fitted.keep),
     )
 
 

@@ -43,7 +43,10 @@ from mrt5_jax.training.step import Learning, Stepped, make_setting, step_inputs,
 class Programs(NamedTuple):
     """Compiled for one input length."""
 
-    zeros: Any
+    whole_zeros: Any
+    """Of what a step adds up over its microbatches."""
+    rest_zeros: Any
+    """Of what a microbatch adds up over its chunks."""
     begin: Any
     rest: dict[int, Program]
     finish: Any
@@ -76,13 +79,13 @@ class HostTrainStep:
         assert self._programs is not None
         programs = self._programs
         parts = split_parameters(state.params)
-        total, measured = programs.zeros().whole, []
+        total, measured = programs.whole_zeros(), []
         for number in range(self._run.training.microbatches):
             at_gate = programs.begin(state, batch, np.int32(number))
             shared = Shared(parts.rest, at_gate.shared.objective)
             chunked = at_gate.chunked
             ran = run_on_host(
-                programs.rest, lengths_of(self._setting), programs.zeros().rest, shared, chunked.rows, chunked.most
+                programs.rest, lengths_of(self._setting), programs.rest_zeros(), shared, chunked.rows, chunked.most
             )
             total, rows = programs.finish(total, at_gate, ran)
             measured.append(rows)
@@ -100,15 +103,15 @@ class HostTrainStep:
         rest_total = RestTotal(everywhere, everywhere, everywhere, split_parameters(shardings.params).rest)
         rest_total = jax.tree.map(self._by_group, rest_total)
         whole_total = LossAndGradients(everywhere, everywhere, everywhere, shardings.params, None)
-        zeros = jax.jit(self._zeros, out_shardings=_Zeros(rest_total, whole_total)).lower().compile()
+        whole_zeros = jax.jit(self._whole_zeros, out_shardings=whole_total).lower().compile()
+        rest_zeros = jax.jit(self._rest_zeros, out_shardings=rest_total).lower().compile()
         started = jax.jit(self._begin).lower(self._abstract, batch, jax.ShapeDtypeStruct((), jnp.int32)).compile()
         at_gate = abstract_outputs(started)
-        initial = abstract_outputs(zeros)
         shared = Shared(split_parameters(self._abstract.params).rest, at_gate.shared.objective)
         compiled = compile_programs(
             rest(self._setting),
             lengths_of(self._setting).rungs,
-            initial.rest,
+            abstract_outputs(rest_zeros),
             shared,
             at_gate.chunked.rows,
             (rest_total, rows),
@@ -118,20 +121,22 @@ class HostTrainStep:
         rungs: Any = jax.ShapeDtypeStruct((num_chunks,), jnp.int32)
         ran = Ran(total, [out] * num_chunks, rungs)
         finished = jax.jit(self._finish, donate_argnums=0, out_shardings=(whole_total, rows))
-        finished = finished.lower(initial.whole, at_gate, ran).compile()
+        finished = finished.lower(abstract_outputs(whole_zeros), at_gate, ran).compile()
         total, measured = abstract_outputs(finished)
         updated = jax.jit(self._update, donate_argnums=0, out_shardings=Stepped(shardings, everywhere))
         updated = updated.lower(self._abstract, batch, total, [measured] * self._run.training.microbatches).compile()
-        return Programs(zeros, started, compiled, finished, updated)
+        return Programs(whole_zeros, rest_zeros, started, compiled, finished, updated)
 
-    def _zeros(self) -> "_Zeros":
-        params = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._abstract.params)
-        dtype = jnp.promote_types(self._abstract.controller.alpha.dtype, jax.tree.leaves(params)[0].dtype)
+    def _whole_zeros(self) -> LossAndGradients:
+        gradients = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._abstract.params)
+        dtype = jnp.promote_types(self._abstract.controller.alpha.dtype, jax.tree.leaves(gradients)[0].dtype)
         nothing = jnp.zeros((), dtype)
-        whole = LossAndGradients(nothing, nothing, nothing, params, None)
-        rest = RestTotal(nothing, nothing, nothing, split_parameters(params).rest)
-        groups = self._setting.num_groups
-        return _Zeros(jax.tree.map(lambda leaf: jnp.zeros((groups, *leaf.shape), leaf.dtype), rest), whole)
+        return LossAndGradients(nothing, nothing, nothing, gradients, None)
+
+    def _rest_zeros(self) -> RestTotal:
+        whole, groups = jax.eval_shape(self._whole_zeros), self._setting.num_groups
+        rest = RestTotal(whole.loss, whole.gate_mean, whole.score_penalty, split_parameters(whole.gradients).rest)
+        return jax.tree.map(lambda leaf: jnp.zeros((groups, *leaf.shape), leaf.dtype), rest)
 
     def _by_group(self, sharding: NamedSharding) -> NamedSharding:
         """Of totals with a leading axis of groups."""
@@ -159,11 +164,6 @@ class HostTrainStep:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *measured)
         result = total._replace(rows=join_rows(stacked, self._setting.shards.count))
         return update(self._run, self._learning, self._ladder, state, batch, result)
-
-
-class _Zeros(NamedTuple):
-    rest: RestTotal
-    whole: LossAndGradients
 
 
 def _abstract(array: Array) -> jax.ShapeDtypeStruct:

@@ -1,17 +1,22 @@
 """Whether arrays read back are those that were written: names, shapes, types and checksums.
 
 Orbax casts to whatever type is asked for, and restores a file with a flipped bit, both without a word.
+
+A checkpoint names the rule of its checksums; without a name it is rule 1, of versions before rules had numbers.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, UInt32
+from jaxtyping import Array, Bool, UInt32
 
 from mrt5_jax.errors import UserError
+
+_ONCE_NARROW = ("rest/controller/", "rest/monitor/")
 
 
 def check_same_arrays(saved: dict[str, Any], wanted: dict[str, Any], place: Path) -> None:
@@ -42,27 +47,91 @@ def check_same_arrays(saved: dict[str, Any], wanted: dict[str, Any], place: Path
         raise UserError(f"{place} is of another model or optimizer: {min(problems)}{more}")
 
 
-def describe_arrays(items: dict[str, Any]) -> dict[str, Any]:
-    """Shape, type and checksum of every array, by name ("params/encoder/gate/kernel")."""
+def as_saved(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """`wanted` with the controller's and the monitor's numbers in float32 where they were saved so.
+
+    Runs in float64 had them in float32 once; their checkpoints are read as they are, to be widened then.
+    """
+
+    def narrowed(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        name = array_name(path)
+        before = saved.get(name, {}).get("dtype")
+        if name.startswith(_ONCE_NARROW) and (str(leaf.dtype), before) == ("float64", "float32"):
+            return jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=leaf.sharding)
+        return leaf
+
+    return jax.tree_util.tree_map_with_path(narrowed, wanted)
+
+
+CHECKSUM_RULE = 2
+"""Of what is saved now."""
+
+
+def describe_arrays(items: dict[str, Any], rule: int = CHECKSUM_RULE) -> dict[str, Any]:
+    """Shape, type and checksum of every array, by name ("params/encoder/gate/kernel").
+
+    Args:
+        items: item -> tree of arrays.
+        rule: of the checksums. 1: sums of the numbers' bits, which do not see their order, nor the upper half of eight
+            bytes. 2: sums of words of up to 32 bits, each mixed with its place in the array.
+    """
     leaves = jax.tree_util.tree_leaves_with_path(items)
-    checksums = np.asarray(_checksums([leaf for _, leaf in leaves]))
+    checksums = np.asarray(_checksums([leaf for _, leaf in leaves], rule))
     return {
         array_name(path): {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": int(checksum)}
         for (path, leaf), checksum in zip(leaves, checksums, strict=True)
     }
 
 
+@partial(jax.jit, static_argnames="rule")
+def _checksums(arrays: list[Array], rule: int) -> UInt32[Array, " arrays"]:
+    """Sums modulo 2^32 by one of the rules: exact, and the same however an array is sharded."""
+    word_of = {1: _word, 2: _word_in_its_place}[rule]
+    return jnp.stack([jnp.sum(word_of(array), dtype=jnp.uint32) for array in arrays])
+
+
+def _word(array: Array) -> Array:
+    """The numbers' bits as unsigned integers; eight bytes as two words, along a last axis."""
+    if array.dtype == jnp.bool_:
+        return array.astype(jnp.uint8)
+    return jax.lax.bitcast_convert_type(
+        array, {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[array.dtype.itemsize]
+    )
+
+
+def _word_in_its_place(array: Array) -> UInt32[Array, "..."]:
+    """Every word, mixed with its number in the array (row by row, modulo 2^32) so that all bits of both change it."""
+    words = _word(array).astype(jnp.uint32)
+    number, stride = jnp.zeros((), jnp.uint32), 1
+    for axis in reversed(range(words.ndim)):
+        along = jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        number, stride = number + along * jnp.uint32(stride % 2**32), stride * words.shape[axis]
+    # MurmurHash3's finalizer, between the number and the word and after the word.
+    return _mix(words ^ _mix(number + jnp.uint32(0x9E3779B9)))
+
+
+def _mix(words: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+    return words ^ (words >> 16)
+
+
+def not_finite(items: dict[str, Any]) -> str:
+    """Names the first array that holds NaN or an infinity, and says how many do; empty where none does."""
+    leaves = [
+        (array_name(path), leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(items)
+        if jnp.issubdtype(leaf.dtype, jnp.floating)
+    ]
+    finite = np.asarray(_all_finite([leaf for _, leaf in leaves]))
+    bad = [name for (name, _), good in zip(leaves, finite, strict=True) if not good]
+    more = f" (nor are {len(bad) - 1} more)" if len(bad) > 1 else ""
+    return f"{bad[0]} is not finite{more}" if bad else ""
+
+
 @jax.jit
-def _checksums(arrays: list[Array]) -> UInt32[Array, " arrays"]:
-    """Sums of the arrays' bits as unsigned integers, modulo 2^32: exact, and the same however an array is sharded."""
-
-    def checksum(array: Array) -> UInt32[Array, ""]:
-        if array.dtype == jnp.bool_:
-            return jnp.sum(array, dtype=jnp.uint32)
-        word = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[array.dtype.itemsize]
-        return jnp.sum(jax.lax.bitcast_convert_type(array, word), dtype=jnp.uint32)
-
-    return jnp.stack([checksum(array) for array in arrays])
+def _all_finite(arrays: list[Array]) -> Bool[Array, " arrays"]:
+    return jnp.stack([jnp.all(jnp.isfinite(array)) for array in arrays])
 
 
 def array_name(path: tuple) -> str:

@@ -3,17 +3,15 @@
 import dataclasses
 import functools
 import math
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from mrt5_jax.compaction.ladder import ByLength, Ladder, make_ladders
 from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig, TrainingDeletion
@@ -23,7 +21,7 @@ from mrt5_jax.data.prefetch import Prefetched
 from mrt5_jax.data.source_files import describe_files
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
-from mrt5_jax.evaluation.evaluate import deletions_for, evaluate
+from mrt5_jax.evaluation.evaluate import collect_records, deletions_for
 from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
 from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
 from mrt5_jax.forward import Params
@@ -36,15 +34,16 @@ from mrt5_jax.training.compiling import Compilers
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.model_dir import run_lock
-from mrt5_jax.training.monitor import Check, is_due, make_check, monitor_metrics
+from mrt5_jax.training.monitor import Check, is_due, make_check, monitor_metrics, switch_line
+from mrt5_jax.training.outcomes import Outcomes
 from mrt5_jax.training.partitioning import (
     abstract_batch,
     abstract_eval_batch,
     abstract_state,
     check_batch_size,
     check_parts,
+    jit_check,
     jit_init,
-    jit_state_update,
     jit_step,
     make_mesh,
     on_mesh,
@@ -54,7 +53,7 @@ from mrt5_jax.training.partitioning import (
     row_share,
 )
 from mrt5_jax.training.preemption import Preempted, PreemptionNotice
-from mrt5_jax.training.processes import from_first_process
+from mrt5_jax.training.processes import from_first_process, say
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
 from mrt5_jax.training.run_files import claim, under_saved_names
@@ -76,7 +75,8 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         config_text: gin text that resolves to `run`; kept as MODEL_DIR/config.gin.
 
     Raises:
-        UserError: the devices, the data, or what lies in MODEL_DIR do not fit the run; or the loss is not finite.
+        UserError: the devices, the data, or what lies in MODEL_DIR do not fit the run; or the loss is not finite, or
+            too many steps in a row are refused since their gradients are not.
         Preempted: the run was asked to stop, and has saved its state.
     """
     run = under_saved_names(dataclasses.replace(run, model_dir=given_path(run.model_dir)))
@@ -92,7 +92,8 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
     learning = make_learning(run)
     seed = run.training.seed
     share = row_share(mesh)
-    own = train_batches(run.data, seed=seed, shard_index=share.index, num_shards=share.count)
+    bound = _examples_bound(run, train_ladders)
+    own = train_batches(run.data, seed=seed, shard_index=share.index, num_shards=share.count, **bound)
     batches = Prefetched(own, lambda rows: _Placed(rows, put_batch(rows, mesh)))
     check_evaluation(run.data)
     key = jax.random.key(seed)
@@ -121,7 +122,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
             return compilers.program(step, abstract, abstract_batch(_of_length(run.data, ladder), mesh))
 
         def check_at(ladder: Ladder) -> Check:
-            check = jit_state_update(make_check(model, run, ladder, shards), abstract)
+            check = jit_check(make_check(model, run, ladder, shards), abstract)
             return compilers.program(check, abstract, abstract_batch(_of_length(run.data, ladder), mesh))
 
         def evaluator_at(ladder: Ladder) -> Evaluator:
@@ -157,6 +158,13 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         loop = _Loop(run, batches, writers, checkpoints, evaluation, notice, clock, trace, check)
         state = loop.go(steps, restored.state)
     return Trained(state, run.model_dir)
+
+
+def _examples_bound(run: RunConfig, ladders: Mapping[int, Ladder]) -> dict[str, int]:
+    """The most examples of a packed row: under a capacity as many as it has slots, so that each can have one."""
+    if run.data.rows != "packed" or run.compaction.dispatch != "capacity":
+        return {}
+    return {"most_examples": ladders[run.data.input_length].rungs[-1]}
 
 
 def deletions_of(training: TrainingConfig) -> set[TrainingDeletion]:
@@ -209,7 +217,7 @@ def _own(run: RunConfig, config_text: str, files: Sequence[SourceFile]) -> Itera
                 held.enter_context(run_lock(run.model_dir))
                 claim(run, config_text, files)
                 for line in describe_files(files):
-                    print(line, file=sys.stderr)
+                    say(line)
             except UserError as error:
                 problem = str(error)
         if problem := from_first_process(problem):
@@ -220,8 +228,7 @@ def _own(run: RunConfig, config_text: str, files: Sequence[SourceFile]) -> Itera
 def _warm(state: TrainState, model_dir: str) -> TrainState:
     """The state with the parameters of another MODEL_DIR, as far as they fit; prints what came from where."""
     warm = warm_start(state.params, model_dir)
-    if jax.process_index() == 0:
-        print(warm.table(), file=sys.stderr)
+    say(warm.table())
     return state._replace(params=warm.params)
 
 
@@ -239,9 +246,9 @@ class _Evaluation:
         metrics = {}
         for task in data.eval_tasks:
             batches = eval_batches(task, data, split="validation", num_examples=num_examples)
-            records = evaluate(
+            records = collect_records(
                 self._evaluator, params, batches, self._deletions, lambda batch: put_whole_batch(batch, self._mesh)
-            ).records
+            )
             for deletion in self._deletions:
                 summary = summarize(of_deletion(records, deletion))
                 metrics |= {f"eval/{task}/{deletion}/{name}": value for name, value in summary.items()}
@@ -268,26 +275,28 @@ class _Loop:
         self._run, self._batches = run, batches
         self._writers, self._checkpoints, self._evaluation = writers, checkpoints, evaluation
         self._notice, self._clock, self._trace, self._check = notice, clock, trace, check
-        self._unchecked: list[_Made] = []
-        """The steps since the last report: read together, so that steps do not wait for the host."""
+        self._outcomes = Outcomes(run, batches, writers, checkpoints)
 
     def go(self, steps: dict[TrainingDeletion, ByLength], state: TrainState) -> TrainState:
         training, every = self._run.training, self._run.checkpoints.every
-        first, saturated = int(state.step), True
+        first = int(state.step)
+        saturated = state.monitor is None or bool(state.monitor.saturated)
         batch = None if first >= training.num_steps else self._next_batch()
         for step in range(first + 1, training.num_steps + 1):
             assert batch is not None
             self._trace.before(step)
-            if state.monitor is not None and (step == first + 1 or is_due(self._run.monitor, step)):
-                if is_due(self._run.monitor, step):
-                    state = self._check(state, batch.arrays)
+            if state.monitor is not None and is_due(self._run.monitor, step):
+                checked = self._check(state, batch.arrays)
+                state = checked.state
                 assert state.monitor is not None
-                saturated = bool(state.monitor.saturated)
+                if saturated != bool(state.monitor.saturated):
+                    saturated = not saturated
+                    say(switch_line(self._run.monitor, step, checked))
             state, metrics = steps[deletion_of_step(training, step, saturated)](state, batch.arrays)
             self._trace.after(step, metrics)
             input_length = batch.arrays["encoder_input_tokens"].shape[1]
             self._clock.step(metrics, batch.num_bytes, input_length)
-            self._unchecked.append(_Made(metrics["total_loss"], batch.data_state))
+            self._outcomes.add(metrics, batch.data_state)
             data_state = self._batches.state()
             last = step == training.num_steps
             evaluating = last or step % training.eval_every == 0
@@ -295,9 +304,10 @@ class _Loop:
             saving = last or stopping or step % every == 0
             if not last:
                 batch = self._next_batch()  # while the devices are busy
-            if last or step % training.log_every == 0 or step == first + 1 or evaluating or saving:
-                self._check_finite(step)
-            if last or step % training.log_every == 0:
+            reporting = last or step % training.log_every == 0
+            if reporting or step == first + 1 or evaluating or saving:
+                self._outcomes.read(step, reporting)
+            if reporting:
                 self._writers.write(
                     step, metrics | _controller_terms(state) | monitor_metrics(state), self._clock.lap()
                 )
@@ -329,30 +339,6 @@ class _Loop:
         losses = [value for name, value in metrics.items() if name.endswith("/hard/loss")]
         return math.fsum(losses) / len(losses) if losses else None
 
-    def _check_finite(self, step: int) -> None:
-        """Stops at a loss that is not finite: what follows it would be lost, and a checkpoint of it worthless."""
-        losses = jax.device_get([made.loss for made in self._unchecked])
-        bad = [at for at, loss in enumerate(losses) if not math.isfinite(loss)]
-        if bad:
-            self._checkpoints.wait()
-            good = self._checkpoints.latest_step
-            at = step - len(losses) + 1 + bad[0]
-            batch = self._save_batch(at, self._unchecked[bad[0]].data_state)
-            raise UserError(
-                f"the loss of step {at} is not finite: training of {self._run.model_dir} stopped; the last good "
-                f"checkpoint is {'none' if good is None else f'that of step {good}'}, the step's batch is in {batch}; "
-                "try a lower learning rate"
-            )
-        self._unchecked.clear()
-
-    def _save_batch(self, step: int, data_state: dict[str, Any]) -> Path:
-        """Reads the batch of a step again, and writes this process's rows of it into MODEL_DIR."""
-        self._batches.restore(data_state)
-        of_process = f"_process_{jax.process_index()}" if jax.process_count() > 1 else ""
-        path = Path(self._run.model_dir) / f"non_finite_batch_{step}{of_process}.npz"
-        np.savez(path, **next(self._batches).rows)  # pyright: ignore[reportArgumentType]
-        return path
-
 
 class _Placed(NamedTuple):
     """A batch that lies ready."""
@@ -368,14 +354,6 @@ class _TrainBatch(NamedTuple):
     """In this process's rows."""
     data_state: dict[str, Any]
     """Where the data stood before it was read."""
-
-
-class _Made(NamedTuple):
-    """A step that was dispatched, and may not have been computed."""
-
-    loss: Float[Array, ""]
-    data_state: dict[str, Any]
-    """Where the data stood before its batch was read."""
 
 
 def _controller_terms(state: TrainState) -> dict[str, Array]:

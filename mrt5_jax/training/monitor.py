@@ -2,9 +2,14 @@
 
 Dropping positions of gate value G changes attention weights by about e^(score + G): nothing while scores are small, and
 everything when they have grown as large as -G. The state is in the checkpoint, so that a resumed run goes on alike.
+
+What is compared is what the targets say, cross-entropy and z-loss. The score penalty differs by construction (under
+saturated deletion it is a mean over the pairs that are left), so do the drops of a capacity, and the gate's term, equal
+under both, could bring the loss that the difference is relative to near 0.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,12 +21,21 @@ from mrt5_jax.config import MonitorConfig, RunConfig
 from mrt5_jax.dropout import RowKeys
 from mrt5_jax.network import MrT5
 from mrt5_jax.training.axis_rules import ONE_SHARD, RowShards
-from mrt5_jax.training.gradients import loss_value
+from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.state import MonitorState, TrainState
 from mrt5_jax.training.step import make_setting, step_inputs
 
-Check = Callable[[TrainState, dict[str, Array]], TrainState]
-"""(state, batch of the next step) -> the state with the monitor's findings."""
+
+class Checked(NamedTuple):
+    """The state with the monitor's findings, and the losses that it compared."""
+
+    state: TrainState
+    saturated_loss: Float[Array, ""]
+    soft_loss: Float[Array, ""]
+
+
+Check = Callable[[TrainState, dict[str, Array]], Checked]
+"""(state, batch of the next step) -> what was found with it."""
 
 
 def is_due(config: MonitorConfig, step: int) -> bool:
@@ -35,27 +49,41 @@ def judge(
     """Off above the tolerance; on again only well below it, so that a loss at the tolerance does not flicker."""
     gap = jnp.abs(saturated - soft) / jnp.maximum(jnp.abs(soft), jnp.finfo(soft.dtype).tiny)
     limit = jnp.where(before.saturated, config.tolerance, config.tolerance * config.hysteresis)
-    return MonitorState(gap <= limit, gap.astype(jnp.float32))
+    return MonitorState(gap <= limit, gap.astype(before.gap.dtype))
 
 
 def make_check(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Check:
     """Both losses of a batch, with the randomness that its step will have; to be jitted."""
+    if ladder.rungs[-1] < ladder.full_length:  # a capacity: without what it drops
+        ladder = Ladder((ladder.full_length,))
     saturated = make_setting(model, run, ladder, shards)
     soft = saturated._replace(deletion="soft")
 
-    def check(state: TrainState, batch: dict[str, Array]) -> TrainState:
+    def check(state: TrainState, batch: dict[str, Array]) -> Checked:
         inputs = step_inputs(run, state, batch)
         parts = split_rows((batch, inputs.row_keys), run.training.microbatches, shards.count)
 
         def both(part: tuple[dict[str, Array], RowKeys]) -> list[Float[Array, ""]]:
             rows, keys = part
-            return [loss_value(setting, state.params, rows, inputs.objective, keys) for setting in (saturated, soft)]
+            return [target_loss(setting, state.params, rows, inputs.objective, keys) for setting in (saturated, soft)]
 
         losses = [jnp.sum(loss) for loss in jax.lax.map(both, parts)]
         assert state.monitor is not None
-        return state._replace(monitor=judge(run.monitor, state.monitor, *losses))
+        return Checked(state._replace(monitor=judge(run.monitor, state.monitor, *losses)), *losses)
 
     return check
+
+
+def switch_line(config: MonitorConfig, step: int, checked: Checked) -> str:
+    """Says which way the monitor has switched before a step, and why."""
+    assert checked.state.monitor is not None
+    saturated = bool(checked.state.monitor.saturated)
+    losses = f"{float(checked.saturated_loss):.7g}, soft deletion's {float(checked.soft_loss):.7g}"
+    gap, back = float(checked.state.monitor.gap), config.tolerance * config.hysteresis
+    found = f"step {step}: saturated deletion's loss is {losses}, a relative difference of {gap:.3g}"
+    if saturated:
+        return f"{found}, at most {back:.3g}: steps delete by saturation again"
+    return f"{found}, above the tolerance {config.tolerance:.3g}: steps delete softly until it is at most {back:.3g}"
 
 
 def monitor_metrics(state: TrainState) -> dict[str, Array]:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import optax
+from jaxtyping import Array, Int
 
 from mrt5_jax.config import OptimizerConfig
 from mrt5_jax.training.schedules import make_schedule
@@ -40,6 +41,16 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
             lambda params: _named(params, ("gate",), inside=True),
         )
     return optax.named_chain(*steps.items())
+
+
+def updates_made(opt_state: optax.OptState) -> Int[Array, ""]:
+    """How many updates the schedule of `make_optimizer` has counted: refused steps made none."""
+
+    def is_schedule(node: Any) -> bool:
+        return isinstance(node, optax.ScaleByScheduleState)
+
+    nodes = jax.tree.leaves(opt_state, is_leaf=is_schedule)
+    return next(node.count for node in nodes if is_schedule(node))
 
 
 def scale_by_layerwise_adafactor() -> optax.GradientTransformation:

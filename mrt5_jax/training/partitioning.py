@@ -26,6 +26,7 @@ from mrt5_jax.config import DataConfig, MeshConfig, RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.programs import INDEX
 from mrt5_jax.training.axis_rules import BATCH_AXES, LOGICAL_AXIS_RULES, MESH_AXES, RowShards, axis_rules
+from mrt5_jax.training.monitor import Check, Checked
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import Stepped
 
@@ -222,10 +223,11 @@ def jit_step(step: Callable[..., Stepped], abstract: TrainState) -> Any:
     return jax.jit(step, donate_argnums=0, out_shardings=places)
 
 
-def jit_state_update(update: Callable[..., TrainState], abstract: TrainState) -> Any:
-    """A function (state, batch) -> state to be compiled likewise."""
+def jit_check(check: Check, abstract: TrainState) -> Any:
+    """A monitor's check to be compiled likewise."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
-    return jax.jit(update, donate_argnums=0, out_shardings=shardings)
+    everywhere: Any = replicated(jax.tree.leaves(shardings)[0].mesh)
+    return jax.jit(check, donate_argnums=0, out_shardings=Checked(shardings, everywhere, everywhere))
 
 
 def check_parts(run: RunConfig, mesh: Mesh | AbstractMesh) -> None:

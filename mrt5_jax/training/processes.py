@@ -3,6 +3,8 @@
 Every process runs the same program on its own devices and reads its own rows of every batch; the first one writes.
 """
 
+import sys
+
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
@@ -48,6 +50,12 @@ def _initialize(flag: str, **arguments: object) -> None:
     except (ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"{flag}: the processes of this run do not find each other ({reason})") from None
+
+
+def say(line: str) -> None:
+    """Prints a line on standard error, in the first process alone."""
+    if jax.process_index() == 0:
+        print(line, file=sys.stderr, flush=True)
 
 
 def from_first_process(text: str) -> str:

@@ -94,8 +94,8 @@ def _read_data_files(path: Path) -> list[dict[str, Any]]:
 def _what_matters(run: RunConfig) -> RunConfig:
     """The run without what may change from one start to the next.
 
-    That is where it lies and runs, what is kept, traced and evaluated, and how long it goes on: more steps continue a
-    run (a decaying schedule is then that of the longer run).
+    That is where it lies and runs, what is kept, traced and evaluated, how long it goes on, and when it gives up: more
+    steps continue a run (a decaying schedule is then that of the longer run).
     """
     blank = RunConfig(run.model_dir, run.model, run.data, run.training)
     return dataclasses.replace(
@@ -104,6 +104,6 @@ def _what_matters(run: RunConfig) -> RunConfig:
         mesh=blank.mesh,
         checkpoints=blank.checkpoints,
         evaluation=blank.evaluation,
-        training=dataclasses.replace(run.training, num_steps=0, profile_steps=None),
+        training=dataclasses.replace(run.training, num_steps=0, profile_steps=None, max_refused_steps=0),
         data=dataclasses.replace(run.data, eval_tasks=(), eval_batch_size=0),
     )

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 Params = dict[str, Any]
@@ -16,8 +17,9 @@ class MonitorState(NamedTuple):
     """Relative difference of saturated from soft deletion's loss, when last compared."""
 
 
-def initial_monitor() -> MonitorState:
-    return MonitorState(jnp.asarray(True), jnp.zeros((), jnp.float32))
+def initial_monitor(dtype: DTypeLike = jnp.float32) -> MonitorState:
+    """The state before the first comparison; `dtype` is that of the gap."""
+    return MonitorState(jnp.asarray(True), jnp.zeros((), dtype))
 
 
 class TrainState(NamedTuple):

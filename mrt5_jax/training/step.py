@@ -18,6 +18,7 @@ from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, target_metrics
 from mrt5_jax.training.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.training.gradients import LossAndGradients, MeasuredRows, Objective, Setting, loss_and_gradients
+from mrt5_jax.training.optimizers import updates_made
 from mrt5_jax.training.state import TrainState, initial_monitor
 
 Metrics = dict[str, Float[Array, ""]]
@@ -34,7 +35,7 @@ class Learning(NamedTuple):
 
     optimizer: optax.GradientTransformation
     schedule: optax.Schedule
-    """The learning rate, for the metrics."""
+    """The learning rate by the updates made, for the metrics."""
     controller: Controller
 
 
@@ -43,8 +44,8 @@ def make_state(model: MrT5, run: RunConfig, learning: Learning, key: Key[Array, 
     tokens = jnp.ones((1, run.data.input_length), jnp.int32)
     targets = jnp.ones((1, run.data.target_length), jnp.int32)
     params = model.init(key, tokens, targets)["params"]
-    monitor = initial_monitor() if run.training.deletion == "saturated" else None
     optimizer_state, controller_state = learning.optimizer.init(params), learning.controller.init()
+    monitor = initial_monitor(controller_state.alpha.dtype) if run.training.deletion == "saturated" else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer_state, controller_state, monitor)
 
 
@@ -129,9 +130,14 @@ def update(
     batch: dict[str, Array],
     result: LossAndGradients,
 ) -> Stepped:
-    """Moves parameters and controller by a gradient, and reports."""
+    """Moves parameters and controller by a gradient, and reports.
+
+    Where the loss or the gradient is not finite the step is refused: only its number goes on.
+    """
     rows = result.rows
     assert rows is not None
+    gradient_norm = optax.tree.norm(result.gradients)
+    finite = jnp.isfinite(result.loss) & jnp.isfinite(gradient_norm)
     updates, opt_state = learning.optimizer.update(result.gradients, state.opt_state, state.params)
     means = {
         **target_metrics(rows.losses),
@@ -144,12 +150,16 @@ def update(
         "gate_mean": result.gate_mean,
         "score_penalty": result.score_penalty,
         "alpha": state.controller.alpha,
-        "learning_rate": jnp.asarray(learning.schedule(state.step)),
-        "gradient_norm": optax.tree.norm(result.gradients),
+        "learning_rate": jnp.asarray(learning.schedule(updates_made(state.opt_state))),
+        "gradient_norm": gradient_norm,
+        "refused": (~finite).astype(jnp.float32),
         "parameter_norm": optax.tree.norm(state.params),
     }
-    controller = learning.controller.update(means["deletion_rate"].value, state.controller)
-    params = optax.apply_updates(state.params, updates)
-    return Stepped(
-        state._replace(step=state.step + 1, params=params, opt_state=opt_state, controller=controller), metrics
+    moved = state._replace(
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        controller=learning.controller.update(means["deletion_rate"].value, state.controller),
     )
+    # Leaf by leaf, within the update's own loops: a conditional would hold both states.
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+    return Stepped(kept._replace(step=state.step + 1), metrics)

@@ -1,11 +1,16 @@
 """Compiled programs lie in the user's cache folder, unless JAX was told otherwise."""
 
+import gzip
 import os
+from pathlib import Path
+
+import pytest
 
 from mrt5_jax.cli.compilation_cache import keep_compiled_programs
 
 
 def test_the_folder_is_the_user_s_and_jaxs_own_variable_comes_first(monkeypatch, tmp_path) -> None:
+    monkeypatch.delenv("MRT5_CACHE_DIR", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", "1")
@@ -21,3 +26,28 @@ def test_the_folder_is_the_user_s_and_jaxs_own_variable_comes_first(monkeypatch,
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
     keep_compiled_programs()
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
+
+
+@pytest.mark.parametrize("named_by", ["MRT5_CACHE_DIR", "XDG_CACHE_HOME"])
+def test_one_variable_moves_compiled_programs_and_unpacked_documents_alike(monkeypatch, tmp_path, named_by) -> None:
+    """MRT5_CACHE_DIR goes before XDG_CACHE_HOME; nothing is left in the other."""
+    from mrt5_jax.data.text_files import TextFile
+
+    own, xdg = tmp_path / "own", tmp_path / "xdg"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(xdg))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    if named_by == "MRT5_CACHE_DIR":
+        monkeypatch.setenv("MRT5_CACHE_DIR", str(own))
+    else:
+        monkeypatch.delenv("MRT5_CACHE_DIR", raising=False)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_MAX_SIZE", "1")
+    keep_compiled_programs()
+    text = tmp_path / "text.gz"
+    text.write_bytes(gzip.compress(b"a line\n"))
+    assert TextFile(text).length > 0
+    expected, other = (own, xdg) if named_by == "MRT5_CACHE_DIR" else (xdg / "mrt5_jax", own)
+    assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent == expected
+    assert (expected / "files").is_dir()
+    assert not other.exists()
+    assert not (tmp_path / "home").exists()

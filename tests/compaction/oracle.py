@@ -17,13 +17,21 @@ def plan(keep, kept_length):
     return positions, mask
 
 
-def restrict(keep, scores, capacity):
-    """Drops the worst position of an overfull row until it fits."""
+def restrict(keep, scores, capacity, segments=None):
+    """Drops the worst position of an overfull row until it fits; the best one of each segment after all others."""
     keep = keep.copy()
     dropped = np.zeros(keep.shape[0], int)
     for row in range(keep.shape[0]):
+        best = set()
+        if segments is not None:
+            for segment in set(segments[row]):
+                members = np.flatnonzero(keep[row] & (segments[row] == segment))
+                if len(members):
+                    best.add(max(members, key=lambda position: (scores[row, position], -position)))
         while keep[row].sum() > capacity:
-            worst = min(np.flatnonzero(keep[row]), key=lambda position: (scores[row, position], -position))
+            worst = min(
+                np.flatnonzero(keep[row]), key=lambda position: (position in best, scores[row, position], -position)
+            )
             keep[row, worst] = False
             dropped[row] += 1
     return keep, dropped

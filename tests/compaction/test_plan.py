@@ -77,6 +77,36 @@ def test_overflow_drops_exactly_the_lowest_scores(batch, data):
     np.testing.assert_array_equal(result.dropped, dropped)
 
 
+def random_segments(shape, seed):
+    """Numbers from 1, rising along each row."""
+    begins = np.random.default_rng(seed).random(shape) < 0.3
+    segments = 1 + np.cumsum(begins[:, 1:], axis=1, dtype=np.int32)
+    return np.pad(segments, ((0, 0), (1, 0)), constant_values=1)
+
+
+@given(contents(), st.data(), st.integers(0, 99))
+def test_overflow_leaves_every_segment_its_best(batch, data, seed):
+    """As far as there are slots; where there are not, the best of the best stay."""
+    capacity = data.draw(st.sampled_from(_lengths(batch.keep.shape[1])))
+    segments = random_segments(batch.keep.shape, seed)
+    result = _restrict(batch.keep, batch.scores, capacity, segments)
+    keep, dropped = oracle.restrict(batch.keep, batch.scores, capacity, segments)
+    np.testing.assert_array_equal(result.keep, keep)
+    np.testing.assert_array_equal(result.dropped, dropped)
+    for row, numbers in enumerate(segments):
+        before, after = (set(numbers[kept[row]]) for kept in (batch.keep, np.asarray(result.keep)))
+        assert len(after) == min(len(before), capacity)
+
+
+def test_a_capacity_leaves_an_example_of_low_scores_its_best():
+    """NaN and -inf are scores like any: the lowest."""
+    scores = np.array([[-1, -1, -1, -1, -9, -9, -9, -9], [0, 0, 0, 0, -np.inf, np.nan, 0, 0]], np.float32)
+    segments = np.array([[1, 1, 1, 1, 2, 2, 2, 2], [1, 1, 1, 1, 2, 3, 4, 4]], np.int32)
+    kept = restrict(jnp.ones((2, 8), bool), jnp.asarray(scores), 4, jnp.asarray(segments))
+    np.testing.assert_array_equal(kept.keep, [[1, 1, 1, 0, 1, 0, 0, 0], [1, 0, 0, 0, 1, 1, 1, 0]])
+    np.testing.assert_array_equal(kept.dropped, [4, 4])
+
+
 @given(contents())
 def test_rows_with_input_are_never_empty(batch):
     result = _never_empty(batch.keep, batch.scores, batch.input_mask)
@@ -89,9 +119,7 @@ def test_rows_with_input_are_never_empty(batch):
 @given(contents(), st.integers(0, 99))
 def test_segments_with_input_are_never_empty(batch, seed):
     """As if each were a row of its own; a row counts as rescued where one of its segments is."""
-    begins = np.random.default_rng(seed).random(batch.keep.shape) < 0.3
-    segments = 1 + np.cumsum(begins[:, 1:], axis=1, dtype=np.int32)
-    segments = np.pad(segments, ((0, 0), (1, 0)), constant_values=1)
+    segments = random_segments(batch.keep.shape, seed)
     result = _never_empty(batch.keep, batch.scores, batch.input_mask, segments)
     keep, rescued = np.zeros_like(batch.keep), np.zeros(len(batch.keep), bool)
     for number in range(1, segments.max() + 1):

@@ -67,6 +67,15 @@ def test_packing_keeps_every_example_and_its_order() -> None:
     assert len(found) > 20 * ROWS
 
 
+def test_a_row_holds_no_more_examples_than_it_may() -> None:
+    """None is lost or put elsewhere for it."""
+    bounded = Packed(FakeStream(), ROWS, (INPUT_LENGTH, TARGET_LENGTH), slice(None), most_examples=1)
+    batches = take(bounded, 5)
+    found = [example for batch, _ in batches for example in segments(batch)]
+    assert found == examples(5 * ROWS)
+    assert max(batch["encoder_segment_ids"].max() for batch, _ in take(packed(), 5)) > 1
+
+
 def test_packed_positions_and_decoder_inputs_begin_anew_in_every_segment() -> None:
     ((batch, _),) = take(packed(), 1)
     for side, tokens in (("encoder", "encoder_input_tokens"), ("decoder", "decoder_target_tokens")):

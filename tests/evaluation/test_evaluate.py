@@ -11,7 +11,7 @@ from mrt5_jax.data.arrangements import model_batch, smallest_length
 from mrt5_jax.data.batches import EvalBatch, ExampleInfo
 from mrt5_jax.data.vocabulary import EOS_ID, decode_to_text
 from mrt5_jax.evaluation import programs as module
-from mrt5_jax.evaluation.evaluate import Evaluation, deletions_for, evaluate
+from mrt5_jax.evaluation.evaluate import Evaluation, collect_records, deletions_for, evaluate
 from mrt5_jax.evaluation.programs import make_evaluator
 from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, soft_hard_gap, summarize
 from mrt5_jax.forward import Outputs
@@ -52,6 +52,35 @@ def test_examples_that_were_cut_are_counted(tiny) -> None:
     ]
     found = evaluate(tiny.evaluator, tiny.params, [batch._replace(examples=tuple(examples))], ("soft", "hard"))
     assert found.cut == (2, 1)
+
+
+def test_every_batch_runs_once_and_by_the_clock_the_first_of_a_length_twice(tiny) -> None:
+    seen = []
+
+    def counting(params, batch, deletion):
+        seen.append((int(batch[module.INDEX][0]), deletion))
+        return tiny.evaluator(params, batch, deletion)
+
+    batches = make_batches([*range(7)])
+    records = collect_records(counting, tiny.params, batches, ("soft", "hard"))
+    assert seen == [(0, "soft"), (0, "hard"), (4, "soft"), (4, "hard")]
+    seen.clear()
+    assert evaluate(counting, tiny.params, batches, ("soft", "hard")).records == records
+    assert seen == [(0, "soft"), (0, "soft"), (0, "hard"), (0, "hard"), (4, "soft"), (4, "hard")]
+
+
+def test_what_a_capacity_drops_is_not_deleted(tiny, evaluated) -> None:
+    """3 slots of 8: the deletion rate stays the gate's, and what has no slot is counted apart."""
+    evaluator = make_evaluator(tiny.model, Ladder((3,), LENGTH))
+    records = collect_records(evaluator, tiny.params, make_batches([*range(7)]), ("hard",))
+    hard = of_deletion(evaluated.records, "hard")
+    for record, free in zip(records, hard, strict=True):
+        assert record.num_kept_tokens == min(free.num_kept_tokens, 3)
+        assert record.num_kept_tokens + record.num_dropped_tokens == free.num_kept_tokens
+    found, expected = summarize(records), summarize(hard)
+    assert found["deletion_rate"] == expected["deletion_rate"]
+    assert found["kept_length"] + found["dropped"] == pytest.approx(expected["kept_length"])
+    assert found["dropped"] > 0
 
 
 def by_example(records: list[Record]) -> dict[tuple[str, int], Record]:

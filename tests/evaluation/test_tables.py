@@ -31,6 +31,15 @@ def test_results_by_deletion() -> None:
     assert hard == ["hard", "0.00%", "75.00%", "0.6250", "40.00%", "6.0", "8.0", "5.0"]
 
 
+def test_what_a_capacity_dropped_has_a_column_where_there_is_any() -> None:
+    """It is no part of the deletion rate: of 10 tokens 6 are kept, 1 dropped and 3 deleted."""
+    records = [record._replace(num_dropped_tokens=record.deletion == "hard") for record in RECORDS]
+    headings, soft, hard = cells(results_table("t", deletion_rows(records, {})))
+    at = headings.index("dropped")
+    assert (soft[at], hard[at]) == ("0.0", "1.0")
+    assert hard[headings.index("deletion rate")] == "30.00%"
+
+
 def test_results_fit_a_terminal() -> None:
     """At 80 columns no figure and no heading is cut."""
     console = Console(file=io.StringIO(), width=80)

@@ -13,7 +13,7 @@ LENGTHS, MAX_LENGTH, SIZE = [12, 7, 3, 12], 8, 3
 
 
 def test_beams_are_those_of_transformers_in_a_batch_and_alone(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="needs the parity extra")
+    torch = pytest.importorskip("torch", reason="needs PyTorch: the parity extra on Python 3.11")
     transformers = pytest.importorskip("transformers", reason="needs the parity extra")
     config = transformers.T5Config(
         vocab_size=384,

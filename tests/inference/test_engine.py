@@ -39,6 +39,14 @@ def test_dispatch_and_chunks_change_nothing(dispatch: Dispatch, chunks: int, gen
         np.testing.assert_allclose(values, expected[name], rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
 
 
+def test_an_engine_is_equal_to_itself_alone_and_can_be_a_key() -> None:
+    """Parameters are arrays, of which neither equality nor hash is one number."""
+    other = dataclasses.replace(ENGINE)
+    assert ENGINE == ENGINE
+    assert other != ENGINE
+    assert {ENGINE: 1, other: 2}[ENGINE] == 1
+
+
 def test_chunks_run_at_their_own_lengths() -> None:
     engine = Engine(CONFIG, PARAMS, compaction=CompactionConfig(suffix_chunks=2))
     few, many = engine.start(TOKENS).chunked.most
@@ -56,9 +64,11 @@ def test_a_sample_is_its_row_s_own_in_chunks_too(search: Search) -> None:
 def test_a_capacity_keeps_as_many_as_it_has_slots() -> None:
     hard = Engine(CONFIG, PARAMS, compaction=CompactionConfig(inference_dispatch="capacity", capacity=0.2))
     batch = as_targets(TOKENS, hard.generate(TOKENS, MAX_LENGTH))
-    kept, wanted = hard.score(batch).num_kept_tokens, ENGINE.score(batch).num_kept_tokens
+    scores, wanted = hard.score(batch), ENGINE.score(batch).num_kept_tokens
+    kept = scores.num_kept_tokens
     (slots,) = make_ladder(TOKENS.shape[1], hard.compaction, "cpu", "capacity").rungs
     np.testing.assert_array_equal(kept, np.minimum(wanted, slots))
+    np.testing.assert_array_equal(kept + scores.num_dropped_tokens, wanted)
     assert (kept < wanted).any(), "a row should have more survivors than slots"
     undeleted = dataclasses.replace(hard, deletion="none")
     np.testing.assert_array_equal(undeleted.score(batch).num_kept_tokens, LENGTHS)

@@ -218,7 +218,7 @@ class TestPickles:
 
     @pytest.fixture
     def pickled(self, folder) -> Path:
-        torch = pytest.importorskip("torch")
+        torch = pytest.importorskip("torch", reason="needs PyTorch: the parity extra on Python 3.11")
         tensors = {name: torch.from_numpy(tensor) for name, tensor in load_file(folder / "model.safetensors").items()}
         tensors[QUERY] = tensors[QUERY].to(torch.bfloat16)
         torch.save(tensors, folder / "pytorch_model.bin")

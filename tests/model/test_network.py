@@ -4,10 +4,14 @@ import dataclasses
 import itertools
 from typing import Any
 
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mrt5_jax.config import Deletion, ModelConfig
+from mrt5_jax.network import MrT5
 
 from . import oracle
 from .small import LENGTH, LENGTHS, by_path, in_double, make_batch, make_config, make_params, run_forward
@@ -16,6 +20,7 @@ GATED = in_double(make_config())
 BYT5 = dataclasses.replace(GATED, gate=None)
 SINK = make_config(softmax1=True)
 CASES: list[tuple[ModelConfig, Deletion]] = [(GATED, "soft"), (GATED, "hard"), (BYT5, "none")]
+DRAWN = [0.24348066747188568, 0.07555253058671951, 0.2621978521347046]
 DELETIONS: list[Deletion] = ["soft", "hard"]
 
 
@@ -45,6 +50,15 @@ def crowded_row(params: Any) -> np.ndarray:
     batches = (make_batch(seed, (LENGTH,)) for seed in itertools.count())
     kept = ((batch, oracle.forward(GATED, params, batch, "hard").keep.sum()) for batch in batches)
     return next(batch["encoder_input_tokens"][0] for batch, count in kept if count > LENGTH // 2)
+
+
+def test_a_seed_means_the_same_initial_parameters_in_every_version() -> None:
+    """The last number of a kernel of each stack: what is drawn follows from the seed and the names alone."""
+    tokens = jnp.ones((1, 4), jnp.int32)
+    params = nn.unbox(jax.jit(MrT5(make_config()).init)(jax.random.key(0), tokens, tokens)["params"])
+    stacks = params["encoder"]["prefix"], params["encoder"]["suffix"], params["decoder"]["layers"]
+    drawn = [float(stack["mlp"]["wo"]["kernel"].ravel()[-1]) for stack in stacks]
+    assert drawn == pytest.approx(DRAWN, rel=1e-5)
 
 
 @pytest.mark.parametrize(("config", "deletion"), CASES)

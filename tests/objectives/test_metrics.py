@@ -34,7 +34,7 @@ def test_target_metrics():
 
 
 def test_deletion_metrics():
-    """Pads count nowhere, not even where a selector kept them; filler rows count nowhere."""
+    """Pads count nowhere, not even where a selector kept them; filler rows count nowhere. Dropped is not deleted."""
     input_mask = jnp.array([[1, 1, 1, 1], [1, 0, 0, 0], [0, 0, 0, 0]], bool)
     keep = jnp.array([[1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
     metrics = deletion_metrics(
@@ -44,7 +44,7 @@ def test_deletion_metrics():
         rescued=jnp.array([False, True, False]),
         dropped=jnp.array([1, 0, 0]),
     )
-    expected = {"deletion_rate": 2 / 5, "kept_length": 1.5, "rung": 3.0, "rescued": 0.5, "dropped": 0.5}
+    expected = {"deletion_rate": 2 / 5, "kept_length": 1.0, "rung": 3.0, "rescued": 0.5, "dropped": 0.5}
     values = _values(metrics)
     assert values.keys() == expected.keys()
     for name, value in expected.items():

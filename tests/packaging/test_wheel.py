@@ -5,18 +5,20 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.slow
+Run = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
 def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder into which the wheel, built from a copy of the checkout, has been unpacked by pip.
+    """An environment into which pip has installed the wheel, built from a copy of the checkout, and nothing else.
 
     Requirements are those of the running Python: downloading them again would take minutes and prove nothing new.
+    Appended folders' own .pth files are not read, so an editable install of the checkout lends it no module.
     """
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("installed")
     for name in ("mrt5_jax", "tasks", "gin_configs"):
@@ -24,18 +26,32 @@ def installed(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(repository / name, source)
     run = [sys.executable, "-m"]
-    subprocess.run([*run, "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source], check=True)
+    build = [*run, "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source]
+    subprocess.run(build, check=True, capture_output=True)
+    subprocess.run([*run, "venv", "--without-pip", target], check=True)
     (wheel,) = (source / "dist").glob("mrt5_jax-*.whl")
-    subprocess.run([*run, "pip", "install", "--quiet", "--no-deps", "--target", target, wheel], check=True)
+    install = [*run, "pip", "--python", target / "bin" / "python", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run([*install, wheel], check=True)
+    (packages,) = target.glob("lib/python*/site-packages")
+    lent = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "lent.pth").write_text("".join(f"import sys; sys.path.append({path!r})\n" for path in lent))
     return target
 
 
-def run(installed: Path, *command: str) -> str:
-    """Runs a command of the wheel's from the root folder."""
-    environment = {**os.environ, "PYTHONPATH": str(installed), "JAX_PLATFORMS": "cpu"}
-    process = subprocess.run(command, cwd="/", env=environment, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+@pytest.fixture
+def run(installed: Path, tmp_path: Path) -> Callable[..., str]:
+    """Runs the wheel's `mrt5`, or its Python, from an empty folder."""
+
+    def run_there(program: str, *arguments: str) -> str:
+        elsewhere = tmp_path / "empty"
+        elsewhere.mkdir(exist_ok=True)
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        command = [str(installed / "bin" / program), *arguments]
+        process = subprocess.run(command, cwd=elsewhere, env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
+
+    return run_there
 
 
 def test_the_wheel_holds_every_module_task_and_gin_file(repository: Path, installed: Path) -> None:
@@ -43,16 +59,26 @@ def test_the_wheel_holds_every_module_task_and_gin_file(repository: Path, instal
     for folder in ("tasks", "gin_configs"):
         files = [*(repository / folder).rglob("*.py"), *(repository / folder).rglob("*.gin")]
         expected |= {Path("mrt5_jax") / path.relative_to(repository) for path in files}
-    found = {path.relative_to(installed) for path in installed.rglob("*") if path.suffix in (".py", ".gin")}
+    (packages,) = installed.glob("lib/python*/site-packages")
+    assert not (packages / "tasks").exists()
+    files = [path for path in packages.rglob("*") if path.suffix in (".py", ".gin")]
+    found = {path.relative_to(packages) for path in files if "pip" not in path.relative_to(packages).parts}
     assert found == expected
-    assert not (installed / "tasks").exists()
 
 
-def test_quickstart_trains_from_the_root_folder(installed: Path, tmp_path: Path) -> None:
-    where = run(installed, sys.executable, "-c", "import mrt5_jax.tasks; print(mrt5_jax.tasks.__file__)")
+def test_the_command_resolves_a_configuration_from_an_empty_folder(run: Run, tmp_path: Path) -> None:
+    assert "quickstart" in run("mrt5", "--help")
+    flags = ["--gin_file=runs/quickstart.gin", "--gin.BATCH_SIZE=2", "--dry_run"]
+    assert "\nBATCH_SIZE = 2\n" in run("mrt5", "train", *flags)
+    assert not list((tmp_path / "empty").iterdir())
+
+
+@pytest.mark.slow
+def test_quickstart_trains_from_an_empty_folder(installed: Path, run: Run, tmp_path: Path) -> None:
+    where = run("python", "-c", "import mrt5_jax.tasks; print(mrt5_jax.tasks.__file__)")
     assert Path(where.strip()).is_relative_to(installed)
     flags = [f"--gin.MODEL_DIR='{tmp_path / 'model'}'", "--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=2"]
     schedule = ["--gin.config.OptimizerConfig.warmup_steps=0", "--gin.config.TrainingConfig.log_every=1"]
-    run(installed, str(installed / "bin" / "mrt5"), "train", "--gin_file=runs/quickstart.gin", *flags, *schedule)
+    run("mrt5", "train", "--gin_file=runs/quickstart.gin", *flags, *schedule)
     lines = (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] == 2

@@ -18,7 +18,7 @@ from mrt5_jax.interop.gate_adding import add_gate
 from mrt5_jax.interop.hf import read_hf, write_hf
 from mrt5_jax.network import MrT5
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="needs PyTorch: the parity extra on Python 3.11")
 transformers = pytest.importorskip("transformers")
 
 GENERATED = 12

@@ -168,6 +168,57 @@ def test_a_full_disk_is_one_line_and_older_checkpoints_stay_good(tmp_path):
     assert_same_bits(restore_params(tmp_path).params, make_state(1).params)
 
 
+def poisoned_state(step: int) -> TrainState:
+    state = make_state(step)
+    state.params["encoder"]["gate"]["kernel"] = state.params["encoder"]["gate"]["kernel"].at[1, 5].set(jnp.nan)
+    return state
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    """Neither by training nor as imported weights; the last good checkpoint stays the newest."""
+    save(tmp_path, 1)
+    with (
+        Checkpoints(tmp_path, CheckpointConfig(), seed=7) as checkpoints,
+        pytest.raises(UserError, match=r"after step 2 params/encoder/gate/kernel is not finite.* that of step 1"),
+    ):
+        checkpoints.save(poisoned_state(2), DATA_STATE)
+    assert steps_of(tmp_path) == [1]
+    with pytest.raises(UserError, match="params/encoder/gate/kernel is not finite: nothing is written"):
+        save_model(tmp_path / "imported", poisoned_state(0).params, MODEL)
+    assert not (tmp_path / "imported").exists()
+
+
+def test_a_poisoned_checkpoint_of_an_older_version_is_passed_over(tmp_path, caplog, monkeypatch):
+    """It was saved as a good one; training and evaluation take the one before it."""
+    save(tmp_path, 1)
+    with monkeypatch.context() as patch, Checkpoints(tmp_path, CheckpointConfig(), seed=7) as checkpoints:
+        patch.setattr("mrt5_jax.training.checkpoints.not_finite", lambda _: "")
+        checkpoints.save(poisoned_state(2), DATA_STATE)
+    assert restore_params(tmp_path).step == 1
+    with caplog.at_level(logging.WARNING, logger="mrt5_jax"):
+        assert restore(tmp_path).step == 1
+    assert "checkpoints/2 is damaged (params/encoder/gate/kernel is not finite)" in caplog.text
+    save(tmp_path, 2)
+    assert restore(tmp_path).step == 2
+
+
+def test_a_float32_controller_of_a_float64_run_is_widened(tmp_path, capsys):
+    """With one line, and to the very same numbers; nothing else is."""
+    with jax.enable_x64(True):
+        state = make_state(1, "float64")
+        with Checkpoints(tmp_path, CheckpointConfig(), seed=7) as checkpoints:
+            checkpoints.save(state, DATA_STATE)
+        wide = state._replace(controller=jax.tree.map(lambda leaf: leaf.astype("float64"), state.controller))
+        assert_same_bits(restore(tmp_path, wide).state, wide)
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.endswith("checkpoints/1: controller and monitor are float32 there, and float64 from here on")
+        assert_same_bits(restore(tmp_path, state).state, state)
+        assert not capsys.readouterr().err
+        narrow = make_state(1)
+        with pytest.raises(UserError, match="is float64, not float32"):
+            restore(tmp_path, narrow)
+
+
 def test_restore_never_casts(tmp_path):
     save(tmp_path, 1)
     other = make_state(0)

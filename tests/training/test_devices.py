@@ -33,6 +33,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 BOUNDS = {"1": (20, 1e-9), "0": (3, 1e-5)}
 """JAX_ENABLE_X64 -> steps, and the largest difference that may be seen in them."""
+FEWER = ("soft, 4 microbatches", "hard", "saturated, on the host, 4 microbatches")
+"""Cases that differ most, for what need not be tried with all: float32, and several processes."""
 
 
 def measure(orders: list[dict[str, Any]], x64: str) -> list[list[dict[str, float]]]:
@@ -53,6 +55,15 @@ def measure(orders: list[dict[str, Any]], x64: str) -> list[list[dict[str, float
     return json.loads(outputs[0][0].splitlines()[-1])
 
 
+def measure_in_two_processes(order: dict[str, Any], x64: str) -> list[list[dict[str, float]]]:
+    """The order's runs on the devices of two processes, each of which has as many as the order says."""
+    with socket.socket() as any_port:
+        any_port.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{any_port.getsockname()[1]}"
+    place = {"coordinator_address": address, "num_processes": 2}
+    return measure([order | {"process": place | {"process_id": number}} for number in range(2)], x64)
+
+
 def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]], case: str = "") -> float:
     """Of losses, deletion rates and rungs.
 
@@ -65,18 +76,32 @@ def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]
     return float(np.abs(np.subtract(*table)).max())
 
 
-@pytest.mark.slow
-def test_eight_devices_are_as_one() -> None:
-    """The quick variant: two rungs, hard deletion, all three axes."""
-    runs = [{"mesh": mesh, "training": {"deletion": "hard"}} for mesh in ([1, 1, 1], [2, 2, 2])]
-    one, eight = measure([{"devices": 8, "steps": 3, "runs": runs}], x64="1")
-    assert largest_difference(one, eight) < 1e-9
+QUICK = {"training": {"deletion": "hard"}, "compaction": {"suffix_chunks": 2}}
+"""Two rungs, and chunks: each device sorts its own rows into them and adds up their gradients apart."""
+
+
+@pytest.fixture(scope="module")
+def one_and_eight() -> list[list[dict[str, float]]]:
+    """Two steps on one device and on eight, along all three axes."""
+    runs = [QUICK | {"mesh": mesh} for mesh in ([1, 1, 1], [2, 2, 2])]
+    return measure([{"devices": 8, "steps": 2, "runs": runs}], x64="1")
+
+
+def test_eight_devices_are_as_one(one_and_eight) -> None:
+    one, eight = one_and_eight
+    assert largest_difference(one, eight, "in chunks") < 1e-9
     assert 0.05 < one[0]["deletion_rate"] < 0.95, "the gate deletes"
 
 
+def test_two_processes_are_as_one(one_and_eight) -> None:
+    one, _ = one_and_eight
+    runs = [QUICK | {"mesh": [2, 1, 1]}]
+    (two,) = measure_in_two_processes({"devices": 1, "steps": 2, "runs": runs}, x64="1")
+    assert largest_difference(one, two, "in chunks") < 1e-9
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("x64", ["1", "0"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "x64"), [*((case, "1") for case in CASES), *((case, "0") for case in FEWER)])
 def test_every_mesh_and_deletion(case: str, x64: str) -> None:
     steps, bound = BOUNDS[x64]
     runs = [CASES[case] | {"mesh": mesh} for mesh in ([1, 1, 1], *MESHES)]
@@ -87,16 +112,11 @@ def test_every_mesh_and_deletion(case: str, x64: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("x64", ["1", "0"])
-@pytest.mark.parametrize("case", ["soft, 4 microbatches", "hard", "saturated, on the host, 4 microbatches"])
+@pytest.mark.parametrize(("case", "x64"), [*((case, "1") for case in FEWER), ("hard", "0")])
 def test_two_processes_of_four_devices(case: str, x64: str) -> None:
     steps, bound = BOUNDS[x64]
-    with socket.socket() as any_port:
-        any_port.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{any_port.getsockname()[1]}"
-    two = {"devices": 4, "steps": steps, "runs": [CASES[case] | {"mesh": mesh} for mesh in MESHES]}
-    place = {"coordinator_address": address, "num_processes": 2}
-    found = measure([two | {"process": place | {"process_id": number}} for number in range(2)], x64)
+    runs = [CASES[case] | {"mesh": mesh} for mesh in MESHES]
+    found = measure_in_two_processes({"devices": 4, "steps": steps, "runs": runs}, x64)
     (alone,) = measure([{"devices": 1, "steps": steps, "runs": [CASES[case] | {"mesh": [1, 1, 1]}]}], x64)
     for mesh, result in zip(MESHES, found, strict=True):
         assert largest_difference(alone, result, case) < bound, mesh

@@ -22,6 +22,7 @@ from mrt5_jax.config import (
     GateConfig,
     LossConfig,
     ModelConfig,
+    MonitorConfig,
     OptimizerConfig,
     RunConfig,
     TrainingConfig,
@@ -34,7 +35,8 @@ from mrt5_jax.training import loop
 from mrt5_jax.training.axis_rules import RowShards
 from mrt5_jax.training.loop import Trained, deletion_of_step, train
 from mrt5_jax.training.model_dir import LOCK, config_from_json
-from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.monitor import Check, Checked
+from mrt5_jax.training.state import MonitorState, TrainState
 from mrt5_jax.training.step import Learning, Stepped, TrainStep, make_train_step
 
 STEPS, EVERY = 6, 3
@@ -269,6 +271,98 @@ def test_a_loss_that_is_not_finite_stops_training_before_it_is_saved(
     assert all((saved[name] == rows).all() for name, rows in fifth.items())
     assert checkpoints_of(tmp_path) == {3}
     assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4]
+
+
+def pretended(monkeypatch: pytest.MonkeyPatch, refused: tuple[int, ...] = (), not_finite: tuple[int, ...] = ()) -> None:
+    """Steps that compute nothing; those of these numbers are refused, or have a loss that is not finite."""
+
+    def pretend(*_: Any) -> Callable[[TrainState, Any], Stepped]:
+        def step_function(state: TrainState, batch: Any) -> Stepped:
+            step = state.step + 1
+            loss = jnp.where(jnp.isin(step, jnp.asarray(not_finite, int)), jnp.nan, 1.0)
+            metrics = {"total_loss": loss, "refused": jnp.isin(step, jnp.asarray(refused, int)).astype(jnp.float32)}
+            return Stepped(state._replace(step=step), metrics)
+
+        return step_function
+
+    monkeypatch.setattr(loop, "make_train_step", pretend)
+
+
+def test_refused_steps_are_told_and_too_many_in_a_row_end_the_run(
+    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each has its line of metrics, also where none was due; the run stops where a setting says, and counts anew when
+    it is started again."""
+    training = TrainingConfig(num_steps=STEPS, log_every=5, eval_every=100, max_refused_steps=2)
+    run = make_run(tmp_path, task, training=training)
+    pretended(monkeypatch, refused=(1, 3, 4))
+    with pytest.raises(UserError, match=r"2 steps in a row, up to step 4, is finite.* that of step 3.*batch_4\.npz"):
+        train(run)
+    told = [line for line in capsys.readouterr().err.splitlines() if "the gradient is not finite" in line]
+    assert [line.partition(":")[0] for line in told] == ["step 1", "step 3", "step 4"]
+    assert ["2 in a row" in line for line in told] == [False, False, True]
+    assert [(line["step"], line["refused"]) for line in metrics_of(tmp_path)] == [(1, 1), (3, 1), (4, 1)]
+    assert checkpoints_of(tmp_path) == {3}
+    pretended(monkeypatch, refused=(1, 3, 4), not_finite=(6,))
+    with pytest.raises(UserError, match="loss of step 6 is not finite"):
+        train(run)
+    assert [line["step"] for line in metrics_of(tmp_path)] == [1, 3, 4, 5]
+
+
+def test_the_monitor_says_once_that_it_switched(
+    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With both losses, either way; a resume in between says nothing."""
+
+    def pretend(*_: Any) -> Check:
+        def check(state: TrainState, batch: Any) -> Checked:
+            on = (state.step < 2) | (state.step > 3)
+            gap = jnp.where(on, 1e-7, 0.25).astype(jnp.float32)
+            monitor = MonitorState(on, gap)
+            return Checked(state._replace(monitor=monitor), 2 * (1 + gap), jnp.float32(2))
+
+        return check
+
+    monkeypatch.setattr(loop, "make_check", pretend)
+    training = TrainingConfig(num_steps=STEPS, deletion="saturated", log_every=5, eval_every=100)
+    run = make_run(tmp_path, task, training=training, monitor=MonitorConfig(interval=1))
+    lines = []
+    for last in (4, 6):
+        pretended(monkeypatch, not_finite=(last,))
+        with pytest.raises(UserError, match=f"loss of step {last}"):
+            train(run)
+        lines += [line for line in capsys.readouterr().err.splitlines() if "saturated" in line]
+    assert len(lines) == 2
+    assert lines[0] == (
+        "step 3: saturated deletion's loss is 2.5, soft deletion's 2, a relative difference of 0.25, above the "
+        "tolerance 0.0001: steps delete softly until it is at most 5e-05"
+    )
+    assert lines[1] == (
+        "step 5: saturated deletion's loss is 2, soft deletion's 2, a relative difference of 1e-07, at most 5e-05: "
+        "steps delete by saturation again"
+    )
+
+
+def test_under_a_capacity_a_packed_row_has_no_more_examples_than_slots(
+    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class AskedError(Exception):
+        """Where the batches come from is far enough."""
+
+    def asked(data: DataConfig, **how: Any) -> Any:
+        raise AskedError(how.get("most_examples"))
+
+    monkeypatch.setattr(loop, "train_batches", asked)
+    capacity = CompactionConfig(dispatch="capacity", capacity=0.5, rounding=2)
+    for rows, compaction, bound in (
+        ("packed", capacity, 4),
+        ("packed", CompactionConfig(), None),
+        ("one_a_row", capacity, None),
+    ):
+        run = make_run(tmp_path, task, compaction=compaction)
+        with pytest.raises(AskedError) as found:
+            train(dataclasses.replace(run, data=dataclasses.replace(run.data, rows=rows)))
+        assert found.value.args == (bound,)
 
 
 @pytest.mark.slow

@@ -9,17 +9,26 @@ import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
-from mrt5_jax.config import CompactionConfig, LossConfig, MonitorConfig, TrainingConfig, TrainingDeletion
+from mrt5_jax.config import (
+    CompactionConfig,
+    DataConfig,
+    LossConfig,
+    MonitorConfig,
+    RunConfig,
+    TrainingConfig,
+    TrainingDeletion,
+)
 from mrt5_jax.forward import survivors
 from mrt5_jax.gates import Selection
 from mrt5_jax.network import MrT5
+from mrt5_jax.objectives.controller import make_controller
 from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.training.gradients import LossAndGradients, Objective, Setting, loss_and_gradients
 from mrt5_jax.training.loop import deletion_of_step, deletions_of
-from mrt5_jax.training.monitor import is_due, judge
-from mrt5_jax.training.state import MonitorState, initial_monitor
+from mrt5_jax.training.monitor import Checked, is_due, judge, make_check
+from mrt5_jax.training.state import MonitorState, TrainState, initial_monitor
 
-from ..model.small import LENGTH, by_path, in_double, make_batch, make_config, make_params
+from ..model.small import LENGTH, TARGET, by_path, in_double, make_batch, make_config, make_params
 
 GENTLE = 0.3
 """Random parameters are scaled by this, so that attention scores stay small, as in a trained model."""
@@ -113,6 +122,56 @@ def test_the_monitor_switches_off_above_the_tolerance_and_on_well_below_it() -> 
     assert bool(after(off, -0.04).saturated)
     assert not bool(after(state, float("nan")).saturated)
     assert [step for step in range(1, 9) if is_due(config, step)] == [1, 4, 7]
+
+
+def compared(*, ladder: Ladder = LADDER, chunks: int = 1, microbatches: int = 1, packed: bool = False) -> list[Checked]:
+    """What the monitor finds of a surely deciding gate under a score penalty, with alpha 0 and with a large one.
+
+    All scores are raised alike, which changes no attention weight: so the penalty has something to say.
+    """
+    config = make_config()
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf * GENTLE, jnp.float32), make_params(config, 2))
+    params["encoder"]["gate"]["kernel"] = params["encoder"]["gate"]["kernel"] * 3e3 / GENTLE
+    params["encoder"]["relpos_bias"]["rel_embedding"] = params["encoder"]["relpos_bias"]["rel_embedding"] + 6
+    batch = make_batch(3, (12, 11, 12, 8))
+    if packed:
+        for side, tokens in (("encoder", "encoder_input_tokens"), ("decoder", "decoder_target_tokens")):
+            size = batch[tokens].shape[1]
+            batch[f"{side}_segment_ids"] = np.where(batch[tokens] > 0, 1 + (np.arange(size)[None] >= size // 2), 0)
+    run = RunConfig(
+        "",
+        config,
+        DataConfig("", (), LENGTH, TARGET, 4, 4),
+        TrainingConfig(num_steps=9, deletion="saturated", microbatches=microbatches),
+        loss=LossConfig(score_penalty=5.0, z_loss=0.01),
+        compaction=CompactionConfig(suffix_chunks=chunks),
+    )
+    check = jax.jit(make_check(MrT5(config), run, ladder))
+    found = []
+    for alpha in (0.0, 0.4):
+        controller = make_controller(LossConfig(gate_weight=alpha), None).init()
+        state = TrainState(jnp.int32(0), params, (), controller, initial_monitor())
+        found.append(jax.device_get(check(state, jax.tree.map(jnp.asarray, batch))))
+    return found
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {},
+        pytest.param({"packed": True, "chunks": 2, "microbatches": 2}, marks=pytest.mark.slow),
+        pytest.param({"ladder": Ladder((4,), LENGTH)}, marks=pytest.mark.slow),
+    ],
+    ids=["score penalty", "packed, in parts", "capacity"],
+)
+def test_what_differs_by_construction_does_not_switch_the_monitor(how: dict[str, Any]) -> None:
+    """The score penalty is a mean over other pairs under saturated deletion, and a capacity drops positions: neither
+    says that attention sees what was removed. Nor does alpha's term make the difference look larger."""
+    plain, steered = compared(**how)
+    assert plain.state.monitor.saturated
+    assert plain.state.monitor.gap < 1e-6
+    assert steered.state.monitor.gap == plain.state.monitor.gap
+    assert plain.saturated_loss == pytest.approx(float(plain.soft_loss), rel=1e-6)
 
 
 def test_steps_are_soft_while_the_monitor_has_switched_saturation_off() -> None:
