@@ -107,8 +107,7 @@ def _build(folder: Path, path: Path, status: FileStatus, field: str) -> FileInde
         with explained(path), files_for(path).open(path) as raw, HashedStream(raw) as stream:
             if found.kind == "text":
                 scan = _scan_text(path, found, stream, scratch / _TEXT if scratch and unpacks else None)
-                places = scan.dropped - np.arange(len(scan.dropped))
-                num_documents, ends_open = scan.num_documents, scan.ends_open
+                places, num_documents, ends_open = scan.dropped_before, scan.num_documents, scan.ends_open
                 former = scan.has_only_line_feeds
             else:
                 assert scratch is not None
@@ -171,6 +170,7 @@ def _scan_text(path: Path, found: Format, stream: HashedStream, copy: Path | Non
     if found.compression:  # damage is told to so many bytes
         place, size = f"{path}, after byte 0 of what it holds", _COMPRESSED_BLOCK
     with contextlib.ExitStack() as opened:
+        opened.callback(scan.close)
         out = opened.enter_context(_unpacking(copy)) if copy else None
         text = opened.enter_context(decompressed(stream, found.compression))
         while True:

@@ -1,6 +1,7 @@
 """Which bytes of a text are not read: blank lines, the second byte of a line's end, byte order marks."""
 
-import functools
+import tempfile
+from typing import IO
 
 import numpy as np
 from jaxtyping import Int
@@ -18,7 +19,10 @@ class LineScan:
     """
 
     def __init__(self) -> None:
-        self._dropped: list[np.ndarray] = []
+        self._dropped: IO[bytes] | None = None  # in a file, as there may be as many as lines
+        self._num_dropped = 0
+        self.dropped_before: Int[np.ndarray, " dropped"] = np.zeros(0, np.int64)
+        """int64, increasing: of each byte that is not read, its place less the number of such bytes before it."""
         self._kept_ends = 0
         self._size = 0
         self._after_end = True  # a text begins as if after a line's end
@@ -39,12 +43,16 @@ class LineScan:
         if self._pending:
             self._scan(self._pending)
             self._pending = b""
+        if self._dropped is not None:
+            self._dropped.flush()
+            self.dropped_before = np.asarray(np.memmap(self._dropped, np.int64, mode="r"))
+        self.close()
         return self
 
-    @functools.cached_property
-    def dropped(self) -> Int[np.ndarray, " dropped"]:
-        """Places of the bytes that are not read, increasing."""
-        return np.concatenate([np.zeros(0, np.int64), *self._dropped])
+    def close(self) -> None:
+        """Lets go of what an unfinished scan holds."""
+        if self._dropped is not None:
+            self._dropped.close()
 
     @property
     def ends_open(self) -> bool:
@@ -83,5 +91,9 @@ class LineScan:
         self._kept_ends += int(np.count_nonzero(ends))
         if dropped.any():
             self._kept_ends -= int(np.count_nonzero(dropped & ends))
-            self._dropped.append(np.flatnonzero(dropped) + self._size)
+            places = np.flatnonzero(dropped) + self._size
+            before = np.arange(self._num_dropped, self._num_dropped + len(places))
+            self._dropped = self._dropped or tempfile.TemporaryFile()  # noqa: SIM115 - until the scan is finished
+            self._dropped.write((places - before).astype(np.int64).tobytes())
+            self._num_dropped += len(places)
         self._size += len(block)
