@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrt5_jax.analysis.multiply_adds import forward_multiply_adds
-from mrt5_jax.config import DataConfig, GateConfig, ModelConfig
+from mrt5_jax.config import DataConfig, ExecutionConfig, GateConfig, ModelConfig
 from mrt5_jax.forward import Params, run_prefix
 from mrt5_jax.network import MrT5
 
@@ -21,8 +21,8 @@ CONFIG = ModelConfig(
     num_decoder_layers=3,
     gate=GateConfig(layer=3),
     dropout_rate=0.0,
-    scan_unroll=9,
 )
+EXECUTION = ExecutionConfig(scan_unroll=9)
 """Without loops over layers: on a CPU they copy what the backward pass needs into stacks, a sixth of a step."""
 BYT5 = dataclasses.replace(CONFIG, gate=None)
 BATCH, LENGTH, TARGET = 8, 1024, 189
@@ -66,7 +66,8 @@ def keeping(params: Params, batch: dict[str, jax.Array], most: int, config: Mode
     if most >= LENGTH:
         return _with_gate(params, {**gate, "kernel": 0 * gate["kernel"], "bias": jnp.full_like(gate["bias"], 50.0)})
     steep = {**gate, "kernel": gate["kernel"] * STEEPNESS, "bias": jnp.zeros_like(gate["bias"])}
-    hidden = jax.jit(run_prefix, static_argnums=0)(MrT5(config), params, batch["encoder_input_tokens"]).hidden
+    model, tokens = MrT5(config, EXECUTION), batch["encoder_input_tokens"]
+    hidden = jax.jit(run_prefix, static_argnums=0)(model, params, tokens).hidden
     logits = np.sort(np.asarray(_gate_logits(hidden.astype(jnp.float32), steep, config)), axis=1)[:, ::-1]
     # The first logit that goes becomes -0.75 in the row where it is highest: a gate value of -20.4, which saturated
     # deletion removes too.

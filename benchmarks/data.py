@@ -23,7 +23,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.bench_model import CONFIG
+from benchmarks.bench_model import CONFIG, EXECUTION
 from mrt5_jax.config import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig, TrainingConfig
 from mrt5_jax.data.batches import TrainBatches, train_batches
 from mrt5_jax.tasks.span_corruption import text_task
@@ -97,8 +97,9 @@ def measure_waiting(task: str, rounds: int, model_dir: str) -> list[Measured]:
     run = RunConfig(
         model_dir=model_dir,
         model=CONFIG,
+        execution=dataclasses.replace(EXECUTION, log_every=1),
         data=data_config(task),
-        training=TrainingConfig(num_steps=WARM_UP + rounds, log_every=1, eval_every=WARM_UP + rounds, eval_batches=1),
+        training=TrainingConfig(num_steps=WARM_UP + rounds, eval_every=WARM_UP + rounds, eval_batches=1),
         checkpoints=CheckpointConfig(every=WARM_UP + rounds),
         evaluation=EvaluationConfig(deletions=("none",)),
     )

@@ -22,10 +22,10 @@ from benchmarks.contest import Contestant, compare, compete, contest_parser, rep
 
 import numpy as np
 
-from benchmarks.bench_model import BATCH, BYT5, CONFIG, DATA, LENGTH, keeping, make_batch, make_params
+from benchmarks.bench_model import BATCH, BYT5, CONFIG, DATA, EXECUTION, LENGTH, keeping, make_batch, make_params
 from benchmarks.torch_model import TorchSetting, make_torch_t5, torch_contestants
 from mrt5_jax.analysis.multiply_adds import forward_multiply_adds
-from mrt5_jax.config import CompactionConfig, Deletion
+from mrt5_jax.config import Deletion
 from mrt5_jax.inference.engine import Engine
 
 TOKENS = 64
@@ -73,7 +73,7 @@ def main() -> None:
     def ours(deletion: Deletion, kept: int, dtype: DType) -> Contestant:
         config = dataclasses.replace(CONFIG, dtype=dtype)
         own = keeping(params, batch, LENGTH // 2, config)
-        engine = Engine(config, own, deletion, CompactionConfig(rungs=(LENGTH // 2 + 8,)))
+        engine = Engine(config, own, deletion, dataclasses.replace(EXECUTION, rungs=(LENGTH // 2 + 8,)))
         return Contestant(
             jax_contestant(engine, inputs), float(BATCH * forward_multiply_adds(CONFIG, data, kept).total)
         )

@@ -21,6 +21,7 @@ from benchmarks.bench_model import (
     BYT5,
     CONFIG,
     DATA,
+    EXECUTION,
     LENGTH,
     RUNGS,
     keeping,
@@ -43,7 +44,7 @@ def jax_contestants(batch: dict[str, jax.Array]) -> dict[str, Contestant]:
     ladder = Ladder((*RUNGS, LENGTH))
 
     def of(config: ModelConfig, deletion: Deletion, own: Params, kept: int) -> Contestant:
-        setting = ForwardSetting(MrT5(config), deletion, ladder)
+        setting = ForwardSetting(MrT5(config, EXECUTION), deletion, ladder)
         return Contestant(lambda: run(setting, own, batch).logits, multiply_adds(kept, config))
 
     contestants = {
@@ -59,7 +60,7 @@ def jax_contestants(batch: dict[str, jax.Array]) -> dict[str, Contestant]:
 def encoder_contestant(batch: dict[str, jax.Array]) -> Contestant:
     """The encoder alone: ByT5's prefix."""
     params = make_params(BYT5)
-    run = jax.jit(lambda params, tokens: run_prefix(MrT5(BYT5), params, tokens).hidden)
+    run = jax.jit(lambda params, tokens: run_prefix(MrT5(BYT5, EXECUTION), params, tokens).hidden)
     count = BATCH * forward_multiply_adds(BYT5, DATA, LENGTH).prefix
     return Contestant(lambda: run(params, batch["encoder_input_tokens"]), float(count))
 

@@ -19,13 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.bench_model import CONFIG, make_params
+from benchmarks.bench_model import CONFIG, EXECUTION, make_params
 from mrt5_jax.analysis.multiply_adds import forward_multiply_adds
 from mrt5_jax.compaction.chunks import chunk_rows, restore_rows
 from mrt5_jax.compaction.dispatch import run_in_graph
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
-from mrt5_jax.config import CompactionConfig, DataConfig
+from mrt5_jax.config import DataConfig, ExecutionConfig
 from mrt5_jax.forward import ForwardRows, ForwardSetting, ForwardTargets, Survivors, forward_rest, split_parameters
 from mrt5_jax.network import MrT5
 
@@ -51,7 +51,7 @@ def after_gate(counts: np.ndarray, ladder: Ladder, num_chunks: int) -> Callable[
         Survivors(keep, keep.astype(jnp.float32), None),
         ForwardTargets(jnp.ones((ROWS, TARGET), jnp.int32), None),
     )
-    setting = ForwardSetting(MrT5(CONFIG), "hard", ladder, num_chunks)
+    setting = ForwardSetting(MrT5(CONFIG, EXECUTION), "hard", ladder, num_chunks)
     params = split_parameters(make_params()).rest
 
     @jax.jit
@@ -84,7 +84,7 @@ def main() -> None:
     args = parser.parse_args()
     counts = np.maximum(1, np.round(kept_shares(args.records) * LENGTH)).astype(np.int32)
     rounding = max(1, LENGTH // args.max_rungs)
-    ladder = make_ladder(LENGTH, CompactionConfig(rounding, args.max_rungs), jax.default_backend())
+    ladder = make_ladder(LENGTH, ExecutionConfig(rounding=rounding, max_rungs=args.max_rungs), jax.default_backend())
     full = np.full(ROWS, LENGTH)
 
     def rungs(num_chunks: int) -> np.ndarray:

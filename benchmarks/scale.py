@@ -61,15 +61,18 @@ def run_of(row: Row, deletion: str, dispatch: str) -> RunConfig:
         "BATCH_SIZE": row.rows,
         "DROPOUT_RATE": 0.1,
         "config.ModelConfig.dtype": repr(row.dtype),
-        "config.ModelConfig.remat": "'full'",
-        "config.ModelConfig.scan_unroll": 1,
+        "config.ExecutionConfig.remat": "'full'",
+        "config.ExecutionConfig.scan_unroll": 1,
         "config.TrainingConfig.deletion": repr(deletion),
-        "config.TrainingConfig.microbatches": row.microbatches,
-        "config.CompactionConfig.dispatch": repr(dispatch),
-        "config.CompactionConfig.max_rungs": 2,
+        "config.ExecutionConfig.microbatches": row.microbatches,
+        "config.ExecutionConfig.max_rungs": 2,
         "config.MeshConfig.fsdp": row.fsdp,
         "config.MeshConfig.tensor": row.tensor,
     }
+    if dispatch == "capacity":
+        bindings["config.CompactionConfig.capacity"] = 0.5
+    else:
+        bindings["config.ExecutionConfig.dispatch"] = repr(dispatch)
     files = ["runs/quickstart.gin", f"models/mrt5_{row.model}.gin"]
     return gin_setup.resolve(files, bindings=[f"{name}={value}" for name, value in bindings.items()]).run
 

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from rich.table import Table
 
-from benchmarks.bench_model import BATCH, CONFIG, LENGTH, TARGET
+from benchmarks.bench_model import BATCH, CONFIG, EXECUTION, LENGTH, TARGET
 from benchmarks.contest import CONSOLE, machine
 
 CHILD = Path(__file__).with_name("startup_child.py")
@@ -34,13 +34,13 @@ COMMON = (
     "diagnostics.diagnostic_task.num_validation=64",
     "config.TrainingConfig.hard_probability=0.5",
     "config.TrainingConfig.eval_batches=1",
-    "config.TrainingConfig.log_every=1",
+    "config.ExecutionConfig.log_every=1",
     "config.OptimizerConfig.warmup_steps=0",
 )
 MODELS = {
     "tiny": (
         *("TRAIN_STEPS=4", "INPUT_LENGTH=24", "TARGET_LENGTH=24", "BATCH_SIZE=8"),
-        *("config.ModelConfig.emb_dim=32", "config.ModelConfig.scan_unroll=1"),
+        *("config.ModelConfig.emb_dim=32", "config.ExecutionConfig.scan_unroll=1"),
     ),
     "bench": (
         *("TRAIN_STEPS=4", f"INPUT_LENGTH={LENGTH}", f"TARGET_LENGTH={TARGET}", f"BATCH_SIZE={BATCH}"),
@@ -48,9 +48,10 @@ MODELS = {
             f"config.ModelConfig.{name}={getattr(CONFIG, name)}"
             for name in (
                 *("emb_dim", "num_heads", "head_dim", "mlp_dim"),
-                *("num_encoder_layers", "num_decoder_layers", "scan_unroll"),
+                *("num_encoder_layers", "num_decoder_layers"),
             )
         ),
+        f"config.ExecutionConfig.scan_unroll={EXECUTION.scan_unroll}",
         f"GATE_LAYER={CONFIG.gate.layer if CONFIG.gate else 0}",
     ),
 }
@@ -66,8 +67,8 @@ class Case(NamedTuple):
         """Flags of `mrt5 train`."""
         own = (
             f"MODEL_DIR={str(model_dir)!r}",
-            f"config.CompactionConfig.max_rungs={self.rungs}",
-            f"config.CompactionConfig.dispatch={self.dispatch!r}",
+            f"config.ExecutionConfig.max_rungs={self.rungs}",
+            f"config.ExecutionConfig.dispatch={self.dispatch!r}",
         )
         return [f"--gin.{binding}" for binding in (*COMMON, *MODELS[self.model], *own)]
 

@@ -8,7 +8,7 @@ The gate is set so that the fullest row keeps 31, 50, 69 or 100 % of its positio
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Literal
 
 # isort: off
 # First: it sets the allocator.
@@ -18,7 +18,18 @@ from benchmarks.contest import CONSOLE, Contestant, compare, compete, contest_pa
 import jax
 import jax.numpy as jnp
 
-from benchmarks.bench_model import BYT5, CONFIG, DATA, LENGTH, RUNGS, keeping, make_batch, make_params, multiply_adds
+from benchmarks.bench_model import (
+    BYT5,
+    CONFIG,
+    DATA,
+    EXECUTION,
+    LENGTH,
+    RUNGS,
+    keeping,
+    make_batch,
+    make_params,
+    multiply_adds,
+)
 from benchmarks.torch_model import torch_contestants, torch_training_step
 from mrt5_jax.analysis.multiply_adds import BACKWARD
 from mrt5_jax.compaction.ladder import Ladder
@@ -34,14 +45,15 @@ from mrt5_jax.training.step import make_train_step
 
 def make_run(config: ModelConfig, deletion: TrainingDeletion) -> RunConfig:
     """With a learning rate of nearly 0: the gate must keep what it was set to keep."""
-    return RunConfig("", config, DATA, TrainingConfig(100, deletion), optimizer=OptimizerConfig(learning_rate=1e-12))
+    optimizer = OptimizerConfig(learning_rate=1e-12)
+    return RunConfig("", config, DATA, TrainingConfig(100, deletion), optimizer=optimizer, execution=EXECUTION)
 
 
 @functools.cache
 def graph_step(config: ModelConfig, deletion: TrainingDeletion, ladder: Ladder) -> Any:
     """Compiled once for all shares that are kept."""
     run = make_run(config, deletion)
-    return jax.jit(make_train_step(MrT5(config), run, make_learning(run), ladder), donate_argnums=0)
+    return jax.jit(make_train_step(MrT5(config, EXECUTION), run, make_learning(run), ladder), donate_argnums=0)
 
 
 class Trainer:
@@ -53,10 +65,10 @@ class Trainer:
         deletion: TrainingDeletion,
         params: Params,
         batch: Any,
-        dispatch: Dispatch = "in_graph",
+        dispatch: Dispatch | Literal["capacity"] = "in_graph",
     ) -> None:
         run = make_run(config, deletion)
-        learning, mesh = make_learning(run), make_mesh(run.mesh)
+        learning, mesh = make_learning(run), make_mesh(run.execution.mesh)
         state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
         self.state = jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
         self.batch = jax.device_put(batch, replicated(mesh))
@@ -65,7 +77,7 @@ class Trainer:
             abstract = jax.tree.map(
                 lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), self.state
             )
-            self.step: Any = HostTrainStep(MrT5(config), run, learning, ladder, abstract)
+            self.step: Any = HostTrainStep(MrT5(config, EXECUTION), run, learning, ladder, abstract)
         else:
             self.step = graph_step(config, deletion, ladder)
         self.metrics: Any = None

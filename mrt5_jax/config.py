@@ -5,8 +5,6 @@ values, as JSON, lie in a model directory (`model_config.json`), so a model can 
 """
 
 import dataclasses
-import functools
-import logging
 from typing import Literal
 
 Deletion = Literal["none", "soft", "hard", "random"]
@@ -24,19 +22,18 @@ saturated: soft deletion's loss and gradients at nearly hard deletion's cost. Po
 below their row's highest that no attention can see them are removed; the others keep their gate values.
 """
 
-Dispatch = Literal["in_graph", "host", "capacity"]
+Dispatch = Literal["in_graph", "host"]
 """Who chooses the static length after the gate.
 
 in_graph: one program holds all of them and chooses. host: each is a program of its own, and the host reads the kept
-counts between them; memory is that of the length that runs. capacity: always the same length; where it is too short,
-the positions with the lowest scores are dropped, and counted.
+counts between them; memory is that of the length that runs.
 """
 
-AttentionRows = Literal["auto", "batched", "one_by_one", "fused"]
-"""How attention runs over a batch; auto: one by one on a single CPU device if rows are long, batched elsewhere.
+Remat = Literal["none", "full", "dots"]
+"""What the backward pass recomputes in each layer: nothing, everything, or all but what projections give."""
 
-fused is what models of earlier versions may say: it is read as auto.
-"""
+AttentionRows = Literal["auto", "batched", "one_by_one"]
+"""How attention runs over a batch; auto: one by one on a single CPU device if rows are long, batched elsewhere."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,45 +78,15 @@ class ModelConfig:
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Activations. Softmax, gate and losses stay at least float32."""
     param_dtype: Literal["float32", "float64"] = "float32"
-    remat: Literal["none", "full", "dots"] = "none"
-    """What the backward pass recomputes in each layer: nothing, everything, or all but what projections give."""
-    scan_unroll: int = 1
-    """Layers of a stack in one turn of its loop. More of them save copies, a sixth of a step on a CPU, and compile
-    longer."""
-    attention_rows: AttentionRows = "auto"
-
-    def __post_init__(self) -> None:
-        if self.attention_rows == "fused":
-            _say_that_fused_is_gone()
-            object.__setattr__(self, "attention_rows", "auto")
-
-
-@functools.cache
-def _say_that_fused_is_gone() -> None:
-    """Once in a process: a run reads its configuration from several files."""
-    logging.getLogger(__name__).warning(
-        "config.ModelConfig.attention_rows = 'fused' is read as 'auto': there are no kernels in C++ any more"
-    )
 
 
 @dataclasses.dataclass(frozen=True)
 class CompactionConfig:
-    """The static lengths that kept positions are packed into, and who chooses between them."""
+    """Which positions training removes, besides those that a gate deletes."""
 
-    rounding: int | None = None
-    """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8."""
-    max_rungs: int = 8
-    rungs: tuple[int, ...] | None = None
-    """The lengths themselves, increasing; the input length comes on top of them. None: by rounding and max_rungs."""
-    dispatch: Dispatch = "in_graph"
-    """Of training. Its evaluations are in_graph."""
-    inference_dispatch: Dispatch = "host"
-    """Of `mrt5 eval` and `mrt5 infer`."""
-    capacity: float = 0.5
-    """Capacity dispatch: the share of the input length that a row may keep, rounded up to the rounding."""
-    suffix_chunks: int = 1
-    """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. `mrt5
-    infer` has a flag for it."""
+    capacity: float | None = None
+    """The share of the input length that a row may keep, rounded up to ExecutionConfig.rounding when a run begins.
+    Where it is too short the positions with the lowest scores are dropped, and counted. None: nothing is."""
     saturation_threshold: float = -20.0
     """Saturated deletion removes positions whose gate value is lower than their row's highest by more than this."""
 
@@ -187,8 +154,10 @@ class OptimizerConfig:
     weight_decay: float = 0.0
     weight_decay_exclude: tuple[str, ...] = ("scale", "bias", "rel_embedding", "gate")
     """Parameters that have one of these names in their path do not decay."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that have one of these names in their path do not train, and have no optimizer state."""
     clip_norm: float | None = 1.0
-    """Global norm that gradients are scaled down to."""
+    """Global norm that gradients are scaled down to; those of frozen parameters do not count."""
     b1: float = 0.9
     b2: float = 0.999
     eps: float = 1e-8
@@ -220,17 +189,42 @@ class MeshConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ExecutionConfig:
+    """How a run computes what it computes. A resume may change all of it: metrics then agree to rounding."""
+
+    dispatch: Dispatch = "in_graph"
+    """Of training. Its evaluations are in_graph."""
+    inference_dispatch: Dispatch = "host"
+    """Of `mrt5 eval` and `mrt5 infer`."""
+    microbatches: int = 1
+    """Parts that a batch is computed in, one after another; gradients are those of the whole batch."""
+    remat: Remat = "none"
+    scan_unroll: int = 1
+    """Layers of a stack in one turn of its loop. More of them save copies, a sixth of a step on a CPU, and compile
+    longer."""
+    attention_rows: AttentionRows = "auto"
+    rungs: tuple[int, ...] | None = None
+    """Lengths after the gate, increasing; the input length comes on top of them. None: by rounding and max_rungs."""
+    rounding: int | None = None
+    """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8."""
+    max_rungs: int = 8
+    chunks: int = 1
+    """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. `mrt5
+    infer` has a flag for it."""
+    log_every: int = 10
+    """Steps between two lines of metrics."""
+    mesh: MeshConfig = MeshConfig()
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingConfig:
     """Length and rhythm of training."""
 
     num_steps: int
     deletion: TrainingDeletion = "soft"
-    microbatches: int = 1
-    """Parts that a batch is computed in, one after another; gradients are those of the whole batch."""
     hard_probability: float = 0.0
     """Share of the steps that delete hard instead; it keeps soft and hard deletion's losses together."""
     seed: int = 0
-    log_every: int = 10
     eval_every: int = 1000
     eval_batches: int = 8
     """Batches of every evaluation task seen by each training evaluation."""
@@ -259,6 +253,8 @@ class EvaluationConfig:
     deletions: tuple[Deletion, ...] = ("soft", "hard")
     num_examples: int | None = None
     """Examples of every task; None: all of them."""
+    capacity: float | None = None
+    """Of `mrt5 eval` and `mrt5 infer`: the share of the input length that a row may keep. None: nothing is dropped."""
     seed: int = 0
     """Of the random deletions."""
 
@@ -276,7 +272,7 @@ class RunConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     compaction: CompactionConfig = CompactionConfig()
     checkpoints: CheckpointConfig = CheckpointConfig()
-    mesh: MeshConfig = MeshConfig()
+    execution: ExecutionConfig = ExecutionConfig()
     monitor: MonitorConfig = MonitorConfig()
     """Only saturated deletion has one."""
     evaluation: EvaluationConfig = EvaluationConfig()

@@ -14,7 +14,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from mrt5_jax.attention import Attended, Keys, Queries, attend
-from mrt5_jax.config import ModelConfig
+from mrt5_jax.config import ExecutionConfig, ModelConfig
 from mrt5_jax.dropout import drop_units
 from mrt5_jax.elementwise import gated_gelu, rms_norm
 from mrt5_jax.position_bias import PositionBias
@@ -95,6 +95,7 @@ class MultiHeadAttention(nn.Module):
 
     config: ModelConfig
     num_layers: int
+    execution: ExecutionConfig = ExecutionConfig()
 
     def setup(self) -> None:
         config = self.config
@@ -139,7 +140,7 @@ class MultiHeadAttention(nn.Module):
             softmax1=self.config.softmax1,
             kept_weights=kept_weights,
             dropout_rate=0.0 if kept_weights is None else self.config.dropout_rate,
-            rows=self.config.attention_rows,
+            rows=self.execution.attention_rows,
         )
         joined = attended.values.reshape(*hidden.shape[:-1], -1)
         return Attended(self.out(joined), attended.score_excess)
@@ -158,9 +159,9 @@ class RelativeBiases(nn.Module):
 
 
 def stack(
-    layer: type[nn.Module], *, length: int, num_shared: int, config: ModelConfig, initializing: bool
+    layer: type[nn.Module], *, length: int, num_shared: int, execution: ExecutionConfig, initializing: bool
 ) -> type[nn.Module]:
-    """`length` layers scanned over a leading axis of their parameters, rematerialised and unrolled as the config says.
+    """`length` layers scanned over a leading axis of their parameters, rematerialised and unrolled as it says.
 
     A layer takes (hidden, its own dropout, *`num_shared` inputs that all layers share).
 
@@ -168,8 +169,8 @@ def stack(
       initializing: whether parameters are being made. Flax then traces a layer once more, to check what a stack
         broadcasts, and draws other parameters if it does not.
     """
-    if config.remat != "none":
-        policy = jax.checkpoint_policies.save_only_these_names(_PROJECTED) if config.remat == "dots" else None
+    if execution.remat != "none":
+        policy = jax.checkpoint_policies.save_only_these_names(_PROJECTED) if execution.remat == "dots" else None
         layer = nn.remat(layer, policy=policy, prevent_cse=False)
     return nn.scan(
         layer,
@@ -177,7 +178,7 @@ def stack(
         split_rngs={"params": True},
         in_axes=(0, *[nn.broadcast] * num_shared),  # pyright: ignore[reportArgumentType]
         length=length,
-        unroll=min(config.scan_unroll, length),
+        unroll=min(execution.scan_unroll, length),
         metadata_params={nn.PARTITION_NAME: "layers"},
         check_constancy_invariants=initializing,
     )

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.attention import Keys, Queries, materialize_bias
-from mrt5_jax.config import ModelConfig
+from mrt5_jax.config import ExecutionConfig, ModelConfig
 from mrt5_jax.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, at_positions, drop_units
 from mrt5_jax.gates import Selection, make_selector
 from mrt5_jax.layers import (
@@ -66,6 +66,7 @@ class Decoded(NamedTuple):
 class EncoderLayer(nn.Module):
     config: ModelConfig
     num_layers: int
+    execution: ExecutionConfig
 
     @nn.compact
     def __call__(
@@ -77,7 +78,7 @@ class EncoderLayer(nn.Module):
     ) -> tuple[Float[Array, "batch length embed"], Float[Array, " batch"]]:
         config = self.config
         hidden = _constrain(hidden)
-        attention = MultiHeadAttention(config, self.num_layers, name="attention")
+        attention = MultiHeadAttention(config, self.num_layers, self.execution, name="attention")
         normed = RMSNorm(config, name="pre_attention_layer_norm")(hidden)
         attended = attention(
             normed,
@@ -97,22 +98,24 @@ class Encoder(nn.Module):
     """Two stacks of layers that share one set of relative position biases, with the selector between them."""
 
     config: ModelConfig
+    execution: ExecutionConfig
 
     def setup(self) -> None:
         config = self.config
         total = config.num_encoder_layers
         self.prefix_length = config.gate.layer if config.gate else total
         self.relpos_bias = RelativeBiases(config)
-        self.prefix = _encoder_stack(config, self.prefix_length, self.is_initializing())
+        self.prefix = _encoder_stack(config, self.execution, self.prefix_length, self.is_initializing())
         if config.gate:
             self.gate = make_selector(config)
-            self.suffix = _encoder_stack(config, total - self.prefix_length, self.is_initializing())
+            suffix_length = total - self.prefix_length
+            self.suffix = _encoder_stack(config, self.execution, suffix_length, self.is_initializing())
         self.encoder_norm = RMSNorm(config)
 
     def biases(self, positions: Int[Array, "rows length"]) -> PositionBias:
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=True, max_distance=farthest)
-        return materialize_bias(bias, self.config.attention_rows)
+        return materialize_bias(bias, self.execution.attention_rows)
 
     def before_gate(
         self,
@@ -142,13 +145,14 @@ class Encoder(nn.Module):
 class DecoderLayer(nn.Module):
     config: ModelConfig
     num_layers: int
+    execution: ExecutionConfig
 
     def setup(self) -> None:
         config = self.config
         self.pre_self_attention_layer_norm = RMSNorm(config)
-        self.self_attention = MultiHeadAttention(config, self.num_layers)
+        self.self_attention = MultiHeadAttention(config, self.num_layers, self.execution)
         self.pre_cross_attention_layer_norm = RMSNorm(config)
-        self.encoder_decoder_attention = MultiHeadAttention(config, self.num_layers)
+        self.encoder_decoder_attention = MultiHeadAttention(config, self.num_layers, self.execution)
         self.pre_mlp_layer_norm = RMSNorm(config)
         self.mlp = GatedMlp(config, self.num_layers)
 
@@ -188,6 +192,7 @@ class DecoderLayer(nn.Module):
 
 class Decoder(nn.Module):
     config: ModelConfig
+    execution: ExecutionConfig
 
     def setup(self) -> None:
         config = self.config
@@ -196,10 +201,10 @@ class Decoder(nn.Module):
             DecoderLayer,
             length=config.num_decoder_layers,
             num_shared=3,
-            config=config,
+            execution=self.execution,
             initializing=self.is_initializing(),
         )
-        self.layers = layers(config, config.num_decoder_layers)
+        self.layers = layers(config, config.num_decoder_layers, self.execution)
         self.decoder_norm = RMSNorm(config)
         head_init = nn.initializers.normal(config.emb_dim**-0.5)
         self.logits_dense = Projection(config.vocab_size, head_init, ("embed", "vocab"), config)
@@ -215,7 +220,7 @@ class Decoder(nn.Module):
         farthest = self.config.relpos_max_distance
         bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=False, max_distance=farthest)
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
-        position_bias = materialize_bias(bias, self.config.attention_rows)
+        position_bias = materialize_bias(bias, self.execution.attention_rows)
         hidden, excess = self.layers(hidden, kept, encoded, position_bias, targets)
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
         return Decoded(self.logits(hidden), excess)
@@ -228,12 +233,14 @@ class MrT5(nn.Module):
     """The whole model; call its parts with `model.apply(variables, ..., method="prefix")` and so on."""
 
     config: ModelConfig
+    execution: ExecutionConfig = ExecutionConfig()
+    """Of which the layers read how they are unrolled, rematerialised and attend; no number depends on it."""
 
     def setup(self) -> None:
         config = self.config
         self.token_embedder = TokenEmbedder(config)
-        self.encoder = Encoder(config)
-        self.decoder = Decoder(config)
+        self.encoder = Encoder(config, self.execution)
+        self.decoder = Decoder(config, self.execution)
 
     def prefix(
         self,
@@ -297,9 +304,9 @@ class TokenEmbedder(nn.Module):
         return _constrain(whole[tokens])
 
 
-def _encoder_stack(config: ModelConfig, length: int, initializing: bool) -> nn.Module:
-    layers = stack(EncoderLayer, length=length, num_shared=2, config=config, initializing=initializing)
-    return layers(config, config.num_encoder_layers)
+def _encoder_stack(config: ModelConfig, execution: ExecutionConfig, length: int, initializing: bool) -> nn.Module:
+    layers = stack(EncoderLayer, length=length, num_shared=2, execution=execution, initializing=initializing)
+    return layers(config, config.num_encoder_layers, execution)
 
 
 def _constrain(hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 from mrt5_jax import config
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.errors import UserError
+from mrt5_jax.pairs import check_pairs
+from mrt5_jax.unread_settings import unread
 
 
 class Rule(NamedTuple):
@@ -32,6 +34,8 @@ INCREASING = Rule(
     lambda value: all(lower < upper for lower, upper in zip((0, *value), value, strict=False)),
     "positive and increasing lengths, as in (256, 512)",
 )
+CAPACITY = Rule(lambda value: 0 < value <= 1, "above 0 and at most 1")
+SEED = Rule(lambda value: 0 <= value < 2**32, "from 0 to 4294967295: a seed has 32 bits")
 STEPS = Rule(lambda value: 1 <= value[0] <= value[1], "a first and a last step, as in (10, 12)")
 
 RULES: dict[type, dict[str, Rule]] = {
@@ -47,15 +51,16 @@ RULES: dict[type, dict[str, Rule]] = {
         "dropout_rate": BELOW_ONE,
         "relpos_num_buckets": Rule(lambda value: value >= 4 and value % 2 == 0, "even, and at least 4"),
         "layer_norm_epsilon": POSITIVE,
-        "scan_unroll": POSITIVE,
     },
-    config.CompactionConfig: {
+    config.CompactionConfig: {"capacity": CAPACITY, "saturation_threshold": NEGATIVE},
+    config.ExecutionConfig: {
+        "microbatches": POSITIVE,
+        "scan_unroll": POSITIVE,
+        "rungs": INCREASING,
         "rounding": POSITIVE,
         "max_rungs": POSITIVE,
-        "rungs": INCREASING,
-        "capacity": Rule(lambda value: 0 < value <= 1, "above 0 and at most 1"),
-        "suffix_chunks": POSITIVE,
-        "saturation_threshold": NEGATIVE,
+        "chunks": POSITIVE,
+        "log_every": POSITIVE,
     },
     config.MonitorConfig: {"interval": POSITIVE, "tolerance": NOT_NEGATIVE, "hysteresis": SHARE},
     config.DataConfig: {
@@ -93,17 +98,25 @@ RULES: dict[type, dict[str, Rule]] = {
     config.CheckpointConfig: {"every": POSITIVE, "keep": POSITIVE, "keep_period": POSITIVE, "keep_best": NOT_NEGATIVE},
     config.TrainingConfig: {
         "num_steps": POSITIVE,
-        "log_every": POSITIVE,
+        "seed": SEED,
         "eval_every": POSITIVE,
         "eval_batches": POSITIVE,
         "max_refused_steps": POSITIVE,
-        "microbatches": POSITIVE,
         "hard_probability": SHARE,
         "profile_steps": STEPS,
     },
-    config.EvaluationConfig: {"deletions": NOT_EMPTY, "num_examples": POSITIVE},
+    config.EvaluationConfig: {
+        "deletions": NOT_EMPTY,
+        "num_examples": POSITIVE,
+        "capacity": CAPACITY,
+        "seed": SEED,
+    },
     config.RunConfig: {"model_dir": NOT_EMPTY},
 }
+
+
+LARGEST_INTEGER = 2**31 - 1
+"""Steps, lengths and counts are int32 on the devices."""
 
 
 def validate(run: config.RunConfig) -> None:
@@ -112,31 +125,44 @@ def validate(run: config.RunConfig) -> None:
     Raises:
       UserError: names the first field that does not fit, its value, and what it should be.
     """
-    _check_fields(run)
+    check_ranges(run)
+    check_pairs(run)
     input_lengths(run.data)
     if run.model.gate is not None:
         _check_gate(run.model.gate, run.model.num_encoder_layers)
-    elif run.controller is not None:
-        raise UserError(
-            "config.RunConfig.controller: a model without a gate has no deletion rate to control; set it to None, or "
-            "give config.ModelConfig.gate"
-        )
     _check_compaction(run)
     if run.model.relpos_max_distance <= run.model.relpos_num_buckets // 4:
         _refuse(
             run.model, "relpos_max_distance", f"above a quarter of relpos_num_buckets={run.model.relpos_num_buckets}"
         )
+    for field in unread(run):
+        raise UserError(field.complaint)
 
 
-def _check_fields(node: Any) -> None:
-    """Applies RULES to a dataclass and those in it, inner ones first."""
+def check_ranges(node: Any) -> None:
+    """Every number of a dataclass, and of those in it, is one that can be; inner ones first.
+
+    Raises:
+      UserError: names the first that cannot, and what it should be.
+    """
     for field in dataclasses.fields(node):
         if dataclasses.is_dataclass(getattr(node, field.name)):
-            _check_fields(getattr(node, field.name))
-    for name, rule in RULES.get(type(node), {}).items():
+            check_ranges(getattr(node, field.name))
+    rules = RULES.get(type(node), {})
+    for name, rule in rules.items():
         value = getattr(node, name)
         if value is not None and not rule.holds(value):
             _refuse(node, name, rule.expected)
+    for field in dataclasses.fields(node):
+        value = getattr(node, field.name)
+        if rules.get(field.name) is not SEED and not all(map(_fits, value if isinstance(value, tuple) else (value,))):
+            _refuse(node, field.name, f"finite, and at most {LARGEST_INTEGER} where it is a whole number")
+
+
+def _fits(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return not isinstance(value, int) or abs(value) <= LARGEST_INTEGER
 
 
 def _check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
@@ -147,28 +173,23 @@ def _check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
 
 
 def _check_compaction(run: config.RunConfig) -> None:
-    compaction, length = run.compaction, run.data.input_length
-    if compaction.rounding is not None and compaction.rounding > length:
-        _refuse(compaction, "rounding", f"at most DataConfig.input_length={length}")
-    if compaction.rungs and compaction.rungs[-1] > length:
-        _refuse(compaction, "rungs", f"at most DataConfig.input_length={length}")
-    parts = run.training.microbatches * compaction.suffix_chunks
+    compaction, execution, length = run.compaction, run.execution, run.data.input_length
+    if execution.rounding is not None and execution.rounding > length:
+        _refuse(execution, "rounding", f"at most DataConfig.input_length={length}")
+    if execution.rungs and execution.rungs[-1] > length:
+        _refuse(execution, "rungs", f"at most DataConfig.input_length={length}")
+    parts = execution.microbatches * execution.chunks
     if run.data.batch_size % parts:
         raise UserError(
             f"config.DataConfig.batch_size = {run.data.batch_size}: should be a multiple of microbatches="
-            f"{run.training.microbatches} times suffix_chunks={compaction.suffix_chunks}"
+            f"{execution.microbatches} times chunks={execution.chunks}"
         )
-    if run.training.deletion == "saturated":
+    if run.training.deletion == "saturated" and run.model.gate is not None:
         _check_saturation(compaction, run.model.gate)
 
 
-def _check_saturation(compaction: config.CompactionConfig, gate: config.GateConfig | None) -> None:
+def _check_saturation(compaction: config.CompactionConfig, gate: config.GateConfig) -> None:
     threshold = compaction.saturation_threshold
-    if gate is None:
-        raise UserError(
-            "config.TrainingConfig.deletion = 'saturated': a model without a gate has nothing to delete; give "
-            "config.ModelConfig.gate, or deletion = 'none'"
-        )
     if gate.scale >= threshold:
         raise UserError(
             f"config.GateConfig.scale = {gate.scale}: gate values never fall below it, so none reaches "

@@ -41,19 +41,19 @@ OUT_OF_RANGE = {
     "data.input_length": [0],
     "data.batch_size": [0],
     "training.num_steps": [0],
-    "training.log_every": [0],
+    "execution.log_every": [0],
     "loss.score_penalty": [-1.0, float("inf")],
     "loss.regularizer_delay": [-1],
     "controller.target_deletion_rate": [0.0, 1.0],
     "optimizer.learning_rate": [0.0, float("inf")],
     "optimizer.clip_norm": [0.0],
     "checkpoints.keep": [0],
-    "compaction.max_rungs": [0],
-    "compaction.rounding": [0, 9],
-    "compaction.rungs": [(4, 4), (6, 2), (0, 4), (4, 9)],
+    "execution.max_rungs": [0],
+    "execution.rounding": [0, 9],
+    "execution.rungs": [(4, 4), (6, 2), (0, 4), (4, 9)],
     "compaction.capacity": [0.0, 1.1],
-    "compaction.suffix_chunks": [0],
-    "training.microbatches": [0],
+    "execution.chunks": [0],
+    "execution.microbatches": [0],
     "monitor.interval": [0],
     "evaluation.deletions": [()],
     "evaluation.num_examples": [0],
@@ -108,10 +108,10 @@ def test_saturated_deletion_is_refused_where_it_can_remove_nothing_or_too_much()
 
 
 def test_a_batch_that_microbatches_and_chunks_do_not_divide_is_refused() -> None:
-    cut = replaced(replaced(RUN, "data.batch_size", 12), "training.microbatches", 2)
-    validate(replaced(cut, "compaction.suffix_chunks", 3))
-    with pytest.raises(UserError, match="multiple of microbatches=2 times suffix_chunks=4"):
-        validate(replaced(cut, "compaction.suffix_chunks", 4))
+    cut = replaced(replaced(RUN, "data.batch_size", 12), "execution.microbatches", 2)
+    validate(replaced(cut, "execution.chunks", 3))
+    with pytest.raises(UserError, match="multiple of microbatches=2 times chunks=4"):
+        validate(replaced(cut, "execution.chunks", 4))
 
 
 def test_rows_and_length_buckets_that_do_not_fit_each_other_are_refused() -> None:
@@ -131,8 +131,6 @@ def test_every_number_of_a_configuration_has_a_range_or_a_reason_to_have_none() 
     any_value = {
         "GateConfig.bias_init",
         "OptimizerConfig.decay_factor",
-        "TrainingConfig.seed",
-        "EvaluationConfig.seed",
     }
     without_range = set()
     for cls in filter(dataclasses.is_dataclass, vars(config).values()):

@@ -94,7 +94,7 @@ def _relative(array: np.ndarray, expected: np.ndarray) -> float:
 def _compute(sizes: Sizes, params: Params, batch: dict[str, np.ndarray], device: Any) -> Computed:
     mesh = make_mesh(MeshConfig(), [device])
     params, arrays = jax.device_put((params, batch), replicated(mesh))
-    model, ladder = MrT5(sizes.model), Ladder((sizes.kept, sizes.input_length))
+    model, ladder = MrT5(sizes.model, sizes.execution), Ladder((sizes.kept, sizes.input_length))
     run_forward = jax.jit(forward, static_argnums=0)
     with on_mesh(mesh, MeshConfig()):
         outputs = {name: run_forward(ForwardSetting(model, name, ladder), params, arrays) for name in DELETIONS}
@@ -124,8 +124,8 @@ def _step(sizes: Sizes, params: Params, batch: dict[str, jax.Array], mesh: Any) 
     abstract: Any = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
     )
-    ladder = make_ladder(sizes.input_length, run.compaction, jax.default_backend(), "capacity")
-    return jit_step(make_train_step(MrT5(sizes.model), run, learning, ladder), abstract)(state, batch)
+    ladder = make_ladder(sizes.input_length, run.execution, jax.default_backend(), run.compaction.capacity)
+    return jit_step(make_train_step(MrT5(sizes.model, sizes.execution), run, learning, ladder), abstract)(state, batch)
 
 
 def _make_params(sizes: Sizes, host: Any) -> Params:
@@ -134,7 +134,9 @@ def _make_params(sizes: Sizes, host: Any) -> Params:
     mesh = make_mesh(MeshConfig(), [host])
     with on_mesh(mesh, MeshConfig()), jax.default_device(host):
         key = jax.random.key(0)
-        state = init_sharded(lambda key: make_state(MrT5(sizes.model), run, make_learning(run), key), mesh, key)
+        state = init_sharded(
+            lambda key: make_state(MrT5(sizes.model, sizes.execution), run, make_learning(run), key), mesh, key
+        )
         return jax.tree.map(np.asarray, keeping_even_bytes(state.params, _STEEPNESS))
 
 

@@ -4,6 +4,7 @@ They share one state, which every training step replaces in place as in real tra
 and moments once, however many contestants there are.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +13,11 @@ import jax
 import numpy as np
 
 from benchmarks.accelerator.race import Contestant, UnableError
-from benchmarks.accelerator.sizes import Sizes, device_batch, keeping_even_bytes, make_run
+from benchmarks.accelerator.sizes import Lengths, Sizes, device_batch, keeping_even_bytes, make_run
 from mrt5_jax.analysis.compiled import Memory, memory_of
 from mrt5_jax.analysis.multiply_adds import forward_multiply_adds, training_multiply_adds
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
-from mrt5_jax.config import CompactionConfig, Deletion, Dispatch, MeshConfig, TrainingDeletion
+from mrt5_jax.config import Deletion, MeshConfig, TrainingDeletion
 from mrt5_jax.forward import ForwardSetting, Params, forward
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.network import MrT5
@@ -79,7 +80,7 @@ class SharedModel:
 class TrainingSteps:
     """A training step, compiled; every call is one on the same batch."""
 
-    def __init__(self, shared: SharedModel, deletion: TrainingDeletion, dispatch: Dispatch, length: int) -> None:
+    def __init__(self, shared: SharedModel, deletion: TrainingDeletion, dispatch: Lengths, length: int) -> None:
         self._shared = shared
         start = time.perf_counter()
         with on_mesh(shared.mesh, MeshConfig()):
@@ -97,11 +98,11 @@ class TrainingSteps:
         self._shared.give(state)
 
 
-def _compile_step(shared: SharedModel, deletion: TrainingDeletion, dispatch: Dispatch) -> tuple[Any, int]:
+def _compile_step(shared: SharedModel, deletion: TrainingDeletion, dispatch: Lengths) -> tuple[Any, int]:
     """The step as real training has it, and the bytes that it needs on the device."""
     run = make_run(shared.sizes, deletion, dispatch)
-    model, learning = MrT5(run.model), make_learning(run)
-    ladder = make_ladder(run.data.input_length, run.compaction, jax.default_backend(), dispatch)
+    model, learning = MrT5(run.model, run.execution), make_learning(run)
+    ladder = make_ladder(run.data.input_length, run.execution, jax.default_backend(), run.compaction.capacity)
     if dispatch != "host":
         step = jit_step(make_train_step(model, run, learning, ladder), shared.abstract)
         compiled = step.lower(shared.abstract, shared.batch).compile()
@@ -136,7 +137,7 @@ class ForwardPasses:
 
     def __init__(self, shared: SharedModel, deletion: Deletion, length: int) -> None:
         self._shared, sizes = shared, shared.sizes
-        setting = ForwardSetting(MrT5(sizes.model), deletion, Ladder((sizes.kept, sizes.input_length)))
+        setting = ForwardSetting(MrT5(sizes.model, sizes.execution), deletion, Ladder((sizes.kept, sizes.input_length)))
         params = shared.params
         start = time.perf_counter()
         self._run = jax.jit(forward, static_argnums=0).lower(setting, params, shared.batch).compile()
@@ -157,7 +158,7 @@ class Decoding:
 
     def __init__(self, shared: SharedModel, deletion: Deletion, length: int) -> None:
         self._shared, self._deletion = shared, deletion
-        self._compaction = CompactionConfig(rungs=(shared.sizes.kept,))
+        self._execution = dataclasses.replace(shared.sizes.execution, rungs=(shared.sizes.kept,))
         self.memory: int | None = None
         _expect("positions that stay", int(self._engine().start(self._tokens).chunked.most.max()), length)
         start = time.perf_counter()
@@ -169,7 +170,7 @@ class Decoding:
         return self._shared.batch["encoder_input_tokens"]
 
     def _engine(self) -> Engine:
-        return Engine(self._shared.sizes.model, self._shared.params, self._deletion, self._compaction)
+        return Engine(self._shared.sizes.model, self._shared.params, self._deletion, self._execution)
 
     def turn(self, calls: int) -> None:
         engine, sizes = self._engine(), self._shared.sizes
@@ -190,7 +191,7 @@ def our_contestants(shared: SharedModel) -> list[Contestant]:
     rows, full, kept = sizes.rows, sizes.input_length, sizes.kept
     read = rows * full
 
-    def training(name: str, deletion: TrainingDeletion, dispatch: Dispatch, length: int) -> Contestant:
+    def training(name: str, deletion: TrainingDeletion, dispatch: Lengths, length: int) -> Contestant:
         def prepare() -> TrainingSteps:
             return TrainingSteps(shared, deletion, dispatch, length)
 

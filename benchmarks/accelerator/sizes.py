@@ -5,7 +5,7 @@ more than the layers before the gate add. So even bytes stay and odd ones go, in
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from mrt5_jax.config import (
     CompactionConfig,
     DataConfig,
     Dispatch,
+    ExecutionConfig,
     GateConfig,
     ModelConfig,
     OptimizerConfig,
@@ -25,7 +26,10 @@ from mrt5_jax.config import (
 from mrt5_jax.forward import Params
 
 ATTENTIONS = {"xla": "batched"}
-"""Names of attention implementations -> what selects them, `ModelConfig.attention_rows`."""
+"""Names of attention implementations -> what selects them, `ExecutionConfig.attention_rows`."""
+
+Lengths = Dispatch | Literal["capacity"]
+"""Who chooses the length after the gate; or that it is always half."""
 
 _SIGNAL = 10.0
 """Of even bytes in the first component of the embeddings, whose other components have a standard deviation of 1."""
@@ -39,6 +43,7 @@ class Sizes(NamedTuple):
     """The most rows of a batch; memory may allow fewer."""
     decoded: int
     """Tokens that are decoded for each row."""
+    execution: ExecutionConfig = ExecutionConfig()
 
     @property
     def kept(self) -> int:
@@ -77,14 +82,18 @@ SMALL = Sizes(
 
 def with_attention(sizes: Sizes, name: str) -> Sizes:
     """The sizes with an attention implementation of ATTENTIONS."""
-    return sizes._replace(model=dataclasses.replace(sizes.model, attention_rows=ATTENTIONS[name]))
+    return sizes._replace(execution=dataclasses.replace(sizes.execution, attention_rows=ATTENTIONS[name]))
 
 
-def make_run(sizes: Sizes, deletion: TrainingDeletion, dispatch: Dispatch = "in_graph") -> RunConfig:
+def make_run(sizes: Sizes, deletion: TrainingDeletion, lengths: Lengths = "in_graph") -> RunConfig:
     """A run with the lengths half and full, and a learning rate of nearly 0: the gate must go on keeping half."""
-    compaction = CompactionConfig(rungs=(sizes.kept,), dispatch=dispatch, capacity=0.5)
+    compaction = CompactionConfig(capacity=0.5 if lengths == "capacity" else None)
+    dispatch = "in_graph" if lengths == "capacity" else lengths
+    execution = dataclasses.replace(sizes.execution, rungs=(sizes.kept,), dispatch=dispatch)
     training, optimizer = TrainingConfig(100, deletion), OptimizerConfig(learning_rate=1e-12)
-    return RunConfig("", sizes.model, sizes.data, training, optimizer=optimizer, compaction=compaction)
+    return RunConfig(
+        "", sizes.model, sizes.data, training, optimizer=optimizer, compaction=compaction, execution=execution
+    )
 
 
 def make_batch(sizes: Sizes) -> dict[str, np.ndarray]:

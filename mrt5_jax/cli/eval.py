@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     tasks = tuple(dict.fromkeys(args.task or configured.data.eval_tasks))
     splits = _splits(tasks, args.split)
     deletions = deletions_for(configured.model, args.deletion or configured.evaluation.deletions)
-    loaded = load_model(args.model_dir, configured.model, args.step, configured.mesh)
+    loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
 
     console, progress = Console(), Console(stderr=True)
     if configured.model.gate is None:
@@ -84,18 +84,20 @@ def _configured(args: argparse.Namespace) -> RunConfig:
     """The run of MODEL_DIR with the flags on top; its model must be the one that lies there."""
     from mrt5_jax.cli import gin_setup
     from mrt5_jax.training.model_dir import MODEL_CONFIG, check_same_config, read_model_config
-    from mrt5_jax.validation import validate
+    from mrt5_jax.training.run_files import CONFIG_GIN, read_run
 
     model = read_model_config(args.model_dir)
+    read_run(args.model_dir)  # a MODEL_DIR with a damaged file is damaged, whether or not this command needs the file
     saved = _saved_config(args.model_dir)
     if not saved and not args.gin_file:
         raise UserError(f"{args.model_dir} has no configuration of a run: give the data and the model by --gin_file")
-    configured = gin_setup.resolve_arguments(args, base_text=saved).run
+    resolved = gin_setup.resolve_arguments(args, saved, str(Path(args.model_dir) / CONFIG_GIN))
+    configured = resolved.run
     if args.num_examples is not None:
         evaluation = dataclasses.replace(configured.evaluation, num_examples=args.num_examples)
         configured = dataclasses.replace(configured, evaluation=evaluation)
     check_same_config(model, configured.model, str(Path(args.model_dir) / MODEL_CONFIG))
-    validate(configured)
+    resolved._replace(run=configured).check()
     return configured
 
 

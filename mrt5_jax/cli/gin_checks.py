@@ -1,55 +1,42 @@
-"""What gin lets pass and a user did not mean: unread macros and flags, missing values, values of another type.
+"""What gin lets pass and a user did not mean: missing values, values of another type.
 
 Walks the parsed configuration from the root as gin would evaluate it, without calling anything.
 """
 
 import dataclasses
 import inspect
-import re
 import typing
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import gin.config as gin_config
 from beartype import BeartypeConf
 from beartype.door import is_bearable
 from gin.config import Configurable, ConfigurableReference
-from gin.config_parser import parse_binding_key
 
-from mrt5_jax import config
-from mrt5_jax.cli.spelling import nearest
+from mrt5_jax.cli.gin_names import known_names, short
+from mrt5_jax.cli.gin_statements import MACRO
+from mrt5_jax.cli.gin_unread import CONSTANT
 from mrt5_jax.errors import UserError
+from mrt5_jax.spelling import nearest
 
 Bound = Mapping[tuple[str, str], Mapping[str, Any]]
 """Gin's parsed configuration: (scope, full selector) -> parameter -> value; a macro is a scope of "gin.macro"."""
 
-MACRO = "gin.macro"
-CONSTANT = "gin.constant"
 INT_IS_FLOAT = BeartypeConf(is_pep484_tower=True)
 
 
-def check(bound: Bound, root: type, texts: Sequence[str], flags: Sequence[str]) -> None:
+def check(bound: Bound, root: type) -> None:
     """Refuses a configuration that does not say what its author must have meant.
 
     Args:
       bound: what gin has parsed.
       root: the class that everything is evaluated for.
-      texts: all that was parsed; a macro may be read by a binding that a later one has replaced.
-      flags: the "NAME=VALUE" given on the command line; each has to have an effect.
 
     Raises:
-      UserError: a macro that nothing reads, a flag without effect, a missing value, a literal of another type.
+      UserError: a missing value, a macro that is not there, a literal of another type.
     """
-    named = set(re.findall(r"%([\w./]+)", "\n".join(texts)))
-    flag_of = {flag.partition("=")[0]: f"--gin.{flag}" for flag in flags}
-    for macro in sorted(scope for scope, selector in bound if selector == MACRO):
-        if macro not in named:
-            near = nearest(macro, known_names(bound) - {macro})
-            raise UserError(f"{flag_of.get(macro, macro)}: nothing reads this macro{near}")
-    walk = _Walk(bound)
-    walk.visit(root, _selector(root), ())
-    for name, flag in flag_of.items():
-        _check_effect(name, flag, bound, walk.read)
+    _Walk(bound).visit(root, _selector(root), ())
 
 
 def check_types(node: Any) -> None:
@@ -68,11 +55,10 @@ def check_types(node: Any) -> None:
 
 
 class _Walk:
-    """Visits whatever evaluating the root would call; `read` are the keys of `bound` that it comes by."""
+    """Visits whatever evaluating the root would call."""
 
     def __init__(self, bound: Bound) -> None:
         self.bound = bound
-        self.read: set[tuple[str, str]] = set()
         self._visited: set[tuple[str, tuple[str, ...]]] = set()
 
     def visit(self, function: Callable[..., Any], selector: str, scopes: tuple[str, ...]) -> None:
@@ -81,7 +67,6 @@ class _Walk:
             return
         self._visited.add((selector, scopes))
         scope_names = ["/".join(scopes[:depth]) for depth in range(len(scopes) + 1)]
-        self.read |= {(scope, selector) for scope in scope_names}
         hints = _hints(function)
         for parameter in inspect.signature(function).parameters.values():
             binding_scopes = [scope for scope in scope_names if parameter.name in self.bound.get((scope, selector), {})]
@@ -121,32 +106,10 @@ class _Walk:
         if macro in macros:
             raise UserError(f"{name}: the macro {macro} is defined by itself")
         if (macro, MACRO) not in self.bound:
-            names = known_names(self.bound)
+            names = known_names((*owner, name) for owner, values in self.bound.items() for name in values)
             raise UserError(f"{name} = %{macro}: there is no macro {macro}{nearest(macro, names)}")
-        self.read.add((macro, MACRO))
         # Gin evaluates a macro's value in the scope of that name.
         return self._expand(self.bound[macro, MACRO]["value"], macro, tuple(value.scopes), (*macros, macro))
-
-
-def known_names(bound: Bound) -> set[str]:
-    """What a user may have meant: the classes of config.py and their fields, and whatever the configuration names."""
-    names = {scope if selector == MACRO else _short(selector) for scope, selector in bound}
-    for (_, selector), values in bound.items():
-        names |= {f"{_short(selector)}.{parameter}" for parameter in values if selector != MACRO}
-    for name, value in vars(config).items():
-        if dataclasses.is_dataclass(value):
-            names |= {f"config.{name}"} | {f"config.{name}.{field.name}" for field in dataclasses.fields(value)}
-    return names
-
-
-def _check_effect(name: str, flag: str, bound: Bound, read: set[tuple[str, str]]) -> None:
-    scope, selector, parameter = parse_binding_key(name)
-    if parameter:
-        keys = [key for key in bound if key[0] == scope and f".{key[1]}".endswith(f".{selector}")]
-    else:
-        keys = [(name, MACRO)]
-    if keys and not read.intersection(keys):
-        raise UserError(f"{flag}: changes nothing, since this run does not use {selector if parameter else f'%{name}'}")
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:
@@ -185,13 +148,8 @@ def _has_reference(value: Any) -> bool:
 
 
 def _binding_name(scope: str, selector: str, parameter: str) -> str:
-    return f"{scope}/{_short(selector)}.{parameter}" if scope else f"{_short(selector)}.{parameter}"
+    return f"{scope}/{short(selector)}.{parameter}" if scope else f"{short(selector)}.{parameter}"
 
 
 def _selector(cls: type) -> str:
     return f"{cls.__module__}.{cls.__name__}"
-
-
-def _short(selector: str) -> str:
-    """As one writes it after `from package import module`: module.name."""
-    return ".".join(selector.split(".")[-2:])

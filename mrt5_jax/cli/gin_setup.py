@@ -1,7 +1,7 @@
 """From gin files and `--gin.NAME=VALUE` flags to one `RunConfig`, or to one line that says what is wrong.
 
-Gin itself accepts what it should not: a macro that nothing reads, a value of another type. So between parsing and
-evaluation `gin_checks` walks what gin has read. Gin's state is global; it is emptied at every call.
+Gin itself accepts what it should not: a binding that nothing reads, a value of another type. So between parsing and
+evaluation `gin_unread` and `gin_checks` walk what gin has read. Gin's state is global; it is emptied at every call.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import importlib.resources
 import io
 import os
 import re
+import sys
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,14 +21,21 @@ import gin.config as gin_config
 
 from mrt5_jax import config
 from mrt5_jax.cli import gin_checks
+from mrt5_jax.cli.gin_moved import renew
+from mrt5_jax.cli.gin_names import known_names
+from mrt5_jax.cli.gin_statements import FLAGS, MACRO, SAVED, Statements
+from mrt5_jax.cli.gin_unread import check_unread, lost_lines, repeated_lines, switch_off
 from mrt5_jax.cli.native_logs import import_tensorflow_quietly
-from mrt5_jax.cli.spelling import nearest
 from mrt5_jax.data.lines import read_text
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import given_path
+from mrt5_jax.spelling import nearest
+from mrt5_jax.validation import validate
 
 # No gin file need mention the root.
 gin_config.external_configurable(config.RunConfig, module=config.__name__)
+# What an old name binds, in a file that knows nothing of it.
+gin_config.external_configurable(config.ExecutionConfig, module=config.__name__)
 
 HEADER = "from __gin__ import dynamic_registration\nfrom mrt5_jax import config\n"
 """What a flag may refer to without saying so: the dataclasses of config.py."""
@@ -39,6 +47,23 @@ class Resolved(NamedTuple):
     run: config.RunConfig
     config_text: str
     """Gin: every macro, binding and default that was used, includes put in; `resolve(base_text=...)` takes it."""
+    notes: tuple[str, ...] = ()
+    """What was set and has no effect on purpose, a line each."""
+
+    complaints: tuple[str, ...] = ()
+    """Settings that the others leave without effect, each with its place."""
+
+    def check(self) -> None:
+        """Validates the run, then prints the notes.
+
+        Raises:
+          UserError: see `validate`; or there are complaints.
+        """
+        for complaint in self.complaints:
+            raise UserError(complaint)
+        validate(self.run)
+        for note in self.notes:
+            print(f"mrt5: {note}", file=sys.stderr)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,10 +84,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(gin_bindings=[])
 
 
-def resolve_arguments(arguments: argparse.Namespace, base_text: str = "") -> Resolved:
+def resolve_arguments(arguments: argparse.Namespace, base_text: str = "", base_place: str = SAVED) -> Resolved:
     """`resolve` for what `add_arguments` has put on a parser."""
     search_paths = [given_path(path) for path in arguments.gin_search_paths.split(",") if path]
-    return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text)
+    return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text, base_place)
 
 
 def resolve(
@@ -70,6 +95,7 @@ def resolve(
     search_paths: Sequence[str] = (),
     bindings: Sequence[str] = (),
     base_text: str = "",
+    base_place: str = SAVED,
 ) -> Resolved:
     """Reads `base_text`, then the files, then the bindings, later ones winning, and builds the run.
 
@@ -78,6 +104,7 @@ def resolve(
       search_paths: folders.
       bindings: "NAME=VALUE", in gin's syntax.
       base_text: gin text to begin with, such as a model directory's config.gin.
+      base_place: where it stands.
 
     Raises:
       UserError: what was given cannot be read, or does not make a run.
@@ -86,36 +113,43 @@ def resolve(
         raise UserError("--gin_file is missing: which run? For instance --gin_file=runs/quickstart.gin")
     import_tensorflow_quietly()  # the tasks that gin files import would do so anyway
     gin_config.clear_config()
-    with _reading(search_paths) as texts:
-        with _explained(place="the saved configuration"):
+    statements = Statements()
+    with _reading(search_paths), statements.recorded():
+        with _explained(place=base_place), statements.of(SAVED):
             gin_config.parse_config(base_text)
         for name in gin_files:
             _parse_file(name)
         for binding in bindings:
-            _parse_binding(binding)
-        texts += [base_text, *bindings]
-        gin_checks.check(gin_config._CONFIG, config.RunConfig, texts, bindings)
+            with statements.of(FLAGS, f"--gin.{binding}"):
+                _parse_binding(binding)
+        notes = [*renew(statements), *repeated_lines(statements)]
+        lost = check_unread(statements, config.RunConfig)
+        gin_checks.check(gin_config._CONFIG, config.RunConfig)
         _check_folders()
         run = _evaluate()
-    gin_checks.check_types(run)
+        gin_checks.check_types(run)
+        while (found := switch_off(run, statements)).lost:
+            lost = {switch: [*lost.get(switch, []), *found.lost.get(switch, [])] for switch in lost | found.lost}
+            gin_config._OPERATIVE_CONFIG.clear()  # or macros that are read no more would be saved
+            run = _evaluate()
     warm_start = None if run.warm_start is None else given_path(run.warm_start)
     run = dataclasses.replace(run, model_dir=given_path(run.model_dir), warm_start=warm_start)
-    return Resolved(run, gin_config.operative_config_str(max_line_length=120))
+    notes += lost_lines(lost)
+    return Resolved(run, gin_config.operative_config_str(max_line_length=120), tuple(notes), tuple(found.complaints))
 
 
 @contextlib.contextmanager
-def _reading(search_paths: Sequence[str]) -> Iterator[list[str]]:
-    """Sets where and how gin looks for files and includes; yields the texts that it reads.
+def _reading(search_paths: Sequence[str]) -> Iterator[None]:
+    """Sets where and how gin looks for files and includes.
 
     Gin can only add folders, for good, and its second reader takes folders for packages and imports them: hence
     both lists are put back at the end.
     """
-    texts: list[str] = []
 
     def read(path: str) -> io.StringIO:
-        texts.append(read_text(path, "a gin file"))
-        _check_tokens(path, texts[-1])
-        return io.StringIO(texts[-1])
+        text = read_text(path, "a gin file")
+        _check_tokens(path, text)
+        return io.StringIO(text)
 
     prefixes: list[str] = gin_config._LOCATION_PREFIXES
     readers: list[Any] = gin_config._FILE_READERS
@@ -123,7 +157,7 @@ def _reading(search_paths: Sequence[str]) -> Iterator[list[str]]:
     prefixes[:] = ["", *search_paths, str(_installed())]
     readers[:] = [(read, _is_there)]
     try:
-        yield texts
+        yield
     finally:
         prefixes[:], readers[:] = before
 
@@ -209,7 +243,8 @@ def _reason(error: Exception, binding: str) -> str:
         name = ".".join(match.groups())
         if f"{binding}.".startswith(f"{name}."):
             name = binding
-        near = nearest(name, gin_checks.known_names(gin_config._CONFIG))
+        bound = gin_config._CONFIG.items()
+        near = nearest(name, known_names((*owner, parameter) for owner, values in bound for parameter in values))
         return f"there is no {name}{near or ' in what the gin files import'}"
     include = re.search(r"^Unable to open file: (.+?)\. Searched", text)
     if include:
@@ -227,7 +262,7 @@ def _check_folders() -> None:
     bound = gin_config._CONFIG.get(("", f"{config.__name__}.RunConfig"), {})
     for value in (bound.get("model_dir"), bound.get("warm_start")):
         while isinstance(value, gin_config.ConfigurableReference):
-            value = gin_config._CONFIG.get(("/".join(value.scopes), gin_checks.MACRO), {}).get("value")
+            value = gin_config._CONFIG.get(("/".join(value.scopes), MACRO), {}).get("value")
         if isinstance(value, str):
             given_path(value)
 

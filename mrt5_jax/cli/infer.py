@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mrt5_jax.config import Dispatch
 from mrt5_jax.errors import UserError
+from mrt5_jax.moved_names import LAST_VERSION, OLD_CAPACITY, say_once
 from mrt5_jax.runs.files import given_path, rereadable
 
 if TYPE_CHECKING:
-    from mrt5_jax.config import CompactionConfig, RunConfig
+    from mrt5_jax.config import ExecutionConfig, RunConfig
     from mrt5_jax.inference.decoding import Search
 
 DEFAULT_INPUT_LENGTH = 1024
 DEFAULT_TARGET_LENGTH = 256
+
+OLD_CAPACITY_DISPATCH = "capacity"
+"""What --dispatch said of old where a capacity was meant."""
 
 _SEARCH_FLAGS = {
     "greedy": (),
@@ -68,11 +72,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     lengths = parser.add_argument_group("the static length after the gate")
     lengths.add_argument(
         "--dispatch",
-        choices=typing.get_args(Dispatch),
-        help="host: a program for each length that occurs; in_graph: one program with all lengths; capacity: one "
-        "length, what does not fit is dropped (default: the run's, or host)",
+        choices=(*typing.get_args(Dispatch), OLD_CAPACITY_DISPATCH),
+        help="host: a program for each length that occurs; in_graph: one program with all lengths (default: the run's, "
+        "or host)",
     )
-    lengths.add_argument("--capacity", type=float, help="capacity: share of the input length (default: the run's)")
+    lengths.add_argument(
+        "--capacity",
+        type=float,
+        metavar="SHARE",
+        help="one length, this share of the input length; what does not fit is dropped, and counted (default: the "
+        "run's EvaluationConfig.capacity, or none)",
+    )
     lengths.add_argument(
         "--chunks",
         type=int,
@@ -91,11 +101,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Does what the flags say; returns the exit code."""
+    from mrt5_jax.validation import LARGEST_INTEGER, SEED
+
     search = _search(args)
     for flag in ("batch_size", "input_length", "max_target_length", "chunks"):
         value = getattr(args, flag)
-        if value is not None and value < 1:
-            raise UserError(f"--{flag}={value}: must be at least 1")
+        if value is not None and not 1 <= value <= LARGEST_INTEGER:
+            raise UserError(f"--{flag}={value}: must be at least 1, and at most {LARGEST_INTEGER}")
+    if args.seed is not None and not SEED.holds(args.seed):
+        raise UserError(f"--seed={args.seed}: should be {SEED.expected}")
     if args.batch_size % args.chunks:
         raise UserError(f"--chunks={args.chunks}: must divide --batch_size={args.batch_size}")
 
@@ -116,13 +130,19 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     from mrt5_jax.inference.answers import Job
     from mrt5_jax.inference.engine import Engine
     from mrt5_jax.inference.resumable import resume_lines
+    from mrt5_jax.precision import check_precision
     from mrt5_jax.training.checkpoints import restore_params
     from mrt5_jax.training.model_dir import read_model_config
+    from mrt5_jax.training.run_files import read_run
+    from mrt5_jax.validation import LARGEST_INTEGER
 
     config = read_model_config(args.model_dir)
-    trained = _trained(args.model_dir)
-    lengths, compaction = _lengths(args, trained), _compaction(args, trained)
-    make_ladder(lengths.input, compaction, "cpu", compaction.inference_dispatch)  # refuses what leaves no ladder
+    check_precision(config)
+    if args.beam_size is not None and args.beam_size * config.vocab_size > LARGEST_INTEGER:
+        raise UserError(f"--beam_size={args.beam_size}: should be at most {LARGEST_INTEGER // config.vocab_size}")
+    trained = read_run(args.model_dir)
+    lengths, execution, capacity = _lengths(args, trained), _execution(args, trained), _capacity(args, trained)
+    make_ladder(lengths.input, execution, "cpu", capacity)  # refuses what leaves no ladder
     limits = requests.Limits(
         config.vocab_size, lengths.input, lengths.target, "truncate" if args.truncate else "refuse"
     )
@@ -139,11 +159,13 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
         "deletion": args.deletion,
         "batch_size": args.batch_size,
         **limits._asdict(),
-        "compaction": repr(compaction),
+        "dispatch": execution.inference_dispatch,
+        "capacity": capacity,
+        "chunks": execution.chunks,
         "search": repr(search),
         "seed": seed,
     }
-    engine = Engine(config, restored.params, args.deletion, compaction)
+    engine = Engine(config, restored.params, args.deletion, execution, capacity)
     job = Job(engine, args.mode, limits, args.batch_size, search, seed)
     columns = (TextColumn("lines"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
     with (
@@ -178,18 +200,6 @@ def _search(args: argparse.Namespace) -> "Search":
     return Greedy()
 
 
-def _trained(model_dir: str) -> "RunConfig | None":
-    """The run that MODEL_DIR was trained by; None after an import."""
-    from mrt5_jax.config import RunConfig
-    from mrt5_jax.training.model_dir import config_from_json
-    from mrt5_jax.training.run_files import RUN_CONFIG
-
-    path = Path(model_dir) / RUN_CONFIG
-    return (
-        config_from_json(RunConfig, json.loads(path.read_text(encoding="utf-8")), str(path)) if path.is_file() else None
-    )
-
-
 def _lengths(args: argparse.Namespace, trained: "RunConfig | None") -> _Lengths:
     """The flags', else those that the model was trained with, else the defaults."""
     lengths = _Lengths(DEFAULT_INPUT_LENGTH, DEFAULT_TARGET_LENGTH)
@@ -198,20 +208,32 @@ def _lengths(args: argparse.Namespace, trained: "RunConfig | None") -> _Lengths:
     return _Lengths(args.input_length or lengths.input, args.max_target_length or lengths.target)
 
 
-def _compaction(args: argparse.Namespace, trained: "RunConfig | None") -> "CompactionConfig":
-    """Dispatch and capacity of the flags, else of the run.
+def _execution(args: argparse.Namespace, trained: "RunConfig | None") -> "ExecutionConfig":
+    """The run's, with dispatch and chunks of the flags.
 
     The run's rungs are of its own input length, where inputs here are padded to several; and its chunks cost nothing
     in training, but a decoding loop each here.
     """
-    from mrt5_jax.config import CompactionConfig
+    from mrt5_jax.config import ExecutionConfig
 
-    run = CompactionConfig() if trained is None else trained.compaction
-    compaction = CompactionConfig(
-        inference_dispatch=args.dispatch or run.inference_dispatch,
-        capacity=run.capacity if args.capacity is None else args.capacity,
-        suffix_chunks=args.chunks,
+    run = ExecutionConfig() if trained is None else trained.execution
+    dispatch = args.dispatch or run.inference_dispatch
+    if dispatch == OLD_CAPACITY_DISPATCH:
+        dispatch = "in_graph"
+    return ExecutionConfig(
+        inference_dispatch=dispatch,
+        scan_unroll=run.scan_unroll,
+        attention_rows=run.attention_rows,
+        chunks=args.chunks,
     )
-    if args.capacity is not None and compaction.inference_dispatch != "capacity":
-        raise UserError(f"--capacity={args.capacity} needs --dispatch=capacity")
-    return compaction
+
+
+def _capacity(args: argparse.Namespace, trained: "RunConfig | None") -> float | None:
+    """The flag's, else the run's."""
+    capacity = args.capacity
+    if capacity is None and trained is not None:
+        capacity = trained.evaluation.capacity
+    if args.dispatch == OLD_CAPACITY_DISPATCH:
+        say_once(f"--dispatch=capacity is now --capacity=SHARE alone; it is read until {LAST_VERSION}")
+        return OLD_CAPACITY if capacity is None else capacity
+    return capacity

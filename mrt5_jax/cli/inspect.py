@@ -1,12 +1,10 @@
 """`mrt5 inspect`: the bytes of a text, in colour: kept, deleted, with the gate's values."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import explained, given_path, read_bytes
 
@@ -40,21 +38,27 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.network import MrT5
     from mrt5_jax.training.checkpoints import restore_params
     from mrt5_jax.training.model_dir import read_model_config, write_atomically
+    from mrt5_jax.training.run_files import read_run
 
     config = read_model_config(args.model_dir)
     if config.gate is None:
         raise UserError(f"{args.model_dir} holds a ByT5, which has no gate: nothing to inspect")
-    input_length = _input_length(args.model_dir)
+    run = read_run(args.model_dir)
+    input_length = DEFAULT_LENGTH if run is None else run.data.input_length
     restored = restore_params(args.model_dir, args.step)
     windows = split_text(data, input_length)
-    inspector = make_inspector(MrT5(config))
+    inspector = make_inspector(MrT5(config) if run is None else MrT5(config, run.execution))
     found = list(inspect_windows(inspector, restored.params, windows, input_length, min(len(windows), BATCH_SIZE)))
 
     cut = _cut_line(len(windows), input_length)
     _print(Console(), found, config.gate.scale, cut)
     if args.html:
         introduction = " ".join([f"What the gate of {args.model_dir} deletes at step {restored.step}.", *cut])
-        write_atomically(Path(args.html), _page(args, found, config.gate.scale, introduction))
+        page = _page(args, found, config.gate.scale, introduction)
+        try:
+            write_atomically(Path(args.html), page)
+        except OSError as error:
+            raise UserError(f"--html={args.html} cannot be written ({error.strerror}): give another name") from None
         Console().print(f"written: {args.html}", soft_wrap=True, highlight=False)
     return 0
 
@@ -78,25 +82,6 @@ def _cut_line(num_windows: int, input_length: int) -> list[str]:
         f"The text is longer than the model's input: cut into {num_windows:,} windows of at most "
         f"{input_length - 1:,} bytes, each seen alone."
     ]
-
-
-def _input_length(model_dir: str) -> int:
-    """That of the run which made MODEL_DIR.
-
-    Raises:
-        UserError: the saved configuration is damaged.
-    """
-    from mrt5_jax.training.model_dir import config_from_json
-    from mrt5_jax.training.run_files import RUN_CONFIG
-
-    path = Path(model_dir) / RUN_CONFIG
-    if not path.exists():
-        return DEFAULT_LENGTH
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from None
-    return config_from_json(RunConfig, values, str(path)).data.input_length
 
 
 def _print(console: Any, found: Sequence[Any], scale: float, cut: Sequence[str]) -> None:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from mrt5_jax import __version__
 from mrt5_jax.cli.compilation_cache import keep_compiled_programs
-from mrt5_jax.cli.spelling import nearest
 from mrt5_jax.errors import UserError
 from mrt5_jax.host_memory import reuse_host_memory
+from mrt5_jax.spelling import nearest
 
 
 class Command(NamedTuple):

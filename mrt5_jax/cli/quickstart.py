@@ -111,16 +111,15 @@ def _train_and_evaluate(
     from mrt5_jax.cli import gin_setup
     from mrt5_jax.evaluation.model_dirs import evaluate_task, load_model, write_evaluation
     from mrt5_jax.training.loop import train
-    from mrt5_jax.validation import validate
 
     seeded = () if seed is None else (f"SEED={seed}",)
     configured = gin_setup.resolve([GIN_FILE], bindings=[f"MODEL_DIR={str(model_dir)!r}", *seeded, *bindings])
-    validate(configured.run)
+    configured.check()
     print(f"training {model_dir}", file=sys.stderr)
     train(configured.run, configured.config_text)
     evaluation = dataclasses.replace(configured.run.evaluation, num_examples=NUM_STRINGS)
     of = dataclasses.replace(configured.run, evaluation=evaluation)
-    loaded = load_model(model_dir, of.model, None, of.mesh)
+    loaded = load_model(model_dir, of.model, None, of.execution)
     task = of.data.eval_tasks[0]
     print(f"evaluating {model_dir}", file=sys.stderr)
     found = evaluate_task(loaded, of, task, SPLIT, deletions)

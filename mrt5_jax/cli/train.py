@@ -7,7 +7,6 @@ from mrt5_jax.cli import gin_setup
 from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.validation import validate
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Trains, or says what would be trained."""
     resolved = gin_setup.resolve_arguments(args)
-    validate(resolved.run)
+    resolved.check()
     if args.dry_run:
         dry_run(resolved, args.topology)
         return 0

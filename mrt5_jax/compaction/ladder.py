@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from mrt5_jax.config import CompactionConfig, Dispatch
+from mrt5_jax.config import ExecutionConfig
 from mrt5_jax.errors import UserError
 
 # A TPU's lanes are 128 wide; elsewhere shorter steps cost nothing.
@@ -55,10 +55,10 @@ class Ladder:
 
 
 def make_ladders(
-    lengths: Iterable[int], config: CompactionConfig, backend: str, dispatch: Dispatch = "in_graph"
+    lengths: Iterable[int], execution: ExecutionConfig, backend: str, capacity: float | None = None
 ) -> dict[int, Ladder]:
     """`make_ladder` for every length that inputs may have."""
-    return {length: make_ladder(length, config, backend, dispatch) for length in lengths}
+    return {length: make_ladder(length, execution, backend, capacity) for length in lengths}
 
 
 class ByLength:
@@ -71,41 +71,52 @@ class ByLength:
         return self.programs[batch["encoder_input_tokens"].shape[1]](state, batch, *rest)
 
 
-def make_ladder(length: int, config: CompactionConfig, backend: str, dispatch: Dispatch = "in_graph") -> Ladder:
+def make_ladder(length: int, execution: ExecutionConfig, backend: str, capacity: float | None = None) -> Ladder:
     """The ladder for sequences of `length` positions.
 
     Rungs are those configured or evenly chosen multiples of the rounding, at most `max_rungs`; the last one is the full
-    length, so every row fits. Under capacity dispatch there is one rung, the capacity; what does not fit is dropped.
+    length, so every row fits. Under a capacity there is one rung, its slots; what does not fit is dropped.
 
     Args:
         length: full length of the encoder's input.
-        config: rounding, number of rungs and capacity.
+        execution: rounding and number of rungs, or the rungs.
         backend: JAX's name of the platform ("cpu", "gpu", "tpu"), which sets the default rounding.
-        dispatch: who chooses the rung.
+        capacity: the share of the length that a row may keep; None: all of it.
 
     Raises:
         UserError: the length, the rounding, the number of rungs or the capacity leaves no ladder.
     """
     if length < 1:
         raise UserError(f"input length {length}: must be at least 1")
-    rounding = config.rounding
-    if rounding is None:
-        rounding = max(1, min(_BACKEND_ROUNDING.get(backend, _DEFAULT_ROUNDING), length // 8))
-    if not 1 <= rounding <= length:
-        raise UserError(f"CompactionConfig.rounding = {rounding}: must lie between 1 and the input length, {length}")
-    if config.max_rungs < 1:
-        raise UserError(f"CompactionConfig.max_rungs = {config.max_rungs}: must be at least 1")
-    if dispatch == "capacity":
-        if not 0 < config.capacity <= 1:
-            raise UserError(
-                f"CompactionConfig.capacity = {config.capacity}: must be a share of the input length, above 0 and at "
-                "most 1"
-            )
-        return Ladder((min(length, rounding * math.ceil(config.capacity * length / rounding)),), length)
-    if config.rungs is not None:
-        below = [rung for rung in config.rungs if rung < length]
+    if execution.max_rungs < 1:
+        raise UserError(f"ExecutionConfig.max_rungs = {execution.max_rungs}: must be at least 1")
+    if capacity is not None:
+        return Ladder((capacity_slots(length, capacity, execution.rounding, backend),), length)
+    rounding = _rounding(length, execution.rounding, backend)
+    if execution.rungs is not None:
+        below = [rung for rung in execution.rungs if rung < length]
         return Ladder((*below, length))
     num_multiples = -(-length // rounding)
-    num_rungs = min(config.max_rungs, num_multiples)
+    num_rungs = min(execution.max_rungs, num_multiples)
     multiples = (-(-step * num_multiples // num_rungs) for step in range(1, num_rungs + 1))
     return Ladder(tuple(min(multiple * rounding, length) for multiple in multiples))
+
+
+def capacity_slots(length: int, capacity: float, rounding: int | None, backend: str) -> int:
+    """The slots of a row under a capacity: a share of its length, rounded up to `rounding`.
+
+    Raises:
+        UserError: the rounding or the capacity leaves none.
+    """
+    if not 0 < capacity <= 1:
+        raise UserError(f"capacity = {capacity}: must be a share of the input length, above 0 and at most 1")
+    rounding = _rounding(length, rounding, backend)
+    return min(length, rounding * math.ceil(capacity * length / rounding))
+
+
+def _rounding(length: int, rounding: int | None, backend: str) -> int:
+    if rounding is None:
+        return max(1, min(_BACKEND_ROUNDING.get(backend, _DEFAULT_ROUNDING), length // 8))
+    if not 1 <= rounding <= length:
+        raise UserError(f"ExecutionConfig.rounding = {rounding}: must lie between 1 and the input length, {length}")
+    return rounding

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mrt5_jax.compaction.ladder import ByLength, make_ladders
-from mrt5_jax.config import Deletion, MeshConfig, ModelConfig, RunConfig
+from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.errors import UserError
@@ -35,6 +35,7 @@ from mrt5_jax.evaluation.records import (
 )
 from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
+from mrt5_jax.precision import check_precision
 from mrt5_jax.training.checkpoints import restore_params
 from mrt5_jax.training.model_dir import write_atomically
 from mrt5_jax.training.partitioning import check_batch_size, make_mesh, param_shardings, put_batch, row_shards
@@ -50,14 +51,15 @@ class LoadedModel(NamedTuple):
     mesh: Mesh
 
 
-def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, mesh: MeshConfig) -> LoadedModel:
+def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
     """The model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
 
     Raises:
         UserError: no such checkpoint, or one of another model; devices that the mesh does not fit.
     """
-    model = MrT5(config)
-    devices = make_mesh(dataclasses.replace(mesh, data=-1))
+    check_precision(config)
+    model = MrT5(config, execution)
+    devices = make_mesh(dataclasses.replace(execution.mesh, data=-1))
     boxed = jax.eval_shape(model.init, jax.random.key(0), *2 * [jax.ShapeDtypeStruct((1, 1), jnp.int32)])["params"]
     shardings = {
         jax.tree_util.keystr(path, simple=True, separator="/"): sharding
@@ -84,22 +86,22 @@ def evaluate_task(
         UserError: an unknown task or split; an eval_batch_size that the devices cannot share.
     """
     check_batch_size(run.data.eval_batch_size, loaded.mesh, "eval_batch_size")
-    compaction, dispatch = run.compaction, run.compaction.inference_dispatch
+    execution, capacity = run.execution, run.evaluation.capacity
     shards = row_shards(loaded.mesh).count
-    if run.data.eval_batch_size % (shards * compaction.suffix_chunks):
+    if run.data.eval_batch_size % (shards * execution.chunks):
         raise UserError(
             f"eval_batch_size={run.data.eval_batch_size} does not divide over {shards} device(s) x "
-            f"suffix_chunks={compaction.suffix_chunks}: give a multiple of {shards * compaction.suffix_chunks}"
+            f"chunks={execution.chunks}: give a multiple of {shards * execution.chunks}"
         )
-    ladders = make_ladders(input_lengths(run.data), compaction, jax.default_backend(), dispatch)
+    ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity)
     evaluator = ByLength(
         ladders,
         lambda ladder: make_evaluator(
             loaded.model,
             ladder,
             run.evaluation.seed,
-            dispatch=dispatch,
-            num_chunks=compaction.suffix_chunks,
+            dispatch=execution.inference_dispatch,
+            num_chunks=execution.chunks,
             num_shards=shards,
         ),
     )
@@ -108,7 +110,11 @@ def evaluate_task(
 
 
 def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, split: str, step: int) -> Path:
-    """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder."""
+    """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder.
+
+    Raises:
+        UserError: it cannot be written.
+    """
     records = evaluation.records
     summary = {
         "task": task,
@@ -121,10 +127,13 @@ def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, s
     }
     timing = {"milliseconds_per_batch": evaluation.milliseconds}
     folder = Path(model_dir) / EVALUATIONS / f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / RECORDS, to_json_lines(records))
-    write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-    write_atomically(folder / TIMING, json.dumps(timing, indent=2) + "\n")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / RECORDS, to_json_lines(records))
+        write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
+        write_atomically(folder / TIMING, json.dumps(timing, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written ({error.strerror}): give a MODEL_DIR that can") from None
     return folder
 
 

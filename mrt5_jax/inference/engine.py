@@ -22,7 +22,7 @@ from mrt5_jax.compaction.chunks import Chunked, restore_rows
 from mrt5_jax.compaction.dispatch import Body, ChunkResult, program, run_in_graph, run_on_host
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
-from mrt5_jax.config import CompactionConfig, Deletion, ModelConfig
+from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig
 from mrt5_jax.dropout import RowKeys
 from mrt5_jax.forward import (
     ForwardAtGate,
@@ -53,14 +53,16 @@ class Shared(NamedTuple):
 class Engine:
     """A model under one deletion. Rows of only pads are filler: they change nothing.
 
-    A model without a gate deletes nothing, whatever the deletion. Of `compaction`, `inference_dispatch` says who
-    chooses the lengths; in generation every chunk is a decoding loop of its own.
+    A model without a gate deletes nothing, whatever the deletion. Of `execution`, `inference_dispatch` says who
+    chooses the lengths; in generation every chunk is a decoding loop of its own. `capacity` is the share of its length
+    that a row may keep; None: all that the gate keeps.
     """
 
     config: ModelConfig
     params: Params
     deletion: Deletion = "hard"
-    compaction: CompactionConfig = dataclasses.field(default_factory=CompactionConfig)
+    execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
+    capacity: float | None = None
 
     def start(self, tokens: Tokens) -> ForwardAtGate:
         """Sends a batch through the model up to the gate, and does not wait for it.
@@ -86,24 +88,28 @@ class Engine:
           row_keys: what sampling draws from.
         """
         at_gate = tokens if isinstance(tokens, ForwardAtGate) else self.start(tokens)
-        return self._run(_Generate(self.config, search or Greedy(), max_length), at_gate, row_keys)
+        return self._run(_Generate(self._model, search or Greedy(), max_length), at_gate, row_keys)
 
     def score(self, batch: dict[str, Array] | dict[str, np.ndarray], at_gate: ForwardAtGate | None = None) -> Scores:
         """Log-probabilities of given targets; `batch` is as in training, `at_gate` what `start` made of its inputs."""
         if at_gate is None:
             at_gate = self.start(batch["encoder_input_tokens"])
         targets = {name: jnp.asarray(batch[name]) for name in batch if name.startswith("decoder_")}
-        return _with_counts(self._run(_Score(self.config), at_gate, targets), targets, at_gate)
+        return _with_counts(self._run(_Score(self._model), at_gate, targets), targets, at_gate)
+
+    @property
+    def _model(self) -> MrT5:
+        return MrT5(self.config, self.execution)
 
     def _setting(self, length: int) -> ForwardSetting:
-        ladder = make_ladder(length, self.compaction, jax.default_backend(), self.compaction.inference_dispatch)
-        return ForwardSetting(MrT5(self.config), self.deletion, ladder, self.compaction.suffix_chunks)
+        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity)
+        return ForwardSetting(self._model, self.deletion, ladder, self.execution.chunks)
 
     def _run(self, body: Body, at_gate: ForwardAtGate, by_row: Any) -> Any:
         """What the body returns of each row, in the batch's order."""
         shared, chunked = Shared(self.params, by_row), at_gate.chunked
         ladder = forward_lengths(self._setting(at_gate.mask.shape[1]))
-        if self.compaction.inference_dispatch != "host":
+        if self.execution.inference_dispatch != "host":
             return _run_in_graph(body, ladder, shared, chunked)
         programs = {rung: partial(_run_chunk, body, rung) for rung in ladder.rungs}
         ran = run_on_host(programs, ladder, (), shared, chunked.rows, chunked.most)
@@ -121,13 +127,13 @@ def greedy(
 class _Generate:
     """The body of generation; `by_row` is what sampling draws from."""
 
-    config: ModelConfig
+    model: MrT5
     search: Search
     max_length: int
 
     def __call__(self, kept_length: int) -> Callable[[Shared, ForwardRows], ChunkResult]:
         def run(shared: Shared, rows: ForwardRows) -> ChunkResult:
-            decoder = read(self.config, shared.params, rows.compact(kept_length))
+            decoder = read(self.model, shared.params, rows.compact(kept_length))
             return ChunkResult((), self.search.search(decoder, _of(rows, shared.by_row), self.max_length))
 
         return run
@@ -137,13 +143,13 @@ class _Generate:
 class _Score:
     """The body of scoring; `by_row` is the targets."""
 
-    config: ModelConfig
+    model: MrT5
 
     def __call__(self, kept_length: int) -> Callable[[Shared, ForwardRows], ChunkResult]:
         def run(shared: Shared, rows: ForwardRows) -> ChunkResult:
             targets = _of(rows, shared.by_row)
             ids = targets["decoder_input_tokens"]
-            logits = run_rest(MrT5(self.config), shared.params, rows.compact(kept_length), ids).logits
+            logits = run_rest(self.model, shared.params, rows.compact(kept_length), ids).logits
             scores = target_scores(logits, targets["decoder_target_tokens"], targets["decoder_loss_weights"])
             return ChunkResult((), scores)
 

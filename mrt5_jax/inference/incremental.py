@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.attention import Keys, masked_softmax
-from mrt5_jax.config import ModelConfig
+from mrt5_jax.config import ExecutionConfig, ModelConfig
 from mrt5_jax.network import Compact, DecoderLayer, MrT5
 from mrt5_jax.position_bias import relative_bias
 
@@ -129,9 +129,9 @@ class CachedDecoder(NamedTuple):
         return Stepped(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(new_past))
 
 
-def read(config: ModelConfig, params: Params, compact: Compact) -> CachedDecoder:
+def read(model: MrT5, params: Params, compact: Compact) -> CachedDecoder:
     """Runs the rest of the encoder, and computes cross-attention's keys and values from its output."""
-    encoded = _apply(MrT5(config), params, compact, method="suffix")
+    config, encoded = model.config, _apply(model, params, compact, method="suffix")
     stacked = params["decoder"]["layers"]
     layers = tuple(_layer_params(stacked, index) for index in range(config.num_decoder_layers))
     memory = tuple(_apply(_layer(config), own, encoded.hidden, method="memorize") for own in layers)
@@ -143,7 +143,7 @@ def _apply(module: nn.Module, params: Params, *arguments: Any, method: Any) -> A
 
 
 def _layer(config: ModelConfig) -> IncrementalLayer:
-    return IncrementalLayer(config, config.num_decoder_layers)
+    return IncrementalLayer(config, config.num_decoder_layers, ExecutionConfig())
 
 
 def _layer_params(stacked: Params, index: int) -> Params:

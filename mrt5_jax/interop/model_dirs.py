@@ -34,13 +34,16 @@ def complete_or_absent(folder: str | Path) -> Iterator[Path]:
     """A new folder to fill, which gets its name when the block ends and is removed when it fails.
 
     Raises:
-        UserError: `folder` exists and is not empty.
+        UserError: `folder` exists and is not empty, or cannot be made.
     """
     folder = Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already: give a new folder, or remove it")
     temporary = folder.absolute().with_name(f".{folder.absolute().name}.unfinished-{os.getpid()}")
-    temporary.mkdir(parents=True)
+    try:
+        temporary.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}): give a folder that can") from None
     try:
         yield temporary
         temporary.replace(folder.absolute())

@@ -23,6 +23,7 @@ from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.network import MrT5
+from mrt5_jax.precision import check_precision
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.integrity import array_name
 from mrt5_jax.training.learning import make_learning
@@ -110,14 +111,15 @@ def plan_run(run: RunConfig, topology: Topology) -> Plan:
     Raises:
         UserError: the mesh or the batch does not fit the devices.
     """
-    mesh = make_mesh(run.mesh, topology.devices)
+    check_precision(run.model)
+    mesh = make_mesh(run.execution.mesh, topology.devices)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
-    model, learning = MrT5(run.model), make_learning(run)
+    model, learning = MrT5(run.model, run.execution), make_learning(run)
     check_parts(run, mesh)
-    ladder = make_ladder(run.data.input_length, run.compaction, topology.backend, run.compaction.dispatch)
+    ladder = make_ladder(run.data.input_length, run.execution, topology.backend, run.compaction.capacity)
     key = jax.random.key(run.training.seed)
-    with on_mesh(mesh, run.mesh):
+    with on_mesh(mesh, run.execution.mesh):
         state = abstract_state(lambda key: make_state(model, run, learning, key), mesh, key)
     batch = abstract_batch(run.data, mesh)
     parts = {"parameters": state.params, "optimizer": state.opt_state, "controller": state.controller, "batch": batch}
@@ -140,21 +142,21 @@ def compile_step(run: RunConfig, plan: Plan) -> Compilation:
     Raises:
         UserError: the compiler says that it needs more memory than a device has.
     """
-    model_config = run.model
+    execution = run.execution
     alone_on_cpu = plan.topology.backend == "cpu" and plan.mesh.size == 1
-    if model_config.attention_rows == "auto" and not alone_on_cpu:  # auto looks at the devices that are here
-        model_config = dataclasses.replace(model_config, attention_rows="batched")
+    if execution.attention_rows == "auto" and not alone_on_cpu:  # auto looks at the devices that are here
+        execution = dataclasses.replace(execution, attention_rows="batched")
     start = time.perf_counter()
     try:
-        with on_mesh(plan.mesh, run.mesh):
-            programs = _compiled(MrT5(model_config), run, plan)
+        with on_mesh(plan.mesh, run.execution.mesh):
+            programs = _compiled(MrT5(run.model, execution), run, plan)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         used = re.search(r"Used \S+ of \S+ \w+", str(error))
         raise UserError(
             f"the step does not fit {plan.topology.description}{f' ({used[0]})' if used else ''}: give more devices, "
-            "an fsdp or tensor axis, more microbatches, host dispatch, or config.ModelConfig.remat = 'full'"
+            "an fsdp or tensor axis, more microbatches, host dispatch, or config.ExecutionConfig.remat = 'full'"
         ) from None
     seconds = time.perf_counter() - start
     return Compilation({name: _described(part) for name, part in programs.items()}, seconds)
@@ -174,10 +176,10 @@ def _described(part: _Part) -> CompiledProgram:
 
 def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, _Part]:
     learning = make_learning(run)
-    if run.compaction.dispatch == "host":
+    if run.execution.dispatch == "host":
         made = HostTrainStep(model, run, learning, plan.ladder, plan.state).compile(plan.batch)
-        times = run.training.microbatches
-        in_chunks = times * run.compaction.suffix_chunks
+        times = run.execution.microbatches
+        in_chunks = times * run.execution.chunks
         rest = {f"{_REST}{rung}": _Part(program, in_chunks) for rung, program in made.rest.items()}
         return {
             "begin": _Part(made.begin, times),

@@ -49,6 +49,7 @@ from mrt5_jax.objectives.losses import (
 )
 from mrt5_jax.randomness import RowUse
 from mrt5_jax.training.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
+from mrt5_jax.training.freezing import stop_gradients
 
 
 class Setting(NamedTuple):
@@ -62,6 +63,9 @@ class Setting(NamedTuple):
     """The lengths that deletion with compaction runs at."""
     shards: RowShards = ONE_SHARD
     """What the rows are spread over; each device sorts its own rows into chunks."""
+    num_chunks: int = 1
+    frozen: tuple[str, ...] = ()
+    """Names of parameters that nothing is differentiated by, see `freezing`."""
 
     @property
     def num_groups(self) -> int:
@@ -70,7 +74,7 @@ class Setting(NamedTuple):
         They are the parts of the data axis: so every device adds up its own, and the sum over devices is taken once a
         step. Within one chunk the compiler sees to that.
         """
-        return self.shards.data if self.compaction.suffix_chunks > 1 else 1
+        return self.shards.data if self.num_chunks > 1 else 1
 
 
 class Objective(NamedTuple):
@@ -206,7 +210,7 @@ def begin(
     setting: Setting, params: Params, batch: dict[str, Array], objective: Objective, row_keys: RowKeys | None = None
 ) -> AtGate:
     """Runs the model up to the gate, and sorts the rows into chunks."""
-    model, deletion, compaction = setting.model, setting.deletion, setting.compaction
+    model, deletion = setting.model, setting.deletion
     parts = split_parameters(params)
     tokens, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
     dropout, selector_keys = NO_DROPOUT, None
@@ -215,11 +219,12 @@ def begin(
         selector_keys = jax.vmap(lambda key: jax.random.fold_in(key, RowUse.SELECTOR))(row_keys)
 
     def at_gate(prefix_params: Params) -> tuple[tuple[Array, Array | None], Prefix]:
+        prefix_params = stop_gradients(prefix_params, setting.frozen)
         prefix = run_prefix(model, prefix_params, tokens, dropout, selector_keys, segments)
         return (prefix.hidden, None if prefix.selection is None else prefix.selection.bias), prefix
 
     (hidden, gate_values), pull_back, prefix = jax.vjp(at_gate, parts.prefix, has_aux=True)
-    threshold = compaction.saturation_threshold
+    threshold = setting.compaction.saturation_threshold
     who = survivors(prefix.mask, prefix.selection, deletion, segments=segments, saturation_threshold=threshold)
     fitted = fit(who, lengths_of(setting))
     keep = prefix.mask if prefix.selection is None or deletion == "none" else prefix.selection.keep
@@ -233,7 +238,7 @@ def begin(
         rows_first(dropout._replace(embedded=None, prefix=LayerDropout())),
     )
     return AtGate(
-        chunk_rows(rows, count_kept(fitted.keep), compaction.suffix_chunks, setting.shards.count),
+        chunk_rows(rows, count_kept(fitted.keep), setting.num_chunks, setting.shards.count),
         Shared(parts.rest, objective),
         pull_back,
         prefix.mask,
@@ -306,6 +311,7 @@ def _rest_loss(setting: Setting, kept_length: int) -> Callable[..., tuple[Array,
         objective: Objective,
         rows: RestRows,
     ) -> tuple[Array, _Terms]:
+        params = stop_gradients(params, setting.frozen)
         bias = gate_values if setting.deletion in ("soft", "saturated") else None
         who = rows.who._replace(bias=bias)
         compact = compact_at(hidden, rows.mask, who, kept_length)

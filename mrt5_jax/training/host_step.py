@@ -80,7 +80,7 @@ class HostTrainStep:
         programs = self._programs
         parts = split_parameters(state.params)
         total, measured = programs.whole_zeros(), []
-        for number in range(self._run.training.microbatches):
+        for number in range(self._run.execution.microbatches):
             at_gate = programs.begin(state, batch, np.int32(number))
             shared = Shared(parts.rest, at_gate.shared.objective)
             chunked = at_gate.chunked
@@ -117,14 +117,14 @@ class HostTrainStep:
             (rest_total, rows),
         )
         total, out = abstract_outputs(next(iter(compiled.values())))
-        num_chunks = self._run.compaction.suffix_chunks
+        num_chunks = self._run.execution.chunks
         rungs: Any = jax.ShapeDtypeStruct((num_chunks,), jnp.int32)
         ran = Ran(total, [out] * num_chunks, rungs)
         finished = jax.jit(self._finish, donate_argnums=0, out_shardings=(whole_total, rows))
         finished = finished.lower(abstract_outputs(whole_zeros), at_gate, ran).compile()
         total, measured = abstract_outputs(finished)
         updated = jax.jit(self._update, donate_argnums=0, out_shardings=Stepped(shardings, everywhere))
-        updated = updated.lower(self._abstract, batch, total, [measured] * self._run.training.microbatches).compile()
+        updated = updated.lower(self._abstract, batch, total, [measured] * self._run.execution.microbatches).compile()
         return Programs(whole_zeros, rest_zeros, started, compiled, finished, updated)
 
     def _whole_zeros(self) -> LossAndGradients:
@@ -146,8 +146,8 @@ class HostTrainStep:
     def _begin(self, state: TrainState, batch: dict[str, Array], number: Int[Array, ""]) -> AtGate:
         inputs = step_inputs(self._run, state, batch)
         rows, keys = batch, inputs.row_keys
-        if self._run.training.microbatches > 1:
-            parts = split_rows((rows, keys), self._run.training.microbatches, self._setting.shards.count)
+        if self._run.execution.microbatches > 1:
+            parts = split_rows((rows, keys), self._run.execution.microbatches, self._setting.shards.count)
             rows, keys = jax.tree.map(lambda leaf: leaf[number], parts)
         at_gate = begin(self._setting, state.params, rows, inputs.objective, keys)
         nowhere: Any = None  # the parameters are there already

@@ -27,6 +27,7 @@ from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
 from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import ControllerState
+from mrt5_jax.precision import check_precision
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.training.checkpoints import Checkpoints
 from mrt5_jax.training.clock import Clock, count_bytes
@@ -56,7 +57,7 @@ from mrt5_jax.training.preemption import Preempted, PreemptionNotice
 from mrt5_jax.training.processes import from_first_process, say
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
-from mrt5_jax.training.run_files import claim, under_saved_names
+from mrt5_jax.training.run_files import claim, slots_of, under_saved_names
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
@@ -79,14 +80,15 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
             too many steps in a row are refused since their gradients are not.
         Preempted: the run was asked to stop, and has saved its state.
     """
+    check_precision(run.model)
     run = under_saved_names(dataclasses.replace(run, model_dir=given_path(run.model_dir)))
-    mesh = make_mesh(run.mesh)
+    mesh = make_mesh(run.execution.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
-    model = MrT5(run.model)
+    model = MrT5(run.model, run.execution)
     backend, lengths = jax.default_backend(), input_lengths(run.data)
-    ladders = make_ladders(lengths, run.compaction, backend)
-    train_ladders = make_ladders(lengths, run.compaction, backend, run.compaction.dispatch)
+    ladders, slots = make_ladders(lengths, run.execution, backend), slots_of(run)
+    train_ladders = {length: Ladder((slots[length],), length) for length in lengths} if slots else ladders
     shards = row_shards(mesh)
     check_parts(run, mesh)
     learning = make_learning(run)
@@ -104,7 +106,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
         opened.enter_context(_own(run, config_text, own.files))
-        opened.enter_context(on_mesh(mesh, run.mesh))
+        opened.enter_context(on_mesh(mesh, run.execution.mesh))
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed))
         compilers = opened.enter_context(Compilers())
         abstract = abstract_state(new_state, mesh, key)
@@ -114,7 +116,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
 
         def step_under(deletion: TrainingDeletion, ladder: Ladder) -> TrainStep:
             under = _under(run, deletion)
-            if run.compaction.dispatch == "host":
+            if run.execution.dispatch == "host":
                 return HostTrainStep(model, under, learning, ladder, abstract)
             step = jit_step(make_train_step(model, under, learning, ladder, shards), abstract)
             if run.training.deletion == "saturated" and deletion == "soft":
@@ -151,7 +153,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         writers = opened.enter_context(open_writers(run.model_dir, restored.step, [display]))
         notice = opened.enter_context(PreemptionNotice())
         clock = opened.enter_context(Clock(run, mesh, share.count))
-        if run.compaction.dispatch == "host" and int(restored.state.step) < run.training.num_steps:
+        if run.execution.dispatch == "host" and int(restored.state.step) < run.training.num_steps:
             for step in steps.values():
                 _prepare(step, run, mesh)
         trace = opened.enter_context(StepTrace(run.model_dir, run.training.profile_steps))
@@ -162,7 +164,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
 
 def _examples_bound(run: RunConfig, ladders: Mapping[int, Ladder]) -> dict[str, int]:
     """The most examples of a packed row: under a capacity as many as it has slots, so that each can have one."""
-    if run.data.rows != "packed" or run.compaction.dispatch != "capacity":
+    if run.data.rows != "packed" or run.compaction.capacity is None:
         return {}
     return {"most_examples": ladders[run.data.input_length].rungs[-1]}
 
@@ -304,7 +306,7 @@ class _Loop:
             saving = last or stopping or step % every == 0
             if not last:
                 batch = self._next_batch()  # while the devices are busy
-            reporting = last or step % training.log_every == 0
+            reporting = last or step % self._run.execution.log_every == 0
             if reporting or step == first + 1 or evaluating or saving:
                 self._outcomes.read(step, reporting)
             if reporting:

@@ -20,15 +20,15 @@ import logging
 import os
 import socket
 import time
-import types
-import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import explain, explained, files_for, read_bytes
+from mrt5_jax.moved_names import renew_model
+from mrt5_jax.runs.files import explain, files_for
+from mrt5_jax.training.saved_configs import read_config
 
 MODEL_CONFIG = "model_config.json"
 CHECKPOINTS = "checkpoints"
@@ -37,10 +37,6 @@ TIMING = "timing.jsonl"
 EVENTS = "events"
 LOCK = "run.lock"
 
-EXECUTION_FIELDS = ("remat", "scan_unroll", "attention_rows")
-"""Fields of ModelConfig that say how the same numbers are computed: a run may be resumed with others."""
-
-Config = TypeVar("Config")
 _log = logging.getLogger(__name__)
 
 
@@ -54,10 +50,13 @@ def run_lock(model_dir: str | Path) -> Iterator[None]:
         UserError: another run holds it; the message names that run.
     """
     path = Path(model_dir) / LOCK
-    with explained(model_dir, "MODEL_DIR "):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
-    with file:
+        opened = path.open("a+", encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file system takes
+        reason = explain(error, model_dir) if isinstance(error, OSError) else error
+        raise UserError(f"MODEL_DIR {model_dir!r} cannot be written ({reason}): give a folder that can") from None
+    with opened as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -85,80 +84,33 @@ def write_model_config(model_dir: str | Path, config: ModelConfig) -> None:
     Raises:
         UserError: MODEL_DIR belongs to another model; the message lists every difference. Nothing is written.
     """
-    path = Path(model_dir) / MODEL_CONFIG
+    path, text = Path(model_dir) / MODEL_CONFIG, json.dumps(dataclasses.asdict(config), indent=2) + "\n"
     if path.exists():
         check_same_config(read_model_config(model_dir), config, str(path))
-        return
+        if path.read_text(encoding="utf-8") == text:
+            return
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, json.dumps(dataclasses.asdict(config), indent=2) + "\n")
+    write_atomically(path, text)
 
 
 def read_model_config(model_dir: str | Path) -> ModelConfig:
     """The model of a MODEL_DIR.
 
     Raises:
-        UserError: there is none, or it has a field that is unknown, missing or of a wrong type.
+        UserError: there is none, or it cannot be read; see `read_config`.
     """
     path = Path(model_dir) / MODEL_CONFIG
-    try:
-        values = json.loads(read_bytes(path))
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is not there: {model_dir} is not a MODEL_DIR made by train or convert") from None
-    except OSError as error:
-        raise UserError(f"{path}: {explain(error, path)}") from None
-    except ValueError as error:
-        raise UserError(f"{path} is not JSON: {error}") from None
-    return config_from_json(ModelConfig, values, str(path))
-
-
-def config_from_json(cls: type[Config], values: Any, place: str) -> Config:
-    """A configuration dataclass from what `json.loads` gives; fields with a default may be left out.
-
-    Raises:
-        UserError: a field is unknown, missing or of a wrong type; the message names it and `place`.
-    """
-    if not isinstance(values, dict):
-        raise UserError(f"{place}: expected the fields of {cls.__name__}, found {values!r}")
-    fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
-    if unknown := sorted(set(values) - set(fields)):
-        raise UserError(f"{place}: unknown field(s) {', '.join(unknown)}; {cls.__name__} has {', '.join(fields)}")
-    required = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
-    if missing := [name for name in required if name not in values]:
-        raise UserError(f"{place}: missing field(s) {', '.join(missing)}")
-    hints = typing.get_type_hints(cls)
-    return cls(**{name: _from_json(hints[name], value, f"{place}: {name}") for name, value in values.items()})
-
-
-def _from_json(hint: Any, value: Any, place: str) -> Any:
-    """`value` as the annotation `hint` wants it: dataclasses, Literals, optionals, tuples and scalars."""
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        if value in arguments:
-            return value
-        raise UserError(f"{place} is {value!r}, not one of {', '.join(map(repr, arguments))}")
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in arguments:
-            return None
-        (hint,) = (argument for argument in arguments if argument is not type(None))
-        return _from_json(hint, value, place)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_from_json(arguments[0], item, place) for item in value)
-    if dataclasses.is_dataclass(hint):
-        return config_from_json(typing.cast(type, hint), value, place)
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise UserError(f"{place} is {value!r}, not of type {getattr(hint, '__name__', hint)}")
-    return value
+    config = read_config(ModelConfig, path, renew_model)
+    if config is None:
+        raise UserError(f"{path} is not there: {model_dir} is not a MODEL_DIR made by train or convert")
+    return config
 
 
 def config_differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Fields in which two configurations of one class differ, as "gate.layer 3 -> 2"; not EXECUTION_FIELDS."""
+    """Fields in which two configurations of one class differ, as "gate.layer 3 -> 2"."""
     differences = []
     for field in dataclasses.fields(old):
         before, after = getattr(old, field.name), getattr(new, field.name)
-        if field.name in EXECUTION_FIELDS:
-            continue
         name = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(before) and dataclasses.is_dataclass(after):
             differences += config_differences(before, after, f"{name}.")

@@ -61,7 +61,7 @@ def make_check(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = 
 
     def check(state: TrainState, batch: dict[str, Array]) -> Checked:
         inputs = step_inputs(run, state, batch)
-        parts = split_rows((batch, inputs.row_keys), run.training.microbatches, shards.count)
+        parts = split_rows((batch, inputs.row_keys), run.execution.microbatches, shards.count)
 
         def both(part: tuple[dict[str, Array], RowKeys]) -> list[Float[Array, ""]]:
             rows, keys = part

@@ -8,17 +8,21 @@ import optax
 from jaxtyping import Array, Int
 
 from mrt5_jax.config import OptimizerConfig
+from mrt5_jax.training.freezing import named
 from mrt5_jax.training.schedules import make_schedule
 
 SCANNED_STACKS = ("prefix", "suffix", "layers")
 """Names of the parts of the parameter tree whose arrays have a leading axis of layers."""
 
 
+_GROUP = {True: "frozen", False: "trained"}
+
+
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
     """Clipping by global norm, then AdamW (Loshchilov & Hutter 2019) or Adafactor (Shazeer & Stern 2018).
 
     The learning rate follows `make_schedule`; the gate's is the same curve with its own peak. Weight decay is
-    decoupled: a parameter loses `learning rate * weight_decay` of itself a step.
+    decoupled: a parameter loses `learning rate * weight_decay` of itself a step. Frozen parameters have no state.
 
     Raises:
         UserError: see `make_schedule`.
@@ -31,16 +35,23 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
         "clip": optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm),
         "moments": moments[config.name],
         "weight_decay": optax.add_decayed_weights(
-            config.weight_decay, lambda params: _named(params, config.weight_decay_exclude, inside=False)
+            config.weight_decay,
+            lambda params: jax.tree.map(lambda excluded: not excluded, named(params, config.weight_decay_exclude)),
         ),
         "learning_rate": optax.scale_by_learning_rate(make_schedule(config, num_steps)),
     }
     if config.gate_learning_rate is not None:
         steps["gate_learning_rate"] = optax.masked(
             optax.scale(config.gate_learning_rate / config.learning_rate),
-            lambda params: _named(params, ("gate",), inside=True),
+            lambda params: named(params, ("gate",)),
         )
-    return optax.named_chain(*steps.items())
+    optimizer = optax.named_chain(*steps.items())
+    if not config.freeze:
+        return optimizer
+    groups: dict[Hashable, optax.GradientTransformation] = {"trained": optimizer, "frozen": optax.set_to_zero()}
+    return optax.partition(
+        groups, lambda params: jax.tree.map(lambda frozen: _GROUP[frozen], named(params, config.freeze))
+    )
 
 
 def updates_made(opt_state: optax.OptState) -> Int[Array, ""]:
@@ -87,11 +98,6 @@ def _each_layer(inner: optax.GradientTransformation) -> optax.GradientTransforma
 
 def _stack(path: tuple, _: Any) -> str:
     return next((name for name in _names(path) if name in SCANNED_STACKS), "whole")
-
-
-def _named(params: Any, names: tuple[str, ...], inside: bool) -> Any:
-    """True for the parameters that have one of `names` in their path; with `inside=False`, for the others."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: inside == any(n in names for n in _names(path)), params)
 
 
 def _names(path: tuple) -> list[str]:

@@ -236,12 +236,12 @@ def check_parts(run: RunConfig, mesh: Mesh | AbstractMesh) -> None:
     Raises:
         UserError: naming the sizes.
     """
-    microbatches, chunks, rows = run.training.microbatches, run.compaction.suffix_chunks, run.data.batch_size
+    microbatches, chunks, rows = run.execution.microbatches, run.execution.chunks, run.data.batch_size
     parts = row_shards(mesh).count * microbatches * chunks
     if rows % parts:
         raise UserError(
             f"batch_size={rows} does not divide over {row_shards(mesh).count} parts of the mesh x "
-            f"microbatches={microbatches} x suffix_chunks={chunks}: give a multiple of {parts}"
+            f"microbatches={microbatches} x chunks={chunks}: give a multiple of {parts}"
         )
 
 

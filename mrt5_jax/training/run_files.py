@@ -3,25 +3,68 @@
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from mrt5_jax.compaction.ladder import capacity_slots
 from mrt5_jax.config import RunConfig
+from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.source_files import check_same_files, name_files, record_of
 from mrt5_jax.data.task_names import names_as_saved
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
+from mrt5_jax.moved_names import renew_run
 from mrt5_jax.runs.files import read_bytes
-from mrt5_jax.training.model_dir import (
-    check_same_config,
-    config_from_json,
-    write_atomically,
-    write_model_config,
-)
+from mrt5_jax.training.model_dir import check_same_config, write_atomically, write_model_config
+from mrt5_jax.training.saved_configs import read_config
+from mrt5_jax.unread_settings import without_unread
 
 RUN_CONFIG = "run_config.json"
 CONFIG_GIN = "config.gin"
+
+Slots = dict[int, int]
+"""Input length -> slots after the gate under a capacity; empty without one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedRun(RunConfig):
+    """A run as its MODEL_DIR has it."""
+
+    slots: tuple[tuple[int, int], ...] | None = None
+    """Input lengths and their slots under a capacity, as they were when the run began."""
+
+
+def read_run(model_dir: str | Path) -> SavedRun | None:
+    """The run that MODEL_DIR was trained by; None after an import.
+
+    Raises:
+        UserError: the saved configuration cannot be read; see `read_config`.
+    """
+    return read_config(SavedRun, Path(model_dir) / RUN_CONFIG, renew_run)
+
+
+def slots_of(run: RunConfig, backend: str | None = None) -> Slots:
+    """The slots under a run's capacity: those that it began with, where MODEL_DIR has it already. Touches nothing.
+
+    Args:
+        backend: JAX's name of the platform, which has a rounding; None: that of this process.
+
+    Raises:
+        UserError: the saved configuration cannot be read.
+    """
+    if run.compaction.capacity is None:
+        return {}
+    saved = read_run(run.model_dir)
+    began = run if saved is None or saved.compaction.capacity != run.compaction.capacity else saved
+    named = dict(began.slots or ()) if isinstance(began, SavedRun) else {}
+    rounding, backend = began.execution.rounding, backend or jax.default_backend()
+    return {
+        length: named.get(length) or capacity_slots(length, run.compaction.capacity, rounding, backend)
+        for length in input_lengths(run.data)
+    }
 
 
 DATA_FILES = "data_files.json"
@@ -51,6 +94,7 @@ def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) ->
     """Writes what MODEL_DIR says of the run or, where there is a run already, checks that it is this one.
 
     Args:
+        config_text: gin text that resolves to the run.
         files: of the user's that it is trained on.
 
     Raises:
@@ -58,19 +102,19 @@ def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) ->
     """
     folder = Path(run.model_dir)
     try:
-        before, data_files = folder / RUN_CONFIG, folder / DATA_FILES
-        if before.exists() and data_files.exists():
-            check_same_files(_read_data_files(data_files), files, str(data_files))
-        if before.exists():
-            old = config_from_json(RunConfig, json.loads(before.read_text(encoding="utf-8")), str(before))
+        old, data_files = read_run(folder), folder / DATA_FILES
+        if old is not None:
+            if data_files.exists():
+                check_same_files(_read_data_files(data_files), files, str(data_files))
             if old.data.train_task != run.data.train_task and _NAMED_BY_PATH.match(old.data.train_task):
                 raise UserError(
-                    f"{before}: begun by a version that knew files by paths and sizes, and {name_files(files)} is not "
-                    "where it was: put it back, or give another MODEL_DIR"
+                    f"{folder / RUN_CONFIG}: begun by a version that knew files by paths and sizes, and "
+                    f"{name_files(files)} is not where it was: put it back, or give another MODEL_DIR"
                 )
-            check_same_config(_what_matters(old), _what_matters(run), str(before))
+            check_same_config(_what_matters(old), _what_matters(run), str(folder / RUN_CONFIG))
+        slots = slots_of(run)
         write_model_config(folder, run.model)
-        write_atomically(before, json.dumps(dataclasses.asdict(run), indent=2) + "\n")
+        write_atomically(folder / RUN_CONFIG, json.dumps(_as_json(run, slots), indent=2) + "\n")
         write_atomically(folder / CONFIG_GIN, config_text)
         if files:
             record = {"version": _DATA_FILES_VERSION, "files": record_of(files)}
@@ -91,17 +135,29 @@ def _read_data_files(path: Path) -> list[dict[str, Any]]:
         ) from None
 
 
+def _as_json(run: RunConfig, slots: Mapping[int, int]) -> dict[str, Any]:
+    values = dataclasses.asdict(_plain(run))
+    return values | {"slots": [list(pair) for pair in sorted(slots.items())]} if slots else values
+
+
+def _plain(run: RunConfig) -> RunConfig:
+    """The run without the slots of a saved one."""
+    return RunConfig(**{field.name: getattr(run, field.name) for field in dataclasses.fields(RunConfig)})
+
+
 def _what_matters(run: RunConfig) -> RunConfig:
     """The run without what may change from one start to the next.
 
-    That is where it lies and runs, what is kept, traced and evaluated, how long it goes on, and when it gives up: more
-    steps continue a run (a decaying schedule is then that of the longer run).
+    That is where it lies, how it is executed, what is kept, traced and evaluated, how long it goes on, and when it
+    gives up: more steps continue a run (a decaying schedule is then that of the longer run). Nor does it matter what
+    nothing reads.
     """
+    run = without_unread(_plain(run))
     blank = RunConfig(run.model_dir, run.model, run.data, run.training)
     return dataclasses.replace(
         run,
         model_dir="",
-        mesh=blank.mesh,
+        execution=blank.execution,
         checkpoints=blank.checkpoints,
         evaluation=blank.evaluation,
         training=dataclasses.replace(run.training, num_steps=0, profile_steps=None, max_refused_steps=0),

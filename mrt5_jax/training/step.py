@@ -64,7 +64,8 @@ class StepInputs(NamedTuple):
 
 def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Setting:
     """What is static about the gradients of a run."""
-    return Setting(model, run.loss, run.training.deletion, run.compaction, ladder, shards)
+    chunks, frozen = run.execution.chunks, run.optimizer.freeze
+    return Setting(model, run.loss, run.training.deletion, run.compaction, ladder, shards, chunks, frozen)
 
 
 def step_inputs(run: RunConfig, state: TrainState, batch: dict[str, Array]) -> StepInputs:
@@ -92,7 +93,7 @@ def make_train_step(
             rows, row_keys = part
             return loss_and_gradients(setting, state.params, rows, inputs.objective, row_keys)
 
-        result = in_parts(of_part, (batch, inputs.row_keys), run.training.microbatches, shards.count)
+        result = in_parts(of_part, (batch, inputs.row_keys), run.execution.microbatches, shards.count)
         return update(run, learning, ladder, state, batch, result)
 
     return train_step

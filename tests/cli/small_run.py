@@ -21,7 +21,7 @@ def make_model_dir(path: Path, *bindings: str) -> Path:
             f"MODEL_DIR={str(path)!r}",
             *("INPUT_LENGTH=12", "TARGET_LENGTH=12", "BATCH_SIZE=4"),
             f"diagnostics.diagnostic_task.num_test={NUM_TEST}",
-            "config.CompactionConfig.max_rungs=1",
+            "config.ExecutionConfig.max_rungs=1",
             *(f"config.ModelConfig.{name}={value}" for name, value in SIZES.items()),
             *bindings,
         ],

@@ -16,9 +16,9 @@ SMALL = [
     "--gin_file=runs/quickstart.gin",
     *("--gin.INPUT_LENGTH=32", "--gin.TARGET_LENGTH=16", "--gin.BATCH_SIZE=16"),
     *(f"--gin.config.ModelConfig.{name}={size}" for name, size in {"emb_dim": 128, "mlp_dim": 256}.items()),
-    "--gin.config.CompactionConfig.rounding=8",
-    "--gin.config.CompactionConfig.max_rungs=2",
-    "--gin.config.ModelConfig.scan_unroll=1",
+    "--gin.config.ExecutionConfig.rounding=8",
+    "--gin.config.ExecutionConfig.max_rungs=2",
+    "--gin.config.ExecutionConfig.scan_unroll=1",
 ]
 
 
@@ -99,7 +99,7 @@ def test_deletion_exchanges_nothing_but_a_few_numbers() -> None:
     assert len(hard) == 3, "two rungs, and what always runs"
     for branch in hard.keys() - {"always"}:
         assert hard["always"] + hard[branch] == pytest.approx(nothing["always"], rel=0.02)
-    chunks = "--gin.config.CompactionConfig.suffix_chunks=2"
+    chunks = "--gin.config.ExecutionConfig.chunks=2"
     assert sum(megabytes_moved("hard", chunks).values()) == pytest.approx(nothing["always"], rel=0.02)
 
 

@@ -100,8 +100,8 @@ def test_flags_choose(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> No
         (["--gin_file=nowhere.gin"], ["nowhere.gin", "not found"]),
         (["--gin.config.ModelConfig.mlp_dim=32"], ["model_config.json", "mlp_dim 16 -> 32"]),
         (
-            ["--gin.config.CompactionConfig.suffix_chunks=4", "--gin.config.DataConfig.eval_batch_size=2"],
-            ["eval_batch_size=2", "suffix_chunks=4"],
+            ["--gin.config.ExecutionConfig.chunks=4", "--gin.config.DataConfig.eval_batch_size=2"],
+            ["eval_batch_size=2", "chunks=4"],
         ),
     ],
 )

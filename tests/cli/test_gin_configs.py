@@ -10,7 +10,6 @@ from mrt5_jax import config
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.cli.main import main
 from mrt5_jax.errors import UserError
-from mrt5_jax.validation import validate
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 FILES = sorted(
@@ -49,14 +48,14 @@ def resolve(tmp_path: Path) -> Callable[[str], gin_setup.Resolved]:
         "VALIDATION_FILES": tmp_path / "unseen.tsv",
     }
 
-    def resolve(name: str, bindings: Sequence[str] = ()) -> gin_setup.Resolved:
+    def resolve(name: str, bindings: Sequence[str] = (), models: Sequence[str] = ()) -> gin_setup.Resolved:
         try:
-            return gin_setup.resolve([name], bindings=bindings)
+            return gin_setup.resolve([name, *models], bindings=bindings)
         except UserError as error:
             missing = re.match(r"(\w+) needs a value: --gin\.\1=", str(error))
             if not missing:
                 raise
-            return resolve(name, [*bindings, f"{missing[1]}='{values[missing[1]]}'"])
+            return resolve(name, [*bindings, f"{missing[1]}='{values[missing[1]]}'"], models)
 
     return resolve
 
@@ -64,7 +63,8 @@ def resolve(tmp_path: Path) -> Callable[[str], gin_setup.Resolved]:
 @pytest.mark.parametrize("name", RUNS)
 def test_every_run_makes_sense(name: str, resolve: Callable[[str], gin_setup.Resolved]) -> None:
     resolved = resolve(name)
-    validate(resolved.run)
+    resolved.check()
+    assert not resolved.notes
     assert gin_setup.resolve(base_text=resolved.config_text) == resolved
 
 
@@ -79,6 +79,17 @@ def test_every_model_can_be_laid_over_a_run(name: str) -> None:
     run = gin_setup.resolve(["runs/quickstart.gin", name]).run
     assert (run.model.gate is None) == ("byt5" in name)
     assert run.model.softmax1 == ("mrt5" in name)
+
+
+@pytest.mark.parametrize("run", RUNS)
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_fits_every_run(model: str, run: str, resolve: Callable[..., gin_setup.Resolved]) -> None:
+    """A plain ByT5 has no gate to control; whatever else a run sets of one is named, in one line a statement."""
+    plain = "byt5" in model
+    resolved = resolve(run, ["config.RunConfig.controller=None"] if plain else [], models=[model])
+    resolved.check()
+    assert bool(resolved.notes) == plain
+    assert gin_setup.resolve(base_text=resolved.config_text).run == resolved.run
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -26,8 +26,8 @@ TINY = (
     *(f"--gin.config.ModelConfig.{name}=16" for name in ("emb_dim", "mlp_dim", "head_dim")),
     *(f"--gin.config.ModelConfig.{name}=2" for name in ("num_heads", "num_encoder_layers", "num_decoder_layers")),
     "--gin.config.GateConfig.layer=1",
-    "--gin.config.ModelConfig.scan_unroll=1",
-    "--gin.config.CompactionConfig.max_rungs=1",
+    "--gin.config.ExecutionConfig.scan_unroll=1",
+    "--gin.config.ExecutionConfig.max_rungs=1",
     "--gin.config.TrainingConfig.eval_batches=1",
     "--gin.config.TrainingConfig.hard_probability=0.0",
     "--gin.config.EvaluationConfig.deletions=('soft',)",
@@ -172,7 +172,9 @@ def test_model_dir_may_lie_at_home_and_must_be_a_folder(
     write_corpus(tmp_path / "first")
     for model_dir in ("~/file", "~/file/run"):
         assert train(tmp_path / "first", f"--gin.MODEL_DIR='{model_dir}'") == 2
-        assert f"mrt5: MODEL_DIR {tmp_path}/file" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert f"mrt5: MODEL_DIR '{tmp_path}/file" in said
+        assert "cannot be written" in said
     assert not (tmp_path / "~").exists()
 
 

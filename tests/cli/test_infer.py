@@ -153,7 +153,7 @@ def test_a_run_killed_outright_goes_on_to_the_same_bytes(kill_at: int, command: 
     [
         pytest.param(["--dispatch=in_graph"], True, marks=pytest.mark.slow),
         (["--chunks=2"], True),
-        (["--dispatch=capacity", "--capacity=0.2"], False),
+        (["--capacity=0.2"], False),
     ],
 )
 def test_who_chooses_the_length(flags: list[str], same: bool, command: list[str], tmp_path: Path) -> None:
@@ -268,8 +268,9 @@ def test_standard_input_is_answered(command: list[str], tmp_path: Path, monkeypa
         (["--mode=score", "--search=beam"], "--search needs --mode=predict"),
         (["--batch_size=0"], "--batch_size=0: must be at least 1"),
         (["--chunks=3"], "--chunks=3: must divide --batch_size=2"),
-        (["--capacity=0.5"], "--capacity=0.5 needs --dispatch=capacity"),
-        (["--dispatch=capacity", "--capacity=0"], "CompactionConfig.capacity = 0.0: must be a share"),
+        (["--search=beam", "--beam_size=99999999999"], "--beam_size=99999999999: should be at most"),
+        (["--capacity=0"], "capacity = 0.0: must be a share"),
+        (["--seed=-1", "--search=sampling"], "--seed=-1: should be from 0"),
         (["--step=7"], "has no step 7"),
         (["--model_dir=nowhere"], "nowhere"),
         (["--input=nothing.jsonl"], "nothing.jsonl: No such file"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mrt5_jax.cli.spelling import nearest
+from mrt5_jax.spelling import nearest
 
 NAMES = ["TEXT_FILES", "TARGET_LENGTH", "config.GateConfig.layer", "config.OptimizerConfig.learning_rate"]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mrt5_jax.compaction.dispatch import ChunkResult, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept, gather, plan
-from mrt5_jax.config import CompactionConfig
+from mrt5_jax.config import ExecutionConfig
 from mrt5_jax.errors import UserError
 
 from . import oracle
@@ -20,7 +20,7 @@ from . import oracle
 def _ladder_arguments(draw):
     length = draw(st.integers(1, 3000))
     rounding = draw(st.none() | st.integers(1, length))
-    config = CompactionConfig(rounding=rounding, max_rungs=draw(st.integers(1, 20)))
+    config = ExecutionConfig(rounding=rounding, max_rungs=draw(st.integers(1, 20)))
     return length, config, draw(st.sampled_from(["cpu", "gpu", "tpu"]))
 
 
@@ -39,10 +39,10 @@ def test_rungs_are_evenly_chosen_multiples_up_to_the_length(arguments):
 
 
 def test_default_ladders():
-    assert make_ladder(1024, CompactionConfig(), "cpu").rungs == tuple(range(128, 1025, 128))
-    assert make_ladder(64, CompactionConfig(), "cpu").rungs == tuple(range(8, 65, 8))
-    assert make_ladder(1024, CompactionConfig(max_rungs=16), "tpu").rungs == tuple(range(128, 1025, 128))
-    assert make_ladder(100, CompactionConfig(rounding=32), "cpu").rungs == (32, 64, 96, 100)
+    assert make_ladder(1024, ExecutionConfig(), "cpu").rungs == tuple(range(128, 1025, 128))
+    assert make_ladder(64, ExecutionConfig(), "cpu").rungs == tuple(range(8, 65, 8))
+    assert make_ladder(1024, ExecutionConfig(max_rungs=16), "tpu").rungs == tuple(range(128, 1025, 128))
+    assert make_ladder(100, ExecutionConfig(rounding=32), "cpu").rungs == (32, 64, 96, 100)
 
 
 @given(st.sets(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 40))
@@ -69,10 +69,10 @@ def test_rungs_that_do_not_increase_are_refused(rungs):
 @pytest.mark.parametrize(
     ("length", "config", "message"),
     [
-        (64, CompactionConfig(rounding=65), "rounding = 65: .* input length, 64"),
-        (64, CompactionConfig(rounding=0), "rounding = 0"),
-        (64, CompactionConfig(max_rungs=0), "max_rungs = 0"),
-        (0, CompactionConfig(), "input length 0"),
+        (64, ExecutionConfig(rounding=65), "rounding = 65: .* input length, 64"),
+        (64, ExecutionConfig(rounding=0), "rounding = 0"),
+        (64, ExecutionConfig(max_rungs=0), "max_rungs = 0"),
+        (0, ExecutionConfig(), "input length 0"),
     ],
 )
 def test_settings_that_leave_no_ladder_are_refused_in_one_line(length, config, message):

@@ -14,7 +14,7 @@ from ..tasks.tfds_fixtures import fixture
 SIZES = {"emb_dim": 16, "num_heads": 2, "head_dim": 8, "mlp_dim": 16, "num_encoder_layers": 4, "num_decoder_layers": 1}
 SMALL = [
     *(f"--gin.config.ModelConfig.{name}={value}" for name, value in SIZES.items()),
-    "--gin.config.CompactionConfig.max_rungs=1",
+    "--gin.config.ExecutionConfig.max_rungs=1",
     "--gin.config.OptimizerConfig.warmup_steps=0",
     *("--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=4", "--gin.INPUT_LENGTH=64", "--gin.TARGET_LENGTH=16"),
     "--gin.LENGTH_BUCKETS=(32, 64)",

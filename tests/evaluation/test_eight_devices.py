@@ -16,7 +16,7 @@ CHILD = """
 import dataclasses, json, sys
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
-from mrt5_jax.config import CompactionConfig, DataConfig, MeshConfig, RunConfig, TrainingConfig
+from mrt5_jax.config import DataConfig, ExecutionConfig, MeshConfig, RunConfig, TrainingConfig
 from mrt5_jax.data.batches import EvalBatch, ExampleInfo
 from mrt5_jax.evaluation import model_dirs
 from mrt5_jax.network import MrT5
@@ -33,9 +33,9 @@ params = jax.tree.map(lambda leaf: leaf.astype(np.float32), make_params(config, 
 def records(devices, dispatch, chunks):
     mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
     loaded = model_dirs.LoadedModel(MrT5(config), jax.device_put(params, replicated(mesh)), 0, mesh)
-    compaction = CompactionConfig(rungs=(4, 8), inference_dispatch=dispatch, suffix_chunks=chunks)
+    execution = ExecutionConfig(rungs=(4, 8), inference_dispatch=dispatch, chunks=chunks)
     data = DataConfig("t", ("t",), LENGTH, TARGET, ROWS, ROWS)
-    run = RunConfig("", config, data, TrainingConfig(num_steps=1), compaction=compaction)
+    run = RunConfig("", config, data, TrainingConfig(num_steps=1), execution=execution)
     return [record._asdict() for record in model_dirs.evaluate_task(loaded, run, "t", "test", ("hard",)).records]
 
 print(json.dumps([records(*case) for case in json.loads(sys.argv[1])]))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
-from mrt5_jax.config import CompactionConfig, Deletion, ModelConfig
+from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig
 from mrt5_jax.data.vocabulary import EOS_ID, PAD_ID
 from mrt5_jax.forward import ForwardSetting, forward
 from mrt5_jax.inference.decoding import Generated
@@ -88,7 +88,7 @@ def test_filler_rows_generate_nothing(batch: Generated) -> None:
 
 
 def test_a_batch_equals_its_rows_alone_with_other_padding(batch: Generated) -> None:
-    one_rung = Engine(CONFIG, PARAMS, compaction=CompactionConfig(max_rungs=1))
+    one_rung = Engine(CONFIG, PARAMS, execution=ExecutionConfig(max_rungs=1))
     for row, real in enumerate(LENGTHS):
         alone = np.zeros((1, 48), np.int32)
         alone[0, :real] = TOKENS[row, :real]

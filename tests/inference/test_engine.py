@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import make_ladder
-from mrt5_jax.config import CompactionConfig, Dispatch
+from mrt5_jax.config import Dispatch, ExecutionConfig
 from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Generated, Search
 from mrt5_jax.inference.engine import Engine
@@ -30,8 +30,8 @@ def generated() -> Generated:
     [("host", 2), pytest.param("in_graph", 1, marks=pytest.mark.slow), ("in_graph", 2)],
 )
 def test_dispatch_and_chunks_change_nothing(dispatch: Dispatch, chunks: int, generated: Generated) -> None:
-    compaction = CompactionConfig(max_rungs=2, inference_dispatch=dispatch, suffix_chunks=chunks)
-    engine = Engine(CONFIG, PARAMS, compaction=compaction)
+    execution = ExecutionConfig(max_rungs=2, inference_dispatch=dispatch, chunks=chunks)
+    engine = Engine(CONFIG, PARAMS, execution=execution)
     np.testing.assert_array_equal(engine.generate(TOKENS, MAX_LENGTH).tokens, generated.tokens)
     batch = as_targets(TOKENS, generated)
     expected = ENGINE.score(batch)._asdict()
@@ -48,7 +48,7 @@ def test_an_engine_is_equal_to_itself_alone_and_can_be_a_key() -> None:
 
 
 def test_chunks_run_at_their_own_lengths() -> None:
-    engine = Engine(CONFIG, PARAMS, compaction=CompactionConfig(suffix_chunks=2))
+    engine = Engine(CONFIG, PARAMS, execution=ExecutionConfig(chunks=2))
     few, many = engine.start(TOKENS).chunked.most
     assert few < many == ENGINE.start(TOKENS).chunked.most[0]
 
@@ -56,17 +56,17 @@ def test_chunks_run_at_their_own_lengths() -> None:
 @pytest.mark.parametrize("search", [Sampling(), pytest.param(Beam(2), marks=pytest.mark.slow)])
 def test_a_sample_is_its_row_s_own_in_chunks_too(search: Search) -> None:
     keys = row_keys(0, jnp.arange(len(TOKENS)))
-    chunked = Engine(CONFIG, PARAMS, compaction=CompactionConfig(max_rungs=1, suffix_chunks=2))
+    chunked = Engine(CONFIG, PARAMS, execution=ExecutionConfig(max_rungs=1, chunks=2))
     plain, in_chunks = (engine.generate(TOKENS, MAX_LENGTH, search, keys) for engine in (ENGINE, chunked))
     np.testing.assert_array_equal(plain.tokens, in_chunks.tokens)
 
 
 def test_a_capacity_keeps_as_many_as_it_has_slots() -> None:
-    hard = Engine(CONFIG, PARAMS, compaction=CompactionConfig(inference_dispatch="capacity", capacity=0.2))
+    hard = Engine(CONFIG, PARAMS, capacity=0.2)
     batch = as_targets(TOKENS, hard.generate(TOKENS, MAX_LENGTH))
     scores, wanted = hard.score(batch), ENGINE.score(batch).num_kept_tokens
     kept = scores.num_kept_tokens
-    (slots,) = make_ladder(TOKENS.shape[1], hard.compaction, "cpu", "capacity").rungs
+    (slots,) = make_ladder(TOKENS.shape[1], hard.execution, "cpu", 0.2).rungs
     np.testing.assert_array_equal(kept, np.minimum(wanted, slots))
     np.testing.assert_array_equal(kept + scores.num_dropped_tokens, wanted)
     assert (kept < wanted).any(), "a row should have more survivors than slots"

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mrt5_jax.config import ExecutionConfig, Remat
 from mrt5_jax.network import MrT5
 from mrt5_jax.training.axis_rules import LOGICAL_AXIS_RULES
 
@@ -92,15 +93,15 @@ def test_every_axis_of_every_parameter_has_a_name_with_a_rule(parameters) -> Non
         assert (boxed.names[0] == "layers") == bool(in_stack), path
 
 
-def prefix_gradient(remat: str) -> tuple[Callable[[Any], Any], Any]:
+def prefix_gradient(remat: Remat) -> tuple[Callable[[Any], Any], Any]:
     """The gradient of a sum over the encoder's first stack and the gate, and what it is taken at."""
-    config = make_config(remat=remat)
+    config = make_config()
     params = jax.tree.map(lambda leaf: leaf.astype(np.float32), make_params(config))
     parts = {"token_embedder": params["token_embedder"], "encoder": params["encoder"]}
     tokens = jnp.asarray(make_batch()["encoder_input_tokens"])
 
     def total(parts: Any) -> jax.Array:
-        prefix = MrT5(config).apply({"params": parts}, tokens, method="prefix")
+        prefix = MrT5(config, ExecutionConfig(remat=remat)).apply({"params": parts}, tokens, method="prefix")
         return jnp.sum(jnp.sin(prefix.hidden)) + jnp.sum(prefix.selection.bias)
 
     return jax.grad(total), parts
@@ -109,7 +110,7 @@ def prefix_gradient(remat: str) -> tuple[Callable[[Any], Any], Any]:
 def test_the_backward_pass_recomputes_what_remat_says() -> None:
     """Of a layer's matrix products, "full" computes all again, "dots" only attention's two, "none" none."""
 
-    def products(remat: str) -> int:
+    def products(remat: Remat) -> int:
         gradient, parts = prefix_gradient(remat)
         return str(jax.make_jaxpr(gradient)(parts)).count("dot_general[")
 

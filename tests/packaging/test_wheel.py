@@ -78,7 +78,7 @@ def test_quickstart_trains_from_an_empty_folder(installed: Path, run: Run, tmp_p
     where = run("python", "-c", "import mrt5_jax.tasks; print(mrt5_jax.tasks.__file__)")
     assert Path(where.strip()).is_relative_to(installed)
     flags = [f"--gin.MODEL_DIR='{tmp_path / 'model'}'", "--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=2"]
-    schedule = ["--gin.config.OptimizerConfig.warmup_steps=0", "--gin.config.TrainingConfig.log_every=1"]
+    schedule = ["--gin.config.OptimizerConfig.warmup_steps=0", "--gin.config.ExecutionConfig.log_every=1"]
     run("mrt5", "train", "--gin_file=runs/quickstart.gin", *flags, *schedule)
     lines = (tmp_path / "model" / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["step"] == 2

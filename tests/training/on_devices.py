@@ -41,8 +41,10 @@ def changed_run(change: dict[str, Any]) -> Any:
         model=model,
         data=config.DataConfig("unused", ("unused",), LENGTH, LENGTH, ROWS, ROWS),
         training=dataclasses.replace(run.training, **change.get("training", {})),
-        compaction=config.CompactionConfig(**{"rounding": 4, "max_rungs": 2} | change.get("compaction", {})),
-        mesh=config.MeshConfig(*change["mesh"]),
+        compaction=config.CompactionConfig(**change.get("compaction", {})),
+        execution=config.ExecutionConfig(
+            rounding=4, max_rungs=2, mesh=config.MeshConfig(*change["mesh"]), **change.get("execution", {})
+        ),
     )
 
 
@@ -59,19 +61,19 @@ def losses(change: dict[str, Any], steps: int) -> list[dict[str, float]]:
 
     run = changed_run(change)
     devices = jax.devices()[: abs(int(np.prod(change["mesh"])))]
-    mesh = parts.make_mesh(run.mesh, devices)
-    model, learning, key = MrT5(run.model), make_learning(run), jax.random.key(0)
+    mesh = parts.make_mesh(run.execution.mesh, devices)
+    model, learning, key = MrT5(run.model, run.execution), make_learning(run), jax.random.key(0)
 
     def new_state(key: Any) -> Any:
         return make_state(model, run, learning, key)
 
     measured = []
-    with parts.on_mesh(mesh, run.mesh):
+    with parts.on_mesh(mesh, run.execution.mesh):
         state, share = parts.init_sharded(new_state, mesh, key), parts.row_share(mesh)
-        ladder = make_ladder(LENGTH, run.compaction, "cpu", run.compaction.dispatch)
+        ladder = make_ladder(LENGTH, run.execution, "cpu", run.compaction.capacity)
         abstract = parts.abstract_state(new_state, mesh, key)
         step_function: Any
-        if run.compaction.dispatch == "host":
+        if run.execution.dispatch == "host":
             step_function = HostTrainStep(model, run, learning, ladder, abstract)
         else:
             step_function = make_train_step(model, run, learning, ladder, parts.row_shards(mesh))

@@ -20,15 +20,15 @@ MESHES = ([8, 1, 1], [4, 2, 1], [2, 2, 2])
 CASES: dict[str, dict[str, Any]] = {
     "nothing is deleted": {"training": {"deletion": "none"}},
     "soft": {"training": {"deletion": "soft"}},
-    "soft, 4 microbatches": {"training": {"deletion": "soft", "microbatches": 4}},
+    "soft, 4 microbatches": {"training": {"deletion": "soft"}, "execution": {"microbatches": 4}},
     "hard": {"training": {"deletion": "hard"}},
-    "hard, on the host": {"training": {"deletion": "hard"}, "compaction": {"dispatch": "host"}},
-    "hard, capacity": {"training": {"deletion": "hard"}, "compaction": {"dispatch": "capacity"}},
+    "hard, on the host": {"training": {"deletion": "hard"}, "execution": {"dispatch": "host"}},
+    "hard, capacity": {"training": {"deletion": "hard"}, "compaction": {"capacity": 0.5}},
     "saturated": {"training": {"deletion": "saturated"}},
-    "saturated, in 2 chunks": {"training": {"deletion": "saturated"}, "compaction": {"suffix_chunks": 2}},
+    "saturated, in 2 chunks": {"training": {"deletion": "saturated"}, "execution": {"chunks": 2}},
     "saturated, on the host, 4 microbatches": {
-        "training": {"deletion": "saturated", "microbatches": 4},
-        "compaction": {"dispatch": "host"},
+        "training": {"deletion": "saturated"},
+        "execution": {"dispatch": "host", "microbatches": 4},
     },
 }
 BOUNDS = {"1": (20, 1e-9), "0": (3, 1e-5)}
@@ -76,7 +76,7 @@ def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]
     return float(np.abs(np.subtract(*table)).max())
 
 
-QUICK = {"training": {"deletion": "hard"}, "compaction": {"suffix_chunks": 2}}
+QUICK = {"training": {"deletion": "hard"}, "execution": {"chunks": 2}}
 """Two rungs, and chunks: each device sorts its own rows into them and adds up their gradients apart."""
 
 

@@ -11,10 +11,10 @@ import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import (
-    CompactionConfig,
     ControllerConfig,
     DataConfig,
     Dispatch,
+    ExecutionConfig,
     LossConfig,
     OptimizerConfig,
     RunConfig,
@@ -36,16 +36,15 @@ LADDER = Ladder((6, LENGTH))
 
 
 def make_run(deletion: TrainingDeletion, **changes: Any) -> RunConfig:
-    compaction = CompactionConfig(suffix_chunks=changes.pop("suffix_chunks", 1))
     return RunConfig(
         model_dir="",
         model=in_double(dataclasses.replace(make_config(), dropout_rate=0.25)),
         data=DataConfig("", (), LENGTH, TARGET, ROWS, ROWS),
-        training=TrainingConfig(num_steps=10, deletion=deletion, seed=3, **changes),
-        loss=LossConfig(score_penalty=0.7, gate_weight=0.2),
+        training=TrainingConfig(num_steps=10, deletion=deletion, seed=3),
+        loss=LossConfig(score_penalty=0.7),
         controller=ControllerConfig(target_deletion_rate=0.9),
         optimizer=OptimizerConfig(learning_rate=0.02, eps=1e-6),
-        compaction=compaction,
+        execution=ExecutionConfig(**changes),
     )
 
 
@@ -58,12 +57,12 @@ def two_batches() -> list[dict[str, np.ndarray]]:
 def run_steps(run: RunConfig, dispatch: Dispatch, ladder: Ladder = LADDER) -> tuple[list[dict[str, float]], Any]:
     """Metrics of two steps, and the parameters after them."""
     with jax.enable_x64(True):
-        model, learning = MrT5(run.model), make_learning(run)
+        model, learning = MrT5(run.model, run.execution), make_learning(run)
         params = jax.tree.map(jnp.asarray, make_params(run.model, 1))
         monitor = initial_monitor() if run.training.deletion == "saturated" else None
         controller = learning.controller.init()
         state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), controller, monitor)
-        mesh = make_mesh(run.mesh)
+        mesh = make_mesh(run.execution.mesh)
         state = jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))  # no buffer twice: it is donated
         abstract = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state
@@ -85,13 +84,13 @@ def plain(deletion: TrainingDeletion) -> Any:
     return run_steps(make_run(deletion), "in_graph")
 
 
-QUICK_WAY = ("hard", "host", {"suffix_chunks": 4})
+QUICK_WAY = ("hard", "host", {"chunks": 4})
 """The host chooses, and for every chunk: compared with one program for the whole batch."""
 WAYS = [
-    ("hard", "in_graph", {"suffix_chunks": 2}),
-    ("saturated", "host", {"microbatches": 2, "suffix_chunks": 2}),
-    ("hard", "host", {"microbatches": 2, "suffix_chunks": 2}),
-    ("saturated", "in_graph", {"microbatches": 4, "suffix_chunks": 2}),
+    ("hard", "in_graph", {"chunks": 2}),
+    ("saturated", "host", {"microbatches": 2, "chunks": 2}),
+    ("hard", "host", {"microbatches": 2, "chunks": 2}),
+    ("saturated", "in_graph", {"microbatches": 4, "chunks": 2}),
     ("saturated", "host", {}),
     ("soft", "host", {"microbatches": 2}),
     ("soft", "in_graph", {"microbatches": 4}),
@@ -110,7 +109,7 @@ def test_every_way_takes_the_same_steps(deletion: TrainingDeletion, dispatch: Di
         assert ours == pytest.approx({**ours, **{name: expected[name] for name in same}}, rel=1e-9, abs=1e-12)
     for path, array in expected_params.items():
         np.testing.assert_allclose(params[path], array, rtol=1e-8, atol=1e-10, err_msg=path)
-    if "suffix_chunks" in changes and deletion == "hard":
+    if "chunks" in changes and deletion == "hard":
         assert metrics[0]["rung"] < expected_metrics[0]["rung"], "short rows run at short lengths"
 
 
@@ -131,10 +130,10 @@ def test_all_state_of_a_float64_run_is_float64(deletion: TrainingDeletion) -> No
 @pytest.mark.slow
 def test_a_capacity_that_suffices_changes_nothing_and_one_that_does_not_counts_what_it_drops() -> None:
     run = make_run("hard")
-    wide, _ = run_steps(run, "capacity", Ladder((LENGTH - 1,), LENGTH))
+    wide, _ = run_steps(run, "in_graph", Ladder((LENGTH - 1,), LENGTH))
     assert wide[0]["total_loss"] == pytest.approx(plain("hard")[0][0]["total_loss"], rel=1e-9)
     assert wide[0]["dropped"] == 0
-    narrow, _ = run_steps(run, "capacity", Ladder((2,), LENGTH))
+    narrow, _ = run_steps(run, "in_graph", Ladder((2,), LENGTH))
     free = plain("hard")[0][0]
     assert narrow[0]["dropped"] > 0
     assert narrow[0]["kept_length"] <= 2
@@ -144,9 +143,9 @@ def test_a_capacity_that_suffices_changes_nothing_and_one_that_does_not_counts_w
 
 @pytest.mark.slow
 def test_the_targets_loss_is_the_loss_that_is_differentiated_without_its_other_terms() -> None:
-    run = dataclasses.replace(make_run("saturated", suffix_chunks=2), loss=LossConfig(score_penalty=0.7, z_loss=0.1))
+    run = dataclasses.replace(make_run("saturated", chunks=2), loss=LossConfig(score_penalty=0.7, z_loss=0.1))
     with jax.enable_x64(True):
-        model, learning = MrT5(run.model), make_learning(run)
+        model, learning = MrT5(run.model, run.execution), make_learning(run)
         params = jax.tree.map(jnp.asarray, make_params(run.model, 1))
         state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
         batch = jax.tree.map(jnp.asarray, two_batches()[0])

@@ -19,6 +19,7 @@ from mrt5_jax.config import (
     ControllerConfig,
     DataConfig,
     EvaluationConfig,
+    ExecutionConfig,
     GateConfig,
     LossConfig,
     ModelConfig,
@@ -34,8 +35,9 @@ from mrt5_jax.network import MrT5
 from mrt5_jax.training import loop
 from mrt5_jax.training.axis_rules import RowShards
 from mrt5_jax.training.loop import Trained, deletion_of_step, train
-from mrt5_jax.training.model_dir import LOCK, config_from_json
+from mrt5_jax.training.model_dir import LOCK
 from mrt5_jax.training.monitor import Check, Checked
+from mrt5_jax.training.run_files import read_run
 from mrt5_jax.training.state import MonitorState, TrainState
 from mrt5_jax.training.step import Learning, Stepped, TrainStep, make_train_step
 
@@ -76,11 +78,11 @@ def make_run(model_dir: Path, task: str, **changes: Any) -> RunConfig:
         model_dir=str(model_dir),
         model=ModelConfig(8, 2, 4, 8, 2, 1, gate=GateConfig(layer=1), dropout_rate=0.2),
         data=DataConfig(task, (task,), input_length=8, target_length=8, batch_size=4, eval_batch_size=4),
-        training=TrainingConfig(num_steps=STEPS, log_every=2, eval_every=EVERY, eval_batches=2),
+        training=TrainingConfig(num_steps=STEPS, eval_every=EVERY, eval_batches=2),
         loss=LossConfig(regularizer_delay=1),
         controller=ControllerConfig(target_deletion_rate=0.5),
         optimizer=OptimizerConfig(learning_rate=1e-2),
-        compaction=CompactionConfig(max_rungs=1),
+        execution=ExecutionConfig(max_rungs=1, log_every=2),
         checkpoints=CheckpointConfig(every=EVERY),
     )
     return dataclasses.replace(run, **changes)
@@ -202,8 +204,9 @@ def test_running_a_finished_run_again_does_nothing(whole: Trained, monkeypatch) 
 
 def loop_run(trained: Trained) -> RunConfig:
     """The configuration that a MODEL_DIR has of its run."""
-    path = Path(trained.model_dir) / "run_config.json"
-    return config_from_json(RunConfig, json.loads(path.read_text()), str(path))
+    run = read_run(trained.model_dir)
+    assert run is not None
+    return run
 
 
 @pytest.mark.parametrize(
@@ -213,6 +216,13 @@ def loop_run(trained: Trained) -> RunConfig:
         ({"optimizer": OptimizerConfig(learning_rate=1.0)}, "learning_rate 0.01 -> 1.0"),
         ({"controller": None}, "controller"),
         ({"training": TrainingConfig(num_steps=9, seed=1)}, "seed 0 -> 1"),
+        (
+            {
+                "compaction": CompactionConfig(capacity=0.5),
+                "training": TrainingConfig(num_steps=STEPS, eval_every=EVERY, hard_probability=0.1),
+            },
+            "compaction.capacity None -> 0.5",
+        ),
     ],
 )
 def test_a_model_dir_of_another_configuration_is_refused(
@@ -224,6 +234,14 @@ def test_a_model_dir_of_another_configuration_is_refused(
         train(make_run(Path(whole.model_dir), task, **change))
     assert "\n" not in str(error.value)
     assert modified(whole.model_dir) == before
+
+
+def test_a_run_goes_on_under_any_execution(whole: Trained, task: str) -> None:
+    """It has nothing left to do here; tests/training/test_execution.py compares what it computes."""
+    execution = ExecutionConfig("host", "in_graph", 2, "full", 2, "one_by_one", (4,), chunks=2, log_every=1)
+    again = train(make_run(Path(whole.model_dir), task, execution=execution))
+    assert same_bits(again.state, whole.state)
+    assert loop_run(again).execution == execution
 
 
 def modified(model_dir: str) -> dict[Path, int]:
@@ -259,7 +277,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_it_is_saved(
         return step_function
 
     monkeypatch.setattr(loop, "make_train_step", pretend)
-    training = TrainingConfig(num_steps=STEPS, log_every=2, eval_every=100)
+    training = TrainingConfig(num_steps=STEPS, eval_every=100)
     with pytest.raises(
         UserError, match=r"loss of step 5 is not finite.* the last good checkpoint is that of step 3.*npz"
     ):
@@ -293,8 +311,8 @@ def test_refused_steps_are_told_and_too_many_in_a_row_end_the_run(
 ) -> None:
     """Each has its line of metrics, also where none was due; the run stops where a setting says, and counts anew when
     it is started again."""
-    training = TrainingConfig(num_steps=STEPS, log_every=5, eval_every=100, max_refused_steps=2)
-    run = make_run(tmp_path, task, training=training)
+    training = TrainingConfig(num_steps=STEPS, eval_every=100, max_refused_steps=2)
+    run = make_run(tmp_path, task, training=training, execution=ExecutionConfig(max_rungs=1, log_every=5))
     pretended(monkeypatch, refused=(1, 3, 4))
     with pytest.raises(UserError, match=r"2 steps in a row, up to step 4, is finite.* that of step 3.*batch_4\.npz"):
         train(run)
@@ -324,8 +342,9 @@ def test_the_monitor_says_once_that_it_switched(
         return check
 
     monkeypatch.setattr(loop, "make_check", pretend)
-    training = TrainingConfig(num_steps=STEPS, deletion="saturated", log_every=5, eval_every=100)
-    run = make_run(tmp_path, task, training=training, monitor=MonitorConfig(interval=1))
+    training = TrainingConfig(num_steps=STEPS, deletion="saturated", eval_every=100)
+    execution = ExecutionConfig(max_rungs=1, log_every=5)
+    run = make_run(tmp_path, task, training=training, execution=execution, monitor=MonitorConfig(interval=1))
     lines = []
     for last in (4, 6):
         pretended(monkeypatch, not_finite=(last,))
@@ -353,13 +372,13 @@ def test_under_a_capacity_a_packed_row_has_no_more_examples_than_slots(
         raise AskedError(how.get("most_examples"))
 
     monkeypatch.setattr(loop, "train_batches", asked)
-    capacity = CompactionConfig(dispatch="capacity", capacity=0.5, rounding=2)
+    capacity = CompactionConfig(capacity=0.5)
     for rows, compaction, bound in (
         ("packed", capacity, 4),
         ("packed", CompactionConfig(), None),
         ("one_a_row", capacity, None),
     ):
-        run = make_run(tmp_path, task, compaction=compaction)
+        run = make_run(tmp_path, task, compaction=compaction, execution=ExecutionConfig(rounding=2))
         with pytest.raises(AskedError) as found:
             train(dataclasses.replace(run, data=dataclasses.replace(run.data, rows=rows)))
         assert found.value.args == (bound,)

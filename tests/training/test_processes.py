@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow
 FLAGS = [
     "--gin_file=runs/quickstart.gin",
     *("--gin.INPUT_LENGTH=12", "--gin.TARGET_LENGTH=12", "--gin.BATCH_SIZE=16", "--gin.DROPOUT_RATE=0.1"),
-    "--gin.config.CompactionConfig.max_rungs=2",
+    "--gin.config.ExecutionConfig.max_rungs=2",
     *(f"--gin.config.ModelConfig.{name}=8" for name in ("emb_dim", "head_dim", "mlp_dim")),
     "--gin.config.OptimizerConfig.warmup_steps=0",
-    "--gin.config.TrainingConfig.log_every=1",
+    "--gin.config.ExecutionConfig.log_every=1",
     "--gin.config.TrainingConfig.eval_every=4",
     "--gin.config.TrainingConfig.eval_batches=2",
     "--gin.config.CheckpointConfig.every=4",

@@ -19,6 +19,7 @@ from mrt5_jax.config import (
     ControllerConfig,
     DataConfig,
     Dispatch,
+    ExecutionConfig,
     LossConfig,
     OptimizerConfig,
     RunConfig,
@@ -41,11 +42,12 @@ RUN = RunConfig(
     model_dir="",
     model=dataclasses.replace(make_config(), layer_norm_epsilon=1e-30),
     data=DataConfig("", (), LENGTH, TARGET, 4, 4),
-    training=TrainingConfig(num_steps=10, deletion="hard", microbatches=2),
+    training=TrainingConfig(num_steps=10, deletion="hard"),
     loss=LossConfig(),
     controller=ControllerConfig(target_deletion_rate=0.5),
     optimizer=OptimizerConfig(learning_rate=0.02, warmup_steps=2, clip_norm=1.0),
     compaction=CompactionConfig(capacity=0.5),
+    execution=ExecutionConfig(microbatches=2),
 )
 
 
@@ -74,7 +76,7 @@ def poisoned(seed: int) -> dict[str, np.ndarray]:
 
 
 def start(run: RunConfig) -> TrainState:
-    learning, mesh = make_learning(run), make_mesh(run.mesh)
+    learning, mesh = make_learning(run), make_mesh(run.execution.mesh)
     params = jax.tree.map(jnp.asarray, params_of(run))
     state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
     return jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
@@ -136,7 +138,7 @@ def test_a_capacity_does_not_blind_the_controller() -> None:
 
 @functools.cache
 def gradient_of_a_good_batch() -> LossAndGradients:
-    run = dataclasses.replace(RUN, training=dataclasses.replace(RUN.training, microbatches=1))
+    run = dataclasses.replace(RUN, execution=ExecutionConfig())
     batch = jax.tree.map(jnp.asarray, good(0))
     state = start(run)
     inputs = step_inputs(run, state, batch)

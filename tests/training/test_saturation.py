@@ -12,6 +12,7 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import (
     CompactionConfig,
     DataConfig,
+    ExecutionConfig,
     LossConfig,
     MonitorConfig,
     RunConfig,
@@ -142,9 +143,9 @@ def compared(*, ladder: Ladder = LADDER, chunks: int = 1, microbatches: int = 1,
         "",
         config,
         DataConfig("", (), LENGTH, TARGET, 4, 4),
-        TrainingConfig(num_steps=9, deletion="saturated", microbatches=microbatches),
+        TrainingConfig(num_steps=9, deletion="saturated"),
         loss=LossConfig(score_penalty=5.0, z_loss=0.01),
-        compaction=CompactionConfig(suffix_chunks=chunks),
+        execution=ExecutionConfig(chunks=chunks, microbatches=microbatches),
     )
     check = jax.jit(make_check(MrT5(config), run, ladder))
     found = []

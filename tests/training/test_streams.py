@@ -51,7 +51,7 @@ def test_a_stream_of_training_batches_compiles_nothing_after_warm_up() -> None:
     """A program for every (length, rung), made before the first step; all of them run."""
     data = DataConfig("", (), LENGTH, TARGET, ROWS, ROWS, length_buckets=tuple(LADDERS))
     run = RunConfig("", make_config(), data, TrainingConfig(10, "hard"), optimizer=OptimizerConfig(learning_rate=1e-6))
-    model, learning, mesh = MrT5(run.model), make_learning(run), make_mesh(run.mesh)
+    model, learning, mesh = MrT5(run.model, run.execution), make_learning(run), make_mesh(run.execution.mesh)
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), make_params(run.model, 1))
     state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
     state = jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))

@@ -93,11 +93,11 @@ def make_run(model_dir: str, **training: Any) -> Any:
         model_dir=model_dir,
         model=config.ModelConfig(8, 2, 4, 8, 2, 1, gate=config.GateConfig(layer=1), dropout_rate=0.2),
         data=config.DataConfig("copying", ("copying",), LENGTH, LENGTH, BATCH, BATCH),
-        training=config.TrainingConfig(**{"num_steps": 12, "log_every": 1, "eval_every": 6} | training),
+        training=config.TrainingConfig(**{"num_steps": 12, "eval_every": 6} | training),
         loss=config.LossConfig(regularizer_delay=1),
         controller=config.ControllerConfig(target_deletion_rate=0.5),
         optimizer=config.OptimizerConfig(learning_rate=1e-2),
-        compaction=config.CompactionConfig(max_rungs=1),
+        execution=config.ExecutionConfig(max_rungs=1, log_every=1),
         checkpoints=config.CheckpointConfig(every=3),
         evaluation=config.EvaluationConfig(deletions=("hard",)),
     )

@@ -20,7 +20,7 @@ SAME_FOR_ALL = {
     "BATCH_SIZE": 8,
     "TRAIN_STEPS": STEPS,
     "config.CheckpointConfig.every": STEP,
-    "config.TrainingConfig.log_every": 1,
+    "config.ExecutionConfig.log_every": 1,
     "config.TrainingConfig.eval_batches": 1,
     "config.TrainingConfig.eval_every": 100,
     "config.OptimizerConfig.schedule": "'constant'",
@@ -53,8 +53,8 @@ RUNS = {
         "config.LossConfig.score_penalty": 0.5,
         "config.OptimizerConfig.weight_decay": 0.01,
         "config.OptimizerConfig.gate_learning_rate": 0.01,
-        "config.CompactionConfig.rungs": (15,),
-        "config.CompactionConfig.inference_dispatch": "'in_graph'",
+        "config.ExecutionConfig.rungs": (15,),
+        "config.ExecutionConfig.inference_dispatch": "'in_graph'",
         "config.EvaluationConfig.deletions": DELETIONS,
     },
     # Host dispatch of packed rows in chunks and microbatches, compared with soft deletion at step 12.
@@ -73,9 +73,9 @@ RUNS = {
         "config.RunConfig.monitor": "@config.MonitorConfig()",
         "config.MonitorConfig.interval": 12,
         "config.OptimizerConfig.gate_learning_rate": 0.006,
-        "config.CompactionConfig.rungs": (18,),
-        "config.CompactionConfig.dispatch": "'host'",
-        "config.CompactionConfig.suffix_chunks": 2,
+        "config.ExecutionConfig.rungs": (18,),
+        "config.ExecutionConfig.dispatch": "'host'",
+        "config.ExecutionConfig.chunks": 2,
         "config.EvaluationConfig.deletions": ("hard",),  # each takes seconds to compile
     },
 }

@@ -1,0 +1,116 @@
+"""Which options go together: the modes of a run, and the pairs of them that are refused.
+
+A pair works, and a run of tests/training/test_pairs.py has it, or it is in `REFUSED`. Options here are what a run is,
+not how much of it: sizes and rates have their own checks (`validation`), and so have settings that others leave without
+effect (`unread_settings`).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from mrt5_jax.config import RunConfig
+from mrt5_jax.errors import UserError
+
+Mode = Callable[[RunConfig], str]
+"""The value of an option that a run has."""
+
+
+def _deletion(run: RunConfig) -> str:
+    deletion = run.training.deletion
+    return f"{deletion} and hard" if run.training.hard_probability > 0 and deletion != "hard" else deletion
+
+
+def _selector(run: RunConfig) -> str:
+    return "none" if run.model.gate is None else run.model.gate.kind
+
+
+def _rows(run: RunConfig) -> str:
+    return "in buckets" if run.data.length_buckets else run.data.rows
+
+
+def _mesh(run: RunConfig) -> str:
+    """What is spread over devices: rows alone, or parameters too."""
+    mesh = run.execution.mesh
+    return "data" if abs(mesh.fsdp) == abs(mesh.tensor) == 1 else "parameters"
+
+
+MODES: dict[str, Mode] = {
+    "deletion": _deletion,
+    "selector": _selector,
+    "controller": lambda run: "off" if run.controller is None else "on",
+    "capacity": lambda run: "none" if run.compaction.capacity is None else "a share",
+    "rows": _rows,
+    "score penalty": lambda run: "on" if run.loss.score_penalty > 0 else "off",
+    "softmax1": lambda run: "on" if run.model.softmax1 else "off",
+    "dtype": lambda run: run.model.dtype,
+    "freeze": lambda run: "some" if run.optimizer.freeze else "none",
+    "dispatch": lambda run: run.execution.dispatch,
+    "chunks": lambda run: "one" if run.execution.chunks == 1 else "several",
+    "microbatches": lambda run: "one" if run.execution.microbatches == 1 else "several",
+    "mesh": _mesh,
+}
+
+
+class Refused(NamedTuple):
+    """A pair of options that a run cannot have."""
+
+    one: tuple[str, str]
+    """An option, and its value."""
+    other: tuple[str, str]
+    why: str
+    """The field at fault, what is wrong, what would be right."""
+
+    def holds(self, run: RunConfig) -> bool:
+        return all(MODES[option](run) == value for option, value in (self.one, self.other))
+
+
+_NO_GATE = "a model without a gate has nothing to delete; give config.ModelConfig.gate, or"
+_UNSTEERED = (
+    "config.RunConfig.controller: nothing steers a selector of kind = {!r}, so a controller cannot change its deletion "
+    "rate; set it to None, or give config.GateConfig.kind = 'learned'"
+)
+_REMOVES_NOTHING = (
+    "config.CompactionConfig.capacity: no step of deletion = {!r} removes positions; set it to None, or train with "
+    "deletion = 'saturated' or 'hard', or with a hard_probability"
+)
+
+REFUSED = (
+    Refused(
+        ("selector", "none"),
+        ("controller", "on"),
+        "config.RunConfig.controller: a model without a gate has no deletion rate to control; set it to None, or give "
+        "config.ModelConfig.gate",
+    ),
+    *(Refused(("selector", kind), ("controller", "on"), _UNSTEERED.format(kind)) for kind in ("random", "fixed")),
+    Refused(
+        ("selector", "none"),
+        ("deletion", "saturated"),
+        f"config.TrainingConfig.deletion = 'saturated': {_NO_GATE} deletion = 'none'",
+    ),
+    *(
+        Refused(
+            ("selector", "none"),
+            ("deletion", f"{deletion} and hard"),
+            f"config.TrainingConfig.hard_probability: {_NO_GATE} set it to 0.0",
+        )
+        for deletion in ("none", "soft", "saturated")
+    ),
+    Refused(
+        ("selector", "none"), ("capacity", "a share"), f"config.CompactionConfig.capacity: {_NO_GATE} set it to None"
+    ),
+    *(
+        Refused(("deletion", deletion), ("capacity", "a share"), _REMOVES_NOTHING.format(deletion))
+        for deletion in ("none", "soft")
+    ),
+)
+
+
+def check_pairs(run: RunConfig) -> None:
+    """Refuses options that do not go together.
+
+    Raises:
+      UserError: names the first such pair's field, what is wrong, and what would be right.
+    """
+    for refused in REFUSED:
+        if refused.holds(run):
+            raise UserError(refused.why)

@@ -1,0 +1,258 @@
+"""Settings that a run's other settings leave without effect: which they are, and what they wait for.
+
+A field is named here with what reads it. One that nothing reads must have its default value.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mrt5_jax.config import RunConfig
+
+
+class Reader(NamedTuple):
+    """What reads some fields."""
+
+    owner: str
+    """The part of RunConfig that they are in, "model.gate"."""
+    fields: tuple[str, ...]
+    reads: Callable[[RunConfig], bool]
+    otherwise: str
+    """Why nothing reads them where `reads` is False."""
+    switches: tuple[str, ...] = ()
+    """Fields, as "TrainingConfig.deletion", that may take the effect of what was set before them."""
+
+
+class Unread(NamedTuple):
+    """A field whose value nothing reads."""
+
+    owner: str
+    class_name: str
+    field: str
+    value: Any
+    default: Any
+    why: str
+    switches: tuple[str, ...]
+
+    @property
+    def complaint(self) -> str:
+        """What is wrong with it, and what would be right."""
+        name = f"config.{self.class_name}.{self.field}"
+        return f"{name} = {self.value!r}: nothing reads it, since {self.why}; set it to {self.default!r}"
+
+
+def steers(run: RunConfig) -> bool:
+    """Whether a gradient moves what is deleted: a gate that is learned."""
+    return run.model.gate is not None and run.model.gate.kind == "learned"
+
+
+def removes(run: RunConfig) -> bool:
+    """Whether steps of training run on fewer positions than they have."""
+    compacts = run.training.deletion in ("hard", "saturated") or run.training.hard_probability > 0
+    return run.model.gate is not None and compacts
+
+
+def _is_pushed(run: RunConfig) -> bool:
+    """Also where a controller wants to push what it cannot, which is refused by itself."""
+    return steers(run) or run.controller is not None
+
+
+def _has_gate(run: RunConfig) -> bool:
+    return run.model.gate is not None
+
+
+def _has_factor(*names: str) -> Callable[[RunConfig], bool]:
+    """Whether the schedule is a product with one of T5X's factors in it."""
+
+    def has(run: RunConfig) -> bool:
+        schedule = run.optimizer.schedule
+        return "*" in schedule and not {part.strip() for part in schedule.split("*")}.isdisjoint(names)
+
+    return has
+
+
+def _warms_up(run: RunConfig) -> bool:
+    factors = ("linear_warmup", "linear_decay", "rsqrt_decay", "rsqrt_normalized_decay", "cosine_decay")
+    return "*" not in run.optimizer.schedule or _has_factor(*factors)(run)
+
+
+_GATE = "the model has no gate that learns"
+_NO_GATE = "the model has no gate"
+_NOT_SATURATED = "saturated deletion alone reads it"
+
+READERS = (
+    Reader(
+        "model.gate",
+        ("bias_init", "layer_norm", "gumbel_noise"),
+        steers,
+        "a learned gate alone reads it",
+        ("GateConfig.kind",),
+    ),
+    Reader(
+        "model.gate",
+        ("deletion_probability",),
+        lambda run: _has_gate(run) and not steers(run),
+        "random and fixed selectors alone read it",
+        ("GateConfig.kind",),
+    ),
+    Reader("loss", ("gate_weight",), _is_pushed, _GATE, ("ModelConfig.gate",)),
+    Reader(
+        "loss",
+        ("gate_weight",),
+        lambda run: run.controller is None,
+        "the controller sets the weight instead",
+        ("RunConfig.controller",),
+    ),
+    Reader("loss", ("regularizer_delay",), _is_pushed, _GATE, ("ModelConfig.gate",)),
+    Reader(
+        "loss",
+        ("regularizer_delay",),
+        lambda run: run.controller is not None or run.loss.gate_weight > 0,
+        "there is neither a controller nor a gate_weight to delay",
+        ("RunConfig.controller", "LossConfig.gate_weight"),
+    ),
+    Reader("optimizer", ("gate_learning_rate",), steers, _GATE, ("ModelConfig.gate",)),
+    Reader(
+        "optimizer",
+        ("gate_learning_rate",),
+        lambda run: "gate" not in run.optimizer.freeze,
+        "the gate is frozen",
+        ("OptimizerConfig.freeze",),
+    ),
+    Reader(
+        "optimizer",
+        ("weight_decay_exclude",),
+        lambda run: run.optimizer.weight_decay > 0,
+        "weight_decay is 0",
+        ("OptimizerConfig.weight_decay",),
+    ),
+    Reader(
+        "optimizer",
+        ("b1", "b2", "eps"),
+        lambda run: run.optimizer.name == "adamw",
+        "AdamW alone reads it",
+        ("OptimizerConfig.name",),
+    ),
+    Reader(
+        "optimizer",
+        ("decay_factor",),
+        _has_factor("linear_decay", "decay_every"),
+        "the schedule has neither of the factors linear_decay and decay_every",
+        ("OptimizerConfig.schedule",),
+    ),
+    Reader(
+        "optimizer",
+        ("steps_per_decay",),
+        _has_factor("decay_every"),
+        "the schedule has no factor decay_every",
+        ("OptimizerConfig.schedule",),
+    ),
+    Reader(
+        "optimizer",
+        ("steps_per_cycle",),
+        _has_factor("cosine_decay"),
+        "the schedule has no factor cosine_decay",
+        ("OptimizerConfig.schedule",),
+    ),
+    Reader(
+        "optimizer",
+        ("warmup_steps",),
+        _warms_up,
+        "the schedule has no factor that warms up",
+        ("OptimizerConfig.schedule",),
+    ),
+    Reader("training", ("hard_probability",), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
+    Reader(
+        "training",
+        ("hard_probability",),
+        lambda run: run.training.deletion != "hard",
+        "every step deletes hard",
+        ("TrainingConfig.deletion",),
+    ),
+    Reader("compaction", ("capacity",), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
+    Reader(
+        "compaction",
+        ("capacity",),
+        removes,
+        "no step removes positions: train with deletion = 'saturated' or 'hard', or with a hard_probability",
+        ("TrainingConfig.deletion", "TrainingConfig.hard_probability"),
+    ),
+    Reader(
+        "compaction",
+        ("saturation_threshold",),
+        lambda run: run.training.deletion == "saturated",
+        _NOT_SATURATED,
+        ("TrainingConfig.deletion",),
+    ),
+    Reader(
+        "monitor",
+        ("interval", "tolerance", "hysteresis"),
+        lambda run: run.training.deletion == "saturated",
+        _NOT_SATURATED,
+        ("TrainingConfig.deletion",),
+    ),
+    Reader("evaluation", ("capacity",), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
+    Reader(
+        "evaluation",
+        ("seed",),
+        lambda run: "random" in run.evaluation.deletions,
+        "random deletion alone reads it, and evaluation.deletions has none",
+        ("EvaluationConfig.deletions",),
+    ),
+    Reader(
+        "checkpoints",
+        ("keep_best",),
+        lambda run: "hard" in run.evaluation.deletions or run.model.gate is None,
+        "the best have the lowest loss under hard deletion, and evaluation.deletions has none",
+        ("EvaluationConfig.deletions",),
+    ),
+    Reader("execution", ("rungs", "rounding", "max_rungs"), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
+    Reader(
+        "execution",
+        ("max_rungs",),
+        lambda run: run.execution.rungs is None,
+        "the rungs are given",
+        ("ExecutionConfig.rungs",),
+    ),
+    Reader(
+        "execution",
+        ("rounding",),
+        lambda run: run.execution.rungs is None or run.compaction.capacity is not None,
+        "the rungs are given",
+        ("ExecutionConfig.rungs",),
+    ),
+)
+
+
+def unread(run: RunConfig) -> list[Unread]:
+    """The fields that have another value than their default, and that nothing reads."""
+    found = []
+    for reader in READERS:
+        node: Any = run
+        for name in reader.owner.split("."):
+            node = None if node is None else getattr(node, name)
+        if node is None or reader.reads(run):
+            continue
+        defaults = {field.name: field.default for field in dataclasses.fields(node)}
+        for field in reader.fields:
+            value = getattr(node, field)
+            if value != defaults[field] and (reader.owner, field) not in {(one.owner, one.field) for one in found}:
+                owner = type(node).__name__
+                found.append(
+                    Unread(reader.owner, owner, field, value, defaults[field], reader.otherwise, reader.switches)
+                )
+    return found
+
+
+def without_unread(run: RunConfig) -> RunConfig:
+    """The run with their defaults in fields that nothing reads; it computes the same."""
+    while fields := unread(run):
+        for field in fields:
+            run = _replaced(run, field.owner.split("."), field.field, field.default)
+    return run
+
+
+def _replaced(node: Any, path: list[str], field: str, value: Any) -> Any:
+    if not path:
+        return dataclasses.replace(node, **{field: value})
+    return dataclasses.replace(node, **{path[0]: _replaced(getattr(node, path[0]), path[1:], field, value)})
