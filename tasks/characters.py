@@ -7,11 +7,9 @@ characters.tsv_task.validation_files = "word_search/dev.tsv"
 characters.tsv_task.test_files = {"test_random": "word_search/random.tsv", "test_overlap": "word_search/overlap.tsv"}
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 
-from mrt5_jax.data import answers, text_pairs
-from mrt5_jax.data.text_files import find_files
+from mrt5_jax.data import answers, task_names, text_pairs
 
 
 def tsv_task(
@@ -28,13 +26,22 @@ def tsv_task(
         test_files: globs, by the names of the splits.
 
     Raises:
-        UserError: no usable file, or a row that has not two columns.
+        UserError: no usable file, a train file that is in another split as well, or a row that has not two columns.
     """
     files = {"train": train_files, "validation": validation_files, **(test_files or {})}
-    found = {
-        split: [(str(path.resolve()), path.stat().st_size) for path in find_files(own)] for split, own in files.items()
+    source = text_pairs.tsv_source(files)
+    contents = {
+        split: [(file.index.sha256, file.index.num_bytes) for file in source.files if file.split == split]
+        for split in files
     }
-    key = hashlib.sha256(repr(found).encode()).hexdigest()[:12]
-    full_name = f"characters.{name}_{key}"
-    text_pairs.add_task(full_name, text_pairs.tsv_source(files), metrics=[answers.accuracy])
+    full_name = task_names.name_with_key(f"characters.{name}", task_names.key_of(contents))
+    text_pairs.add_task(full_name, source, metrics=[answers.accuracy])
+    if all(file.index.has_former_meaning for file in source.files):
+        places = {
+            split: [(str(file.path.resolve()), file.index.num_bytes) for file in source.files if file.split == split]
+            for split in files
+        }
+        former = f"characters.{name}_{task_names.key_of(places)}"
+        text_pairs.add_task(former, source, metrics=[answers.accuracy])
+        task_names.add_former_name(former, full_name)
     return full_name

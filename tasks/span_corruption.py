@@ -8,14 +8,14 @@
 """
 
 import functools
-import hashlib
+import glob
 from collections.abc import Sequence
-from pathlib import Path
 
 import seqio
 
-from mrt5_jax.data import corpora, mc4, sources, span_corruption, vocabulary
+from mrt5_jax.data import corpora, mc4, sources, span_corruption, task_names, vocabulary
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import files_for, given_path
 
 PAPER_LANGUAGES = ("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur")
 
@@ -32,8 +32,8 @@ def text_task(
     """Registers span corruption over text files, once for each set of arguments, and returns the task's name.
 
     A plain text file's documents are its lines; compressed text, JSON lines, TFRecords and Parquet are read as well.
-    A file's language is its name up to the first dot. Files of one language are read one after the other, cut in
-    chunks whose corrupted inputs have `input_length` ids.
+    A file's language is its name up to the first dot, without a shard's number. Files of one language are read one
+    after the other, cut in chunks whose corrupted inputs have `input_length` ids.
 
     Args:
         files: globs.
@@ -41,13 +41,16 @@ def text_task(
         field: of JSON lines, TFRecords and Parquet files, that holds the text.
 
     Raises:
-        UserError: no usable file, or a length that span corruption cannot have.
+        UserError: no usable file, train and validation files that are the same, or a length that span corruption cannot
+            have.
     """
     corruption = span_corruption.Corruption(noise_density, mean_span_length, sentinels)
     lengths = corruption.lengths_for_inputs(input_length)
     splits = corpora.open_corpus(files, validation_files, chunk_length=lengths.raw, field=field)
-    name = f"span_corruption.files_{_key(splits, corruption, lengths)}"
-    _add(name, corpora.chunk_source(splits, lengths.raw), corruption, lengths)
+    name = _add_corpus(splits, corruption, lengths)
+    former = corpora.open_former_corpus(files, validation_files, chunk_length=lengths.raw, field=field)
+    if former is not None:
+        task_names.add_former_name(_add_former_corpus(former, corruption, lengths), name)
     return name
 
 
@@ -72,21 +75,28 @@ def text_mixture(
             equal rates, as in the paper.
 
     Raises:
-        UserError: no usable file, a language without files, or a length that span corruption cannot have.
+        UserError: no usable file, train and validation files that are the same, a language without files, or a length
+            that span corruption cannot have.
     """
     corruption = span_corruption.Corruption(noise_density, mean_span_length, sentinels)
     lengths = corruption.lengths_for_inputs(input_length)
+    rate = 1.0 if temperature is None else functools.partial(_rate, temperature=temperature)
     splits = corpora.open_corpus(files, validation_files, chunk_length=lengths.raw, field=field)
-    tasks = {}
-    for language in _check_languages(languages, [region.language for region in splits["train"]]):
-        own = {
-            split: [region for region in regions if region.language == language] for split, regions in splits.items()
-        }
-        name = f"span_corruption.files_{_key(own, corruption, lengths)}.{_identifier(language)}"
-        _add(name, corpora.chunk_source(own, lengths.raw), corruption, lengths)
-        tasks[name] = 1.0 if temperature is None else functools.partial(_rate, temperature=temperature)
-    key = hashlib.sha256(repr((sorted(tasks), temperature)).encode()).hexdigest()[:12]
-    return sources.add_mixture(f"span_corruption.files_{key}", tasks)
+    by_language = _by_language(splits, _check_languages(languages, [region.language for region in splits["train"]]))
+    tasks = [_add_corpus(own, corruption, lengths) for own in by_language.values()]
+    label = f"span_corruption.{task_names.languages_label(list(by_language))}"
+    key = task_names.key_of((sorted(tasks), temperature))
+    name = sources.add_mixture(task_names.name_with_key(f"{label}.mixture", key), dict.fromkeys(tasks, rate))
+    former = corpora.open_former_corpus(files, validation_files, chunk_length=lengths.raw, field=field)
+    if former is not None and set(by_language) <= {region.language for region in former["train"]}:
+        tasks = [
+            _add_former_corpus(own, corruption, lengths, language)
+            for language, own in _by_language(former, list(by_language)).items()
+        ]
+        key = task_names.key_of((sorted(tasks), temperature))
+        mixture = sources.add_mixture(f"span_corruption.files_{key}", dict.fromkeys(tasks, rate))
+        task_names.add_former_name(mixture, name)
+    return name
 
 
 def c4_mixture(
@@ -100,23 +110,65 @@ def c4_mixture(
     Raises:
         UserError: a language without shards there, or broken ones.
     """
-    for language in languages:
-        if not any(Path(folder).glob(f"c4-{language}.*.json.gz")):
-            raise UserError(f"{folder} has no shard c4-{language}.*.json.gz: fetch one, or take it out of languages")
+    folder = glob.escape(given_path(folder))
     train = [f"{folder}/c4-{language}.*.json.gz" for language in languages]
+    for language, pattern in zip(languages, train, strict=True):
+        if not files_for(pattern).list(pattern):
+            raise UserError(f"{folder} has no shard c4-{language}.*.json.gz: fetch one, or take it out of languages")
     validation = [f"{folder}/c4-{language}-validation.*.json.gz" for language in languages]
-    held_out = all(any(Path(folder).glob(Path(pattern).name)) for pattern in validation)
+    held_out = all(files_for(pattern).list(pattern) for pattern in validation)
     return text_mixture(
         train, validation if held_out else None, input_length, languages=languages, temperature=temperature
     )
 
 
-def _key(splits: corpora.Splits, *settings: object) -> str:
+def _add_corpus(
+    splits: corpora.Splits, corruption: span_corruption.Corruption, lengths: span_corruption.Lengths
+) -> str:
+    """Registers a task that is named by its languages and what its files hold."""
     regions = {
-        split: [(region.language, region.stream.identity, region.begin, region.end) for region in regions]
-        for split, regions in splits.items()
+        split: [(region.language, region.stream.identity, region.begin, region.end) for region in own]
+        for split, own in splits.items()
     }
-    return hashlib.sha256(repr((regions, *settings)).encode()).hexdigest()[:12]
+    label = f"span_corruption.{task_names.languages_label([region.language for region in splits['train']])}"
+    name = task_names.name_with_key(label, task_names.key_of((regions, corruption, lengths)))
+    _add(name, corpora.chunk_source(splits, lengths.raw), corruption, lengths)
+    return name
+
+
+def _add_former_corpus(
+    splits: corpora.Splits,
+    corruption: span_corruption.Corruption,
+    lengths: span_corruption.Lengths,
+    language: str | None = None,
+) -> str:
+    """Registers a task under the name that earlier versions made of its files' paths and sizes."""
+    regions = {
+        split: [
+            (
+                region.language,
+                tuple((str(file.path.resolve()), file.index.num_bytes) for file in region.stream.files),
+                region.begin,
+                region.end,
+            )
+            for region in own
+        ]
+        for split, own in splits.items()
+    }
+    name = f"span_corruption.files_{task_names.key_of((regions, corruption, lengths))}"
+    if language is not None:
+        name = f"{name}.{task_names.identifier(language)}"
+    _add(name, corpora.chunk_source(splits, lengths.raw), corruption, lengths)
+    return name
+
+
+def _by_language(splits: corpora.Splits, languages: Sequence[str]) -> dict[str, corpora.Splits]:
+    return {
+        language: {
+            split: [region for region in regions if region.language == language] for split, regions in splits.items()
+        }
+        for language in languages
+    }
 
 
 def _check_languages(wanted: Sequence[str] | None, found: Sequence[str]) -> Sequence[str]:
@@ -124,11 +176,6 @@ def _check_languages(wanted: Sequence[str] | None, found: Sequence[str]) -> Sequ
         if language not in found:
             raise UserError(f"no file is of the language '{language}': there are {', '.join(found)}")
     return found if wanted is None else wanted
-
-
-def _identifier(language: str) -> str:
-    """seqio's names have no hyphen."""
-    return "".join(letter if letter.isalnum() else "_" for letter in language)
 
 
 def _rate(task: seqio.Task, temperature: float) -> float:
@@ -160,7 +207,7 @@ _PAPER_LENGTHS = _PAPER.lengths_for_inputs(1024)
 
 for _language in mc4.LANGUAGES:
     _add(
-        f"span_corruption.{_identifier(_language)}",
+        f"span_corruption.{task_names.identifier(_language)}",
         mc4.chunk_source(_language, _PAPER_LENGTHS.raw),
         _PAPER,
         _PAPER_LENGTHS,

@@ -15,6 +15,7 @@ LAYERS = [
         "products",
         "elementwise",
         "randomness",
+        "runs",
         "moved_names",
         "spelling",
     },
@@ -95,7 +96,10 @@ def test_the_pure_parts_know_no_flax(repository: Path) -> None:
 
 @pytest.mark.parametrize(
     ("folder", "allowed"),
-    [("tasks", {"data", "tasks", "errors"}), ("mrt5_jax/data", {"data", "config", "errors", "user_cache"})],
+    [
+        ("tasks", {"data", "runs", "tasks", "errors"}),
+        ("mrt5_jax/data", {"data", "runs", "config", "errors", "user_cache"}),
+    ],
 )
 def test_data_and_tasks_know_no_model(repository: Path, folder: str, allowed: set[str]) -> None:
     wrong = [

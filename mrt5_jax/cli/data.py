@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import DataConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import given_path, rereadable
 
 DEFAULT_LENGTHS = (1024, 256)
 """Of inputs and targets, where no gin file says."""
@@ -42,8 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     unpack.add_argument("--field", default="text", help="that holds the text")
     make = commands.add_parser("make", help="TSV files of a character task", allow_abbrev=False)
     make.add_argument("kind", choices=("spelling", "word_search"))
-    make.add_argument("--source", required=True, metavar="FILE", help="text, or words: WORD or WORD<TAB>HINT a line")
-    make.add_argument("--out", required=True, metavar="DIR")
+    make.add_argument(
+        "--source", required=True, type=given_path, metavar="FILE", help="text, or words: WORD or WORD<TAB>HINT a line"
+    )
+    make.add_argument("--out", required=True, type=given_path, metavar="DIR")
     make.add_argument("--seed", type=int, default=0)
 
 
@@ -72,11 +76,12 @@ def _list(args: argparse.Namespace, console: Any) -> None:
 
 
 def _show(args: argparse.Namespace, console: Any) -> None:
+    from mrt5_jax.data.task_names import label_of
     from mrt5_jax.data.vocabulary import decode_to_text
 
-    for info, example in _examples(args):
+    for info, example in _task_and_examples(args)[1]:
         language = f", {info.language}" if info.language else ""
-        console.print(f"[bold]{info.task}[/bold] {args.split} {info.index}{language}", highlight=False)
+        console.print(f"[bold]{label_of(info.task)}[/bold] {args.split} {info.index}{language}", highlight=False)
         sentinels = _sentinels(example)
         for key in ("inputs", "targets"):
             text = decode_to_text(example[key], sentinels)
@@ -101,20 +106,24 @@ def _count(args: argparse.Namespace, console: Any) -> None:
     from rich.table import Table
 
     lengths: dict[str, list[int]] = {"inputs": [], "targets": []}
-    replaced = 0
-    examples = _examples(args)
+    replaced, cut = 0, dict.fromkeys(lengths, 0)
+    task, examples = _task_and_examples(args)
     first = next(examples, None)  # what it takes to open files is not counted
     if first is None:
         raise UserError(f"the {args.split} split has no examples")
     begin = time.perf_counter()
-    for _, example in _chained(first, examples):
+    for info, example in _chained(first, examples):
         replaced += int(example.get("replaced_bytes", 0))
+        cut["inputs"] += info.input_cut
+        cut["targets"] += info.target_cut
         for key, own in lengths.items():
             own.append(len(example[key]))
     seconds = time.perf_counter() - begin
-    table = Table("ids", "least", "mean", "most", "all")
+    table = Table("ids", "least", "mean", "most", "all", "cut to fit")
     for key, own in lengths.items():
-        table.add_row(key, f"{min(own):,}", f"{np.mean(own):,.1f}", f"{max(own):,}", f"{sum(own):,}")
+        numbers = (f"{min(own):,}", f"{np.mean(own):,.1f}", f"{max(own):,}", f"{sum(own):,}")
+        table.add_row(key, *numbers, f"{cut[key]:,}")
+    _describe(task, console)
     console.print(table)
     count = len(lengths["inputs"])
     rate = f"{(count - 1) / seconds:,.0f}" if count > 1 else "?"
@@ -126,13 +135,26 @@ def _chained(first: Any, rest: Iterable[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def _examples(args: argparse.Namespace) -> Iterator[tuple[Any, Mapping[str, Any]]]:
+def _task_and_examples(args: argparse.Namespace) -> tuple[str, Iterator[tuple[Any, Mapping[str, Any]]]]:
     if args.num_examples < 1:
         raise UserError(f"--num_examples={args.num_examples}: should be at least 1")
     data = _configured(args)
     from mrt5_jax.data.streams import eval_examples
 
-    return eval_examples(args.task or data.train_task, data, split=args.split, num_examples=args.num_examples)
+    task = args.task or data.train_task
+    return task, eval_examples(task, data, split=args.split, num_examples=args.num_examples)
+
+
+def _describe(name: str, console: Any) -> None:
+    """Says which of the user's files a task reads, and what was understood of them."""
+    import seqio
+
+    from mrt5_jax.data.source_files import describe_files
+    from mrt5_jax.data.streams import find_task, source_files
+
+    files = [file for task in seqio.get_subtasks(find_task(name)) for file in source_files(task)]
+    for line in describe_files(files):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _configured(args: argparse.Namespace) -> DataConfig:
@@ -154,6 +176,7 @@ def _warm(args: argparse.Namespace, console: Any) -> None:
     from rich.table import Table
 
     from mrt5_jax.data.streams import find_task
+    from mrt5_jax.data.task_names import label_of
 
     names = [args.task] if args.task else [data.train_task, *data.eval_tasks]
     tasks = dict.fromkeys(task for name in names for task in seqio.get_subtasks(find_task(name)))
@@ -164,8 +187,10 @@ def _warm(args: argparse.Namespace, console: Any) -> None:
             lengths = {"inputs": data.input_length, "targets": data.target_length}
             dataset = task.get_dataset(lengths, split, shuffle=False).take(1)
             if not sum(1 for _ in dataset.as_numpy_iterator()):
-                raise UserError(f"task {task.name}: its {split} split has no examples")
-            table.add_row(task.name, split, "?" if size is None else f"{size:,}")
+                raise UserError(f"task {label_of(task.name)}: its {split} split has no examples")
+            table.add_row(label_of(task.name), split, "?" if size is None else f"{size:,}")
+    for name in dict.fromkeys(names):
+        _describe(name, console)
     console.print(table)
 
 
@@ -180,12 +205,22 @@ def _unpack(args: argparse.Namespace, console: Any) -> None:
 
 def _make(args: argparse.Namespace, console: Any) -> None:
     from mrt5_jax.data import character_data
+    from mrt5_jax.data.lines import read_lines
 
-    try:
-        lines = Path(args.source).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise UserError(f"--source={args.source}: {error.strerror}") from None
     make = character_data.spelling_pairs if args.kind == "spelling" else character_data.word_search_pairs
-    pairs = {split: make(lines, split, seed=args.seed) for split in character_data.SPLITS}
+    with rereadable(args.source, "--source=") as source:
+        wanted = "text" if args.kind == "spelling" else "a word a line"
+        lines = [line.data.decode(errors="replace") for line in read_lines(source, ("text",), wanted, args.source)]
+    left_out: Counter[str] = Counter()
+    pairs = {split: list(make(lines, split, left_out, seed=args.seed)) for split in character_data.SPLITS}
     for split, count in character_data.write_splits(Path(args.out), pairs).items():
         console.print(f"{args.out}/{split}.tsv: {count:,} rows", highlight=False, soft_wrap=True)
+    lengths = character_data.lengths_in_ids([pair for own in pairs.values() for pair in own])
+    console.print(
+        f"of {len(lines):,} {'lines' if args.kind == 'spelling' else 'words'}; the longest input takes "
+        f"INPUT_LENGTH={lengths.input}, the longest target TARGET_LENGTH={lengths.target}",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for reason, count in left_out.most_common():
+        console.print(f"left out: {count:,} {reason}", highlight=False, soft_wrap=True)

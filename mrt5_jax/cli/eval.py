@@ -9,14 +9,18 @@ from typing import Any
 
 from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import Deletion, RunConfig
+from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import given_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
     from mrt5_jax.cli import gin_setup
 
-    parser.add_argument("--model_dir", required=True, metavar="MODEL_DIR", help="made by train or convert")
+    parser.add_argument(
+        "--model_dir", required=True, type=given_path, metavar="MODEL_DIR", help="made by train or convert"
+    )
     parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="TASK", help="tasks or mixtures (default: the run's eval_tasks)"
@@ -52,11 +56,11 @@ def run(args: argparse.Namespace) -> int:
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
     for task, split in splits.items():
-        description = f"{task} ({split}), step {loaded.step}"
+        description = f"{label_of(task)} ({split}), step {loaded.step}"
         watch = _watcher(progress, description, configured.data.eval_batch_size)
         evaluation = evaluate_task(loaded, configured, task, split, deletions, watch)
         if not evaluation.records:
-            raise UserError(f"task {task}: its {split} split has no examples")
+            raise UserError(f"task {label_of(task)}: its {split} split has no examples")
         folder = write_evaluation(args.model_dir, evaluation, task, split, loaded.step)
         _print(console, description, evaluation)
         console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
@@ -115,7 +119,7 @@ def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
         there = sorted({split for part in seqio.get_subtasks(find_task(task)) for split in part.splits})
         splits[task] = wanted or ("test" if "test" in there else "validation")
         if splits[task] not in there:
-            raise UserError(f"task {task} has no {splits[task]} split, only {', '.join(there)}")
+            raise UserError(f"task {label_of(task)} has no {splits[task]} split, only {', '.join(there)}")
     return splits
 
 
@@ -140,7 +144,8 @@ def _print(console: Any, title: str, evaluation: Any) -> None:
     from mrt5_jax.evaluation import tables
 
     records = evaluation.records
-    console.print(tables.results_table(title, tables.deletion_rows(records, evaluation.milliseconds)))
+    rows = tables.deletion_rows(records, evaluation.milliseconds)
+    console.print(tables.results_table(title, rows, tables.cut_line(evaluation.cut, len(records) // len(rows))))
     for field in ("task", "language"):
         if len({getattr(record, field) for record in records}) > 1:
             console.print(tables.group_table(f"by {field}", records, field))

@@ -6,6 +6,7 @@ evaluation `gin_unread` and `gin_checks` walk what gin has read. Gin's state is 
 
 import argparse
 import contextlib
+import dataclasses
 import importlib.resources
 import io
 import os
@@ -14,7 +15,7 @@ import sys
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
 import gin.config as gin_config
 
@@ -22,10 +23,12 @@ from mrt5_jax import config
 from mrt5_jax.cli import gin_checks
 from mrt5_jax.cli.gin_moved import renew
 from mrt5_jax.cli.gin_names import known_names
-from mrt5_jax.cli.gin_statements import FLAGS, SAVED, Statements
+from mrt5_jax.cli.gin_statements import FLAGS, MACRO, SAVED, Statements
 from mrt5_jax.cli.gin_unread import check_unread, lost_lines, repeated_lines, switch_off
 from mrt5_jax.cli.native_logs import import_tensorflow_quietly
+from mrt5_jax.data.lines import read_text
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import given_path
 from mrt5_jax.spelling import nearest
 from mrt5_jax.validation import validate
 
@@ -83,7 +86,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def resolve_arguments(arguments: argparse.Namespace, base_text: str = "", base_place: str = SAVED) -> Resolved:
     """`resolve` for what `add_arguments` has put on a parser."""
-    search_paths = [path for path in arguments.gin_search_paths.split(",") if path]
+    search_paths = [given_path(path) for path in arguments.gin_search_paths.split(",") if path]
     return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text, base_place)
 
 
@@ -122,12 +125,15 @@ def resolve(
         notes = [*renew(statements), *repeated_lines(statements)]
         lost = check_unread(statements, config.RunConfig)
         gin_checks.check(gin_config._CONFIG, config.RunConfig)
+        _check_folders()
         run = _evaluate()
         gin_checks.check_types(run)
         while (found := switch_off(run, statements)).lost:
             lost = {switch: [*lost.get(switch, []), *found.lost.get(switch, [])] for switch in lost | found.lost}
             gin_config._OPERATIVE_CONFIG.clear()  # or macros that are read no more would be saved
             run = _evaluate()
+    warm_start = None if run.warm_start is None else given_path(run.warm_start)
+    run = dataclasses.replace(run, model_dir=given_path(run.model_dir), warm_start=warm_start)
     notes += lost_lines(lost)
     return Resolved(run, gin_config.operative_config_str(max_line_length=120), tuple(notes), tuple(found.complaints))
 
@@ -140,19 +146,25 @@ def _reading(search_paths: Sequence[str]) -> Iterator[None]:
     both lists are put back at the end.
     """
 
-    def read(path: str) -> TextIO:
-        _check_tokens(path, Path(path).read_text(encoding="utf-8"))
-        return open(path, encoding="utf-8")
+    def read(path: str) -> io.StringIO:
+        text = read_text(path, "a gin file")
+        _check_tokens(path, text)
+        return io.StringIO(text)
 
     prefixes: list[str] = gin_config._LOCATION_PREFIXES
     readers: list[Any] = gin_config._FILE_READERS
     before = list(prefixes), list(readers)
     prefixes[:] = ["", *search_paths, str(_installed())]
-    readers[:] = [(read, os.path.isfile)]
+    readers[:] = [(read, _is_there)]
     try:
         yield
     finally:
         prefixes[:], readers[:] = before
+
+
+def _is_there(path: str | Path) -> bool:
+    """Whether there is something to read: a file, or a pipe."""
+    return os.path.exists(path) and not os.path.isdir(path)
 
 
 def _check_tokens(path: str, text: str) -> None:
@@ -172,8 +184,9 @@ def _installed() -> Path:
 
 
 def _parse_file(name: str) -> None:
+    name = given_path(name)
     places = [Path(prefix) / name for prefix in gin_config._LOCATION_PREFIXES]
-    if not any(place.is_file() for place in places):
+    if not any(map(_is_there, places)):
         names = [path.relative_to(_installed()).as_posix() for path in _installed().rglob("*.gin")]
         looked_for = ", ".join(dict.fromkeys(map(str, places)))
         raise UserError(f"--gin_file={name}: not found{nearest(name, names)} (looked for {looked_for})")
@@ -242,6 +255,16 @@ def _reason(error: Exception, binding: str) -> str:
 
 def _first_line(text: str) -> str:
     return text.strip().splitlines()[0]
+
+
+def _check_folders() -> None:
+    """Refuses a MODEL_DIR that nothing serves before tasks are made, which may read many files."""
+    bound = gin_config._CONFIG.get(("", f"{config.__name__}.RunConfig"), {})
+    for value in (bound.get("model_dir"), bound.get("warm_start")):
+        while isinstance(value, gin_config.ConfigurableReference):
+            value = gin_config._CONFIG.get(("/".join(value.scopes), MACRO), {}).get("value")
+        if isinstance(value, str):
+            given_path(value)
 
 
 def _evaluate() -> config.RunConfig:

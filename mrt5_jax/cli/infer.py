@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mrt5_jax.config import Dispatch
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import LAST_VERSION, OLD_CAPACITY, say_once
+from mrt5_jax.runs.files import given_path, rereadable
 
 if TYPE_CHECKING:
     from mrt5_jax.config import ExecutionConfig, RunConfig
@@ -33,13 +34,21 @@ class _Lengths(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model_dir", required=True, help="what train or convert wrote")
+    parser.add_argument("--model_dir", required=True, type=given_path, help="what train or convert wrote")
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
     parser.add_argument(
-        "--input", required=True, metavar="FILE", help='JSON lines: {"inputs": TEXT, "targets": TEXT} or input_ids, ...'
+        "--input",
+        required=True,
+        type=given_path,
+        metavar="FILE",
+        help='JSON lines, compressed or not: {"inputs": TEXT, "targets": TEXT} or input_ids, ...; - or a pipe as well',
     )
     parser.add_argument(
-        "--output", required=True, metavar="FILE", help="JSON lines; where a stopped run left off, the next goes on"
+        "--output",
+        required=True,
+        type=given_path,
+        metavar="FILE",
+        help="JSON lines; where a stopped run left off, the next goes on",
     )
     parser.add_argument(
         "--mode",
@@ -104,6 +113,15 @@ def run(args: argparse.Namespace) -> int:
     if args.batch_size % args.chunks:
         raise UserError(f"--chunks={args.chunks}: must divide --batch_size={args.batch_size}")
 
+    from mrt5_jax.inference.resumable import check_output
+
+    check_output(args.output)
+    with rereadable(args.input, "--input=") as requests_file:
+        return _answer(args, search, requests_file)
+
+
+def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> int:
+    """Answers the requests in `requests_file`, which is --input or a copy of what a pipe gave."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -116,6 +134,7 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.training.checkpoints import restore_params
     from mrt5_jax.training.model_dir import read_model_config
     from mrt5_jax.training.run_files import read_run
+    from mrt5_jax.validation import LARGEST_INTEGER
 
     config = read_model_config(args.model_dir)
     check_precision(config)
@@ -128,7 +147,7 @@ def run(args: argparse.Namespace) -> int:
         config.vocab_size, lengths.input, lengths.target, "truncate" if args.truncate else "refuse"
     )
     print(f"checking {args.input}")
-    survey = requests.survey(args.input, args.mode, limits)
+    survey = requests.survey(requests_file, args.mode, limits, args.input)
     print(f"reading {args.model_dir}")
     restored = restore_params(args.model_dir, args.step)
     seed = args.seed or 0
@@ -154,7 +173,7 @@ def run(args: argparse.Namespace) -> int:
         Progress(*columns, console=Console(stderr=True)) as progress,
     ):
         task = progress.add_task("lines", total=survey.num_lines, completed=output.num_lines)
-        for answers in job.answers(args.input, output.num_lines):
+        for answers in job.answers(requests_file, output.num_lines, args.input):
             output.append([json.dumps(answer) for answer in answers])
             progress.update(task, completed=output.num_lines)
     print(f"done: {survey.num_lines} lines in {args.output}")

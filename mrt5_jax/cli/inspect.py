@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import explained, given_path, read_bytes
 
 DEFAULT_LENGTH = 1024
 """ByT5's input length, for models that were imported and so come without a run's configuration."""
@@ -15,12 +16,14 @@ BATCH_SIZE = 8
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A model and a text."""
-    parser.add_argument("--model_dir", required=True, metavar="MODEL_DIR", help="made by train or convert")
+    parser.add_argument(
+        "--model_dir", required=True, type=given_path, metavar="MODEL_DIR", help="made by train or convert"
+    )
     parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", help="the text itself")
-    source.add_argument("--file", metavar="FILE", help="a file of it; any bytes will do")
-    parser.add_argument("--html", metavar="FILE", help="also write a self-contained page")
+    source.add_argument("--file", type=given_path, metavar="FILE", help="a file of it; any bytes will do")
+    parser.add_argument("--html", type=given_path, metavar="FILE", help="also write a self-contained page")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -65,10 +68,8 @@ def _read(args: argparse.Namespace) -> bytes:
         data, name = args.text.encode(errors="surrogateescape"), "--text"
     else:
         name = f"--file={args.file}"
-        try:
-            data = Path(args.file).read_bytes()
-        except OSError as error:
-            raise UserError(f"{name}: {error.strerror}") from None
+        with explained(args.file, "--file="):
+            data = read_bytes(args.file)
     if not data:
         raise UserError(f"{name}: empty, nothing to inspect")
     return data

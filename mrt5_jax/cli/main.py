@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import io
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple, NoReturn
@@ -65,6 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
       The exit code: 0; 2 where the user gave something that cannot be used; 130 after an interrupt.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # results come out whatever the terminal can show
     try:
         return _run(list(sys.argv[1:] if argv is None else argv))
     except UserError as error:

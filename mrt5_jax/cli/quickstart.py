@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mrt5_jax.config import Deletion, RunConfig
+from mrt5_jax.runs.files import given_path
 
 if TYPE_CHECKING:
     from mrt5_jax.evaluation.evaluate import Evaluation
@@ -51,7 +52,11 @@ class Trained(NamedTuple):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Where to, and from which random start."""
     parser.add_argument(
-        "--output_dir", default="quickstart", metavar="DIR", help="default: quickstart; started again, it goes on there"
+        "--output_dir",
+        default="quickstart",
+        type=given_path,
+        metavar="DIR",
+        help="default: quickstart; started again, it goes on there",
     )
     parser.add_argument("--seed", type=int, help=f"default: that of {GIN_FILE}")
 

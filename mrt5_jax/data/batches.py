@@ -19,6 +19,7 @@ from mrt5_jax.data.arrangements import (
     model_batch,
     smallest_length,
 )
+from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.data.vocabulary import PAD_ID
 from mrt5_jax.errors import UserError
 
@@ -37,6 +38,9 @@ class ExampleInfo(NamedTuple):
     """Within the task's split."""
     answers: tuple[str, ...] = ()
     """All that are accepted, where the task has more than its target."""
+    input_cut: bool = False
+    """Whether the input was longer than the run's, and cut."""
+    target_cut: bool = False
 
 
 class EvalBatch(NamedTuple):
@@ -48,7 +52,9 @@ class EvalBatch(NamedTuple):
 class TrainBatches(Iterator[Batch]):
     """Batches without end. Where it stands is one number, so any batch can be gone back to at once."""
 
-    def __init__(self, arrangement: Arrangement, layout: Mapping[str, Any]):
+    def __init__(self, arrangement: Arrangement, layout: Mapping[str, Any], files: Sequence[SourceFile] = ()):
+        self.files = files
+        """Of the user's that the batches come from."""
         self._arrangement = arrangement
         self._layout = dict(layout)
         self._position = 0
@@ -100,13 +106,13 @@ def train_batches(
     lengths = input_lengths(data)
     arrangement: Arrangement
     if data.rows == "packed" or data.length_buckets:
-        everything = TrainStream(data, seed=seed, shard_index=0, num_shards=1)
+        stream = TrainStream(data, seed=seed, shard_index=0, num_shards=1)
         own = slice(shard_index, None, num_shards)
         if data.length_buckets:
-            arrangement = Buckets(everything, data.batch_size, lengths, own, seed)
+            arrangement = Buckets(stream, data.batch_size, lengths, own, seed)
         else:
             row = (data.input_length, data.target_length)
-            arrangement = Packed(everything, data.batch_size, row, own, most_examples)
+            arrangement = Packed(stream, data.batch_size, row, own, most_examples)
     else:
         stream = TrainStream(data, seed=seed, shard_index=shard_index, num_shards=num_shards)
         arrangement = OneExampleARow(stream, data.batch_size // num_shards)
@@ -122,7 +128,7 @@ def train_batches(
         "rows": data.rows,
         "length_buckets": list(lengths) if data.length_buckets else [],
     }
-    return TrainBatches(arrangement, layout)
+    return TrainBatches(arrangement, layout, stream.files)
 
 
 def eval_batches(

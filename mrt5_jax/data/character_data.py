@@ -1,24 +1,32 @@
-"""Makes the two character tasks out of word lists and text, so that they can be tried without the original files.
+"""Rows for character tasks, made of any text or word list, in any script.
 
-Spelling correction with context: a piece of text with misspelt words, and the text. Word search: a hint, letters in
+Spelling correction with context and word search after Huang et al. 2023 (arXiv:2212.09897), in the shapes of the
+originals: inputs of at most 63 bytes (spelling) and 127 bytes (word search). Not the original files: scores are not
+comparable with published ones.
+
+spelling: a piece of text with some words misspelt, and the piece as it was. word search: a hint, letters in
 which the word lies hidden, and the word. Words, and the lines of a text, are shared out to the splits by a hash, so no
-split has a line or a word of another.
+split has a line or a word of another. A letter is a character with its combining marks.
 """
 
 import hashlib
 import random
-import re
-from collections.abc import Iterable, Iterator, Mapping
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import explained, files_for
 
 SPLITS = ("train", "validation", "test")
 
 _MISSPELT_SHARE = 0.15
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 _HELD_OUT = {0: "validation", 1: "test"}  # by the last digit of a hash
+_SHORTEST_WORD, _LONGEST_WORD = 3, 15  # characters
+_JOINERS = "\u200c\u200d"
 
 
 class Pair(NamedTuple):
@@ -28,66 +36,159 @@ class Pair(NamedTuple):
     target: str
 
 
+class Lengths(NamedTuple):
+    """Of the longest row, in ids, the end of sequence counted."""
+
+    input: int
+    target: int
+
+
 def split_of(text: str) -> str:
     """Four fifths train, a tenth each for validation and test, the same for the same text always."""
     return _HELD_OUT.get(int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10, "train")
 
 
-def spelling_pairs(lines: Iterable[str], split: str, *, max_bytes: int = 63, seed: int = 0) -> Iterator[Pair]:
-    """Pieces of the split's lines, at most `max_bytes` long with their misspellings, of whole words."""
+def spelling_pairs(
+    lines: Iterable[str], split: str, left_out: Counter[str] | None = None, *, max_bytes: int = 63, seed: int = 0
+) -> Iterator[Pair]:
+    """Pieces of the split's lines, at most `max_bytes` long with their misspellings, of whole words.
+
+    In a script without spaces, what would be too long a word is cut between letters.
+
+    Args:
+        left_out: counts the lines of the split that gave no row, by reason.
+    """
     for line in lines:
         if split_of(line) != split:
             continue
         generator = random.Random(f"{seed} {line}")
+        foreign = sorted({letter for word in line.split() if not word.isascii() for letter in _letters(word)})
+        num_rows = 0
         for words in _pieces(line.split(), max_bytes - 4):
-            misspelt = [_misspell(word, generator) if _chosen(word, generator) else word for word in words]
+            misspelt = [_misspell(word, generator, foreign) if _chosen(word, generator) else word for word in words]
             if misspelt == words:
                 place = generator.randrange(len(words))
-                misspelt[place] = _misspell(words[place], generator)
+                misspelt[place] = _misspell(words[place], generator, foreign)
             pair = Pair(" ".join(misspelt), " ".join(words))
             if pair.input != pair.target and len(pair.input.encode()) <= max_bytes:
+                num_rows += 1
                 yield pair
+        if not num_rows and left_out is not None and line.strip():
+            left_out["lines of fewer than three words"] += 1
 
 
 def word_search_pairs(
-    entries: Iterable[str], split: str, *, num_letters: int = 80, max_bytes: int = 127, seed: int = 0
+    entries: Iterable[str],
+    split: str,
+    left_out: Counter[str] | None = None,
+    *,
+    num_letters: int = 80,
+    max_bytes: int = 127,
+    seed: int = 0,
 ) -> Iterator[Pair]:
     """`hint: letters` and the word that lies in the letters, forwards or backwards.
 
+    There are `num_letters` of them, or as many as fit: scripts have one to four bytes a character.
+
     Args:
         entries: `word`, or `word<TAB>hint`; without a hint, the word's letters in the order of the alphabet are one.
+        left_out: counts the words of the split that gave no row, by reason.
     """
-    for entry in entries:
-        word, _, hint = entry.strip().partition("\t")
-        word = word.lower()
-        if not re.fullmatch(r"[^\W\d_]{3,15}", word) or split_of(word) != split:
+    words = [(word.strip().lower(), hint) for word, _, hint in (entry.strip().partition("\t") for entry in entries)]
+    alphabets = _alphabets([word for word, _ in words])
+    for word, hint in words:
+        if split_of(word) != split:
+            continue
+        if reason := _unfit(word):
+            if left_out is not None and word:
+                left_out[reason] += 1
             continue
         generator = random.Random(f"{seed} {word}")
-        hint = (hint or "".join(sorted(word)))[: max_bytes - num_letters - 2]
-        alphabet = _LETTERS if word.isascii() else word
-        letters = generator.choices(alphabet, k=num_letters - len(word))
+        own = _letters(word)
+        hint = _cut(_letters(hint) if hint else sorted(own), max_bytes - num_letters - 2)
+        alphabet = _LETTERS if word.isascii() else sorted(alphabets[_script(word)])
+        letters = generator.choices(alphabet, k=max(num_letters - len(own), 0))
+        letters = _letters(_cut(letters, max_bytes - len(f"{hint}: {word}".encode())))
         place = generator.randrange(len(letters) + 1)
-        letters[place:place] = word if generator.random() < 0.5 else word[::-1]
-        pair = Pair(f"{hint}: {''.join(letters)}", word)
-        if len(pair.input.encode()) <= max_bytes:
-            yield pair
+        letters[place:place] = own if generator.random() < 0.5 else own[::-1]
+        yield Pair(f"{hint}: {''.join(letters)}", word)
 
 
 def write_splits(folder: Path, pairs: Mapping[str, Iterable[Pair]]) -> dict[str, int]:
     """Writes `<split>.tsv` files and tells how many rows each has.
 
     Raises:
-        UserError: a split has none, since there is too little to make them of.
+        UserError: a split has none, since there is too little to make them of; or the folder cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     counts = {}
     for split, own in pairs.items():
         rows = ["\t".join(field.replace("\t", " ") for field in pair) + "\n" for pair in own]
         if not rows:
             raise UserError(f"too little to make a {split} split of: give more text or words")
-        (folder / f"{split}.tsv").write_text("".join(rows), encoding="utf-8")
+        path = folder / f"{split}.tsv"
+        with explained(path):
+            files_for(path).write(path, "".join(rows).encode())
         counts[split] = len(rows)
     return counts
+
+
+def lengths_in_ids(pairs: Sequence[Pair]) -> Lengths:
+    """What INPUT_LENGTH and TARGET_LENGTH a run needs for the rows."""
+    inputs, targets = ([len(text.encode()) + 1 for text in column] for column in zip(*pairs, strict=True))
+    return Lengths(max(inputs), max(targets))
+
+
+def _alphabets(words: Iterable[str]) -> dict[str, set[str]]:
+    """The letters of the words that can be searched for, by script: others would give a word away."""
+    alphabets: dict[str, set[str]] = {}
+    for word in words:
+        if not _unfit(word):
+            alphabets.setdefault(_script(word), set()).update(_letters(word))
+    return alphabets
+
+
+def _script(word: str) -> str:
+    """Of the first letter: LATIN, CYRILLIC, ..."""
+    return unicodedata.name(word[0], "").partition(" ")[0]
+
+
+def _unfit(word: str) -> str:
+    """Why a word cannot be searched for; empty where it can."""
+    if not all(_is_letter_or_mark(character) for character in word) or not word[:1].isalpha():
+        return "words with other characters than letters"
+    if len(word) < _SHORTEST_WORD:
+        return f"words of fewer than {_SHORTEST_WORD} characters"
+    if len(word) > _LONGEST_WORD:
+        return f"words of more than {_LONGEST_WORD} characters"
+    return ""
+
+
+def _is_letter_or_mark(character: str) -> bool:
+    return character.isalpha() or unicodedata.category(character).startswith("M") or character in _JOINERS
+
+
+def _letters(text: str) -> list[str]:
+    """Characters, each with the marks that follow it and what a joiner ties to it."""
+    letters: list[str] = []
+    for character in text:
+        tied = unicodedata.category(character).startswith("M") or character in _JOINERS
+        if letters and (tied or letters[-1][-1] == _JOINERS[1]):
+            letters[-1] += character
+        else:
+            letters.append(character)
+    return letters
+
+
+def _cut(letters: Sequence[str], max_bytes: int) -> str:
+    """As many of the letters as fit, from the first on."""
+    text = ""
+    for letter in letters:
+        if len((text + letter).encode()) > max_bytes:
+            break
+        text += letter
+    return text
 
 
 def _pieces(words: list[str], max_bytes: int) -> Iterator[list[str]]:
@@ -98,23 +199,42 @@ def _pieces(words: list[str], max_bytes: int) -> Iterator[list[str]]:
             piece = []
         if len(word.encode()) <= max_bytes:
             piece.append(word)
+        elif not word.isascii():
+            yield from ([part] for part in _parts(word, max_bytes))
     if len(piece) > 2:
         yield piece
 
 
+def _parts(word: str, max_bytes: int) -> Iterator[str]:
+    """The word cut between letters; what remains at the end is left out."""
+    letters = _letters(word)
+    while part := _cut(letters, max_bytes):
+        letters = letters[len(_letters(part)) :]
+        if not letters:
+            return
+        yield part
+
+
 def _chosen(word: str, generator: random.Random) -> bool:
-    return len(word) > 3 and word.isalpha() and generator.random() < _MISSPELT_SHARE
+    return len(word) > 3 and all(map(_is_letter_or_mark, word)) and generator.random() < _MISSPELT_SHARE
 
 
-def _misspell(word: str, generator: random.Random) -> str:
-    """One letter dropped, doubled, replaced or swapped with its neighbour; the first stays."""
-    place = generator.randrange(1, len(word)) if len(word) > 1 else 0
+def _misspell(word: str, generator: random.Random, foreign: Sequence[str]) -> str:
+    """One letter dropped, doubled, replaced or swapped with its neighbour; the first stays.
+
+    Args:
+        foreign: letters to replace those of words that are not ASCII.
+    """
+    own = _letters(word)
+    place = generator.randrange(1, len(own)) if len(own) > 1 else 0
     kind = generator.choice(("drop", "double", "replace", "swap"))
-    if kind == "drop" and len(word) > 1:
-        return word[:place] + word[place + 1 :]
+    if kind == "drop" and len(own) > 1:
+        return "".join(own[:place] + own[place + 1 :])
     if kind == "double":
-        return word[:place] + word[place] + word[place:]
-    if kind == "swap" and place + 1 < len(word) and word[place] != word[place + 1]:
-        return word[:place] + word[place + 1] + word[place] + word[place + 2 :]
-    letters = [letter for letter in _LETTERS if letter != word[place]]
-    return word[:place] + generator.choice(letters) + word[place + 1 :]
+        return "".join(own[: place + 1] + own[place:])
+    if kind == "swap" and place + 1 < len(own) and own[place] != own[place + 1]:
+        return "".join([*own[:place], own[place + 1], own[place], *own[place + 2 :]])
+    letters = [letter for letter in (_LETTERS if word.isascii() else foreign) if letter != own[place]]
+    if not letters:
+        return word
+    return "".join([*own[:place], generator.choice(letters), *own[place + 1 :]])

@@ -1,15 +1,16 @@
 """Text of several languages, cut into chunks that are found by their number."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from mrt5_jax.data.documents import language_of
+from mrt5_jax.data.documents import former_language_of, language_of
 from mrt5_jax.data.sources import Example, IndexedSource, map_examples
-from mrt5_jax.data.text_files import TextStream, find_files
+from mrt5_jax.data.text_files import SourceFile, TextStream, check_no_overlap, find_files
 from mrt5_jax.errors import UserError
 
 HELD_OUT_SHARE = 0.02
@@ -39,12 +40,34 @@ def open_corpus(train: Patterns, validation: Patterns | None, *, chunk_length: i
         field: of JSON lines, TFRecords and Parquet files, that holds the text.
 
     Raises:
-        UserError: a glob matches nothing, or only empty files; a file that has to be unpacked is broken.
+        UserError: a glob matches nothing, or only empty files; a file is damaged, or in both splits.
     """
-    splits = {"train": _regions(train, field)}
+    return _open(train, validation, chunk_length, field, language_of)
+
+
+def open_former_corpus(
+    train: Patterns, validation: Patterns | None, *, chunk_length: int, field: str = "text"
+) -> Splits | None:
+    """The regions as versions had them that took each shard for a language; None where they read other documents."""
+    splits = _open(train, validation, chunk_length, field, former_language_of)
+    meant = all(
+        file.index.has_former_meaning
+        for regions in splits.values()
+        for region in regions
+        for file in region.stream.files
+    )
+    return splits if meant else None
+
+
+def _open(
+    train: Patterns, validation: Patterns | None, chunk_length: int, field: str, language: Callable[[Path], str]
+) -> Splits:
+    splits = {"train": _regions(train, field, language)}
     if validation is None:
         return _hold_out(splits["train"], chunk_length)
-    return splits | {"validation": _regions(validation, field)}
+    splits["validation"] = _regions(validation, field, language)
+    check_no_overlap(files_of(splits))
+    return splits
 
 
 def chunk_source(splits: Splits, chunk_length: int) -> IndexedSource:
@@ -54,8 +77,21 @@ def chunk_source(splits: Splits, chunk_length: int) -> IndexedSource:
     """
     chunks = {split: _Chunks(regions, chunk_length) for split, regions in splits.items()}
     return IndexedSource(
-        lambda split, blocks: _read_chunks(chunks[split], blocks), {split: own.size for split, own in chunks.items()}
+        lambda split, blocks: _read_chunks(chunks[split], blocks),
+        {split: own.size for split, own in chunks.items()},
+        files_of(splits),
     )
+
+
+def files_of(splits: Splits) -> list[SourceFile]:
+    """The files of every split; what is held out of train files has none of its own."""
+    return [
+        SourceFile(split, region.language, file.path, file.index)
+        for split, regions in splits.items()
+        for region in regions
+        if region.begin == 0
+        for file in region.stream.files
+    ]
 
 
 class _Chunks:
@@ -95,13 +131,11 @@ def _read_chunks(chunks: _Chunks, blocks: tf.data.Dataset) -> tf.data.Dataset:
     return map_examples(blocks, read).unbatch()
 
 
-def _regions(patterns: Patterns, field: str) -> list[Region]:
+def _regions(patterns: Patterns, field: str, language: Callable[[Path], str]) -> list[Region]:
     """One a language; languages without a line of text are left out."""
-    paths = sorted(find_files(patterns), key=lambda path: (language_of(path), path))
-    streams = {
-        language: TextStream(list(found), field) for language, found in itertools.groupby(paths, key=language_of)
-    }
-    regions = [Region(language, stream, 0, stream.length) for language, stream in streams.items() if stream.length]
+    paths = sorted(find_files(patterns), key=lambda path: (language(path), path))
+    streams = {name: TextStream(list(found), field) for name, found in itertools.groupby(paths, key=language)}
+    regions = [Region(name, stream, 0, stream.length) for name, stream in streams.items() if stream.length]
     if not regions:
         raise UserError(f"the files that match '{patterns}' have only empty lines")
     return regions

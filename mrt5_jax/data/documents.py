@@ -1,182 +1,140 @@
-"""Documents in compressed text, JSON lines, TFRecords and Parquet files, unpacked once into files to read anywhere.
+"""Documents in JSON lines, TFRecords and Parquet files, one after the other, and which language a file is of."""
 
-Such files cannot be read from the middle. So each is unpacked at its first use, into one file of text and one of the
-places where documents end, in a cache folder; then it is as good as a plain text file.
-"""
-
-import gzip
-import hashlib
 import json
-import os
 import re
-import shutil
-import sys
-import tempfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from jaxtyping import Int
-
-from mrt5_jax.data.vocabulary import EOS_ID, bytes_to_ids
+from mrt5_jax.data.formats import Format, damaged, explained_damage
+from mrt5_jax.data.hashing import HashedStream
+from mrt5_jax.data.lines import lines_of
 from mrt5_jax.errors import UserError
-from mrt5_jax.user_cache import cache_folder
 
-_TFRECORD = re.compile(r"\.tfrecords?(-\d+-of-\d+)?$")
+_decode = json.JSONDecoder().decode  # a third quicker than json.loads, which guesses the encoding of every line
 _C4_SHARD = re.compile(r"c4-(?P<language>.+?)(-validation)?\.tfrecord-.*")
-
-
-def is_plain_text(path: Path) -> bool:
-    """Whether the file's lines can be read where they lie."""
-    name = path.name
-    return not (name.endswith((".gz", ".json", ".jsonl", ".parquet")) or _TFRECORD.search(name))
+_SHARD = re.compile(
+    r"(?<=.)[-_.](?:part|shard|chunk|split)?[-_]?\d+"  # en-00000, en_part1
+    r"(?:[-_.]of[-_.]\d+)?"  # -of-00002
+    r"(?:-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})?(?:[-.]c\d+)?$",  # what Spark adds
+    re.IGNORECASE,
+)
 
 
 def language_of(path: Path) -> str:
-    """The file's name up to its first dot; of a C4 shard, the language that its name gives."""
+    """The file's name up to its first dot, without the number of a shard; of a C4 shard, the language in its name.
+
+    Of a name that is only a number, the folder's name.
+    """
+    shard = _C4_SHARD.fullmatch(path.name)
+    name = shard["language"] if shard else path.name.lstrip(".").partition(".")[0]
+    name = _SHARD.sub("", name) or name
+    if name.isdecimal():
+        name = path.absolute().parent.name or name
+    return name.encode(errors="backslashreplace").decode()  # names of files may be no text
+
+
+def former_language_of(path: Path) -> str:
+    """What versions before shards were known took for a file's language."""
     shard = _C4_SHARD.fullmatch(path.name)
     return shard["language"] if shard else path.name.partition(".")[0]
 
 
-class UnpackedFile:
-    """The documents of one file as a sequence of ids, each ended by EOS.
-
-    Args:
-        field: of a JSON line, a TFRecord's example or a Parquet row, that holds the text.
-    """
-
-    def __init__(self, path: Path, field: str):
-        folder = _unpacked(path, field)
-        size = (folder / "text").stat().st_size
-        self._bytes = np.memmap(folder / "text", np.uint8, mode="r") if size else np.zeros(0, np.uint8)
-        self._ends = np.load(folder / "ends.npy", mmap_mode="r")  # int64 [documents]: the places of the EOS ids
-        self.length = size + len(self._ends)
-
-    def read(self, begin: int, end: int) -> Int[np.ndarray, " length"]:
-        """int32 ids of the places begin..end, within the file."""
-        first, last = (int(np.searchsorted(self._ends, place)) for place in (begin, end))
-        ids = bytes_to_ids(np.asarray(self._bytes[begin - first : end - last]))
-        # Where an EOS goes among the bytes alone: its place less the EOS ids before it.
-        places = np.asarray(self._ends[first:last]) - np.arange(first, last) - (begin - first)
-        return np.insert(ids, places, EOS_ID)
-
-
-def _unpacked(path: Path, field: str) -> Path:
-    status = path.stat()
-    key = repr((str(path.resolve()), status.st_size, status.st_mtime_ns, field))
-    folder = cache_folder() / "unpacked" / hashlib.sha256(key.encode()).hexdigest()[:32]
-    if not folder.is_dir():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent))
-        try:
-            _write(temporary, read_documents(path, field))
-            os.rename(temporary, folder)
-            print(f"unpacked {path} into {cache_folder()}", file=sys.stderr)
-        except OSError:
-            if not folder.is_dir():  # else another process was quicker
-                raise
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return folder
-
-
-def _write(folder: Path, documents: Iterable[bytes]) -> None:
-    ends = []
-    place = 0
-    with (folder / "text").open("wb") as text:
-        for document in documents:
-            text.write(document)
-            place += len(document)
-            ends.append(place)
-            place += 1
-    np.save(folder / "ends.npy", np.array(ends, np.int64))
-
-
-def read_documents(path: Path, field: str) -> Iterator[bytes]:
+def read_documents(path: Path, found: Format, field: str, stream: HashedStream) -> Iterator[bytes]:
     """The documents of a file that is not plain text, in order, without empty ones.
 
+    Args:
+        field: that holds the text.
+        stream: of the file's bytes; Parquet and TFRecords are read by libraries, which open `path` again.
+
     Raises:
-        UserError: the file is broken, or a line, record or row has no such field; with the number of the line.
+        UserError: the file is damaged, or a line, record or row has no such field; with its number.
     """
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".parquet"):
+    if found.kind == "parquet":
         documents = _parquet(path, field)
-    elif _TFRECORD.search(name):
-        documents = _tfrecords(path, field)
-    elif name.endswith((".json", ".jsonl")):
-        documents = _json_lines(path, field)
+    elif found.kind == "tfrecord":
+        documents = _tfrecords(path, found, field)
     else:
-        documents = (line.rstrip(b"\n") for line in _lines(path))
+        documents = _json_lines(path, found, field, stream)
     return (document for document in documents if document)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
-    number = 0
-    try:
-        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
-            for line in file:
-                number += 1
-                yield line
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path}, after line {number}: broken gzip ({error}): fetch the file again") from None
-
-
-def _json_lines(path: Path, field: str) -> Iterator[bytes]:
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
+def _json_lines(path: Path, found: Format, field: str, stream: HashedStream) -> Iterator[bytes]:
+    for number, line in lines_of(stream, found, str(path)):
         try:
-            value = json.loads(line)
-        except ValueError as error:
+            value = _decode(line.decode(errors="surrogatepass"))
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON ({error})") from None
-        yield _text(value, field, f"{path}, line {number}")
+        yield _text(value, field, path, number)
 
 
-def _text(value: Any, field: str, place: str) -> bytes:
+def _text(value: Any, field: str, path: Path, number: int) -> bytes:
     if not isinstance(value, dict):
-        raise UserError(f"{place}: no JSON object with a field '{field}'")
+        raise UserError(f"{path}, line {number}: no JSON object with a field '{field}'")
     text = value.get(field)
     if not isinstance(text, str):
-        raise UserError(f"{place}: no text in field '{field}'; the fields are {', '.join(value) or 'none'}")
+        fields = ", ".join(value) or "none"
+        raise UserError(f"{path}, line {number}: no text in field '{field}'; the fields are {fields}")
     return text.encode(errors="surrogatepass")
 
 
 def _parquet(path: Path, field: str) -> Iterator[bytes]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ModuleNotFoundError:
-        raise UserError(f"{path}: reading Parquet takes the package pyarrow: pip install pyarrow") from None
-    try:
-        file = pyarrow.parquet.ParquetFile(path)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{path}: broken Parquet file ({error})") from None
-    names = file.schema_arrow.names
-    if field not in names:
-        raise UserError(f"{path}: no column '{field}'; the columns are {', '.join(names)}")
+    """Strings as the bytes that they are: Parquet promises UTF-8, and does not always keep it."""
+    import pyarrow as pa
+    import pyarrow.parquet
+
     row = 0
-    for batch in file.iter_batches(columns=[field]):
-        for value in batch.column(0).to_pylist():
-            row += 1
-            if not isinstance(value, str | bytes | None):
-                raise UserError(f"{path}, row {row}: no text in column '{field}'")
-            yield value.encode() if isinstance(value, str) else value or b""
-
-
-def _tfrecords(path: Path, field: str) -> Iterator[bytes]:
-    import tensorflow as tf
-
-    compression = "GZIP" if path.name.endswith(".gz") else ""
-    number = 0
     try:
-        for number, record in enumerate(tf.data.TFRecordDataset(str(path), compression), start=1):
-            features = tf.train.Example.FromString(record.numpy()).features.feature
-            values = features[field].bytes_list.value if field in features else ()
-            if not values:
-                found = ", ".join(sorted(features)) or "none"
-                raise UserError(f"{path}, record {number}: no text in feature '{field}'; the features are {found}")
-            yield values[0]
-    except tf.errors.DataLossError:
-        raise UserError(f"{path}, after record {number}: broken TFRecord file: fetch it again") from None
+        with pyarrow.parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            if field not in names:
+                raise UserError(f"{path}: no column '{field}'; the columns are {', '.join(names)}")
+            for batch in file.iter_batches(columns=[field]):
+                column = batch.column(0)
+                if pa.types.is_dictionary(column.type):
+                    column = column.dictionary_decode()
+                if not _holds_bytes(pa, column.type):
+                    raise UserError(f"{path}, row {row + 1}: no text in column '{field}', which holds {column.type}")
+                for value in column.cast(pa.large_binary()).to_pylist():
+                    row += 1
+                    yield value or b""
+    except UserError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
+        with explained_damage(f"{path}, after row {row}"):
+            raise error if isinstance(error, OSError) else damaged(f"{path}, after row {row}", error) from None
+
+
+def _holds_bytes(pa: Any, kind: Any) -> bool:
+    types = pa.types
+    tests = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_null)
+    return any(test(kind) for test in tests)
+
+
+def _tfrecords(path: Path, found: Format, field: str) -> Iterator[bytes]:
+    if found.compression not in ((), ("gzip",)):
+        raise UserError(f"{path}: TFRecords in {found.compression[0]}: unpack them, or use gzip")
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    number = 0
+    records = iter(tf.data.TFRecordDataset(str(path), "GZIP" if found.compression else ""))
+    while True:
+        place = f"{path}, after record {number}"
+        try:
+            record = next(records, None)
+            features = None if record is None else tf.train.Example.FromString(record.numpy()).features.feature
+        except DecodeError:
+            raise UserError(f"{path}, record {number + 1}: no tf.train.Example") from None
+        except (tf.errors.DataLossError, tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError) as error:
+            raise damaged(place, "a record that is cut or changed") from error
+        except tf.errors.OpError as error:
+            raise UserError(f"{place}: cannot be read ({error.message})") from None
+        if features is None:
+            return
+        number += 1
+        values = features[field].bytes_list.value if field in features else ()
+        if not values:
+            names = ", ".join(sorted(features)) or "none"
+            raise UserError(f"{path}, record {number}: no text in feature '{field}'; the features are {names}")
+        yield values[0]

@@ -6,12 +6,14 @@ would not tell where to go on.
 """
 
 import abc
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import seqio
 import tensorflow as tf
 
+from mrt5_jax.data.task_names import label_of
+from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.data.vocabulary import EOS_ID
 from mrt5_jax.errors import UserError
 
@@ -29,6 +31,9 @@ Example = dict[str, Any]
 
 class PositionedSource(seqio.DataSource):
     """A source that can be read from any position of an endless, shuffled order."""
+
+    files: Sequence[SourceFile] = ()
+    """What its splits are made of, where that are files of the user's."""
 
     @property
     def supports_arbitrary_sharding(self) -> bool:
@@ -79,14 +84,19 @@ class IndexedSource(PositionedSource):
     Args:
         make_examples: (split, blocks of `index` and SEED_FEATURE) -> examples with both, one by one.
         num_examples: of every split. A split without examples is no split.
+        files: that the splits are made of.
     """
 
     def __init__(
-        self, make_examples: Callable[[str, tf.data.Dataset], tf.data.Dataset], num_examples: Mapping[str, int]
+        self,
+        make_examples: Callable[[str, tf.data.Dataset], tf.data.Dataset],
+        num_examples: Mapping[str, int],
+        files: Sequence[SourceFile] = (),
     ):
         self._sizes = {split: size for split, size in num_examples.items() if size > 0}
         super().__init__(splits=self._sizes, num_input_examples=self._sizes, performs_internal_shuffling=True)
         self._make_examples = make_examples
+        self.files = files
 
     def num_input_examples(self, split: str) -> int:
         return self._sizes[split]
@@ -205,6 +215,8 @@ def map_examples(dataset: tf.data.Dataset, function: Callable[..., Example]) -> 
 def end_rows(dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None = None) -> tf.data.Dataset:
     """A task's last transformation: `inputs` and `targets` get their EOS, cut so that it fits; SEED_FEATURE goes.
 
+    `inputs_cut` and `targets_cut` (bool) say whether something was cut off.
+
     Args:
         sequence_length: of both with EOS; seqio hands it over. None cuts nothing.
     """
@@ -213,10 +225,16 @@ def end_rows(dataset: tf.data.Dataset, sequence_length: Mapping[str, int] | None
         ended = {key: example[key] for key in example if key != SEED_FEATURE}
         for key in ("inputs", "targets"):
             ids = ended[key] if sequence_length is None else ended[key][: sequence_length[key] - 1]
+            ended[cut_feature(key)] = tf.size(ids) < tf.size(ended[key])
             ended[key] = tf.concat([ids, [EOS_ID]], axis=0)
         return ended
 
     return map_examples(dataset, end)
+
+
+def cut_feature(key: str) -> str:
+    """What says of an example whether its `inputs` or `targets` were cut."""
+    return f"{key}_cut"
 
 
 def add_mixture(name: str, rates: Mapping[str, float | Callable[[seqio.Task], float]]) -> str:
@@ -226,7 +244,7 @@ def add_mixture(name: str, rates: Mapping[str, float | Callable[[seqio.Task], fl
         UserError: there are no tasks.
     """
     if not rates:
-        raise UserError(f"the mixture {name} has no tasks: name at least one")
+        raise UserError(f"the mixture {label_of(name)} has no tasks: name at least one")
     if name not in seqio.MixtureRegistry.names():
         seqio.MixtureRegistry.add(name, list(rates.items()))
     return name

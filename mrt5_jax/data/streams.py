@@ -10,7 +10,10 @@ import tensorflow as tf
 
 from mrt5_jax.config import DataConfig
 from mrt5_jax.data.batches import ExampleInfo
-from mrt5_jax.data.sources import PositionedSource, map_examples
+from mrt5_jax.data.source_files import count_documents, name_files
+from mrt5_jax.data.sources import PositionedSource, cut_feature, map_examples
+from mrt5_jax.data.task_names import label_of
+from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
 
 _CHOICES = 1 << 16  # choices between a mixture's tasks that are drawn together
@@ -24,7 +27,10 @@ def find_task(name: str) -> seqio.Task | seqio.Mixture:
     """
     known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        labelled = [other for other in known if label_of(other) == name]
+        if len(labelled) == 1:
+            return seqio.get_mixture_or_task(labelled[0])
+        near = labelled or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         offer = f"did you mean {' or '.join(near)}?" if near else "is the module that registers it imported?"
         raise UserError(f"no task or mixture is called '{name}': {offer}")
     return seqio.get_mixture_or_task(name)
@@ -38,15 +44,26 @@ def find_split(name: str, split: str) -> list[seqio.Task]:
     """
     tasks = seqio.get_subtasks(find_task(name))
     if not tasks:
-        raise UserError(f"the mixture '{name}' has no tasks: name at least one")
+        raise UserError(f"the mixture '{label_of(name)}' has no tasks: name at least one")
     having = [task for task in tasks if split in task.splits]
     if not having:
         splits = sorted({have for task in tasks for have in task.splits})
-        raise UserError(f"task '{name}' has no {split} split, only {', '.join(splits)}")
+        files = [file for task in tasks for file in source_files(task)]
+        if files and split == "validation":
+            raise UserError(
+                f"{name_files(files)}: too little text to hold a part out for validation ({count_documents(files)}): "
+                "give more text, or files for validation"
+            )
+        raise UserError(f"task '{label_of(name)}' has no {split} split, only {', '.join(splits)}")
     for task in having:
         if isinstance(task.source, PositionedSource):
             task.source.check(split)
     return having
+
+
+def source_files(task: seqio.Task) -> Sequence[SourceFile]:
+    """The user's files that a task reads; none where it reads something else."""
+    return task.source.files if isinstance(task.source, PositionedSource) else ()
 
 
 class TrainStream:
@@ -57,6 +74,7 @@ class TrainStream:
         self._seed = seed
         self._shard = seqio.ShardInfo(index=shard_index, num_shards=num_shards)
         self._tasks = find_split(data.train_task, "train")
+        self.files = [file for task in self._tasks for file in source_files(task)]
         if len(self._tasks) > 1:
             mixture = seqio.MixtureRegistry.get(data.train_task)
             rates = np.array([mixture.get_rate(task) for task in self._tasks], np.float64)
@@ -124,7 +142,11 @@ def eval_examples(
         for number, example in enumerate(examples):
             language = example.get("language", b"").decode()
             answers = tuple(answer.decode(errors="replace") for answer in example.get("answers", ()))
-            yield ExampleInfo(task.name, language, int(example.get("index", number)), answers), example
+            cut = [
+                bool(example.get(cut_feature(key), False)) or len(example[key]) > length
+                for key, length in lengths.items()
+            ]
+            yield ExampleInfo(task.name, language, int(example.get("index", number)), answers, *cut), example
 
 
 def _transform(task: seqio.Task, dataset: tf.data.Dataset, lengths: Mapping[str, int], seed: int) -> tf.data.Dataset:

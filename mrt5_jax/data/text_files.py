@@ -1,93 +1,179 @@
-"""Text files as streams of ids that can be read anywhere: one document a line, each ended by EOS.
+"""Files of text as streams of ids that can be read anywhere: documents, each ended by EOS.
 
-The files are mapped into memory, never loaded: a stream is a byte-offset view over them in which a newline reads as
-EOS and empty lines are not there. Bytes that are no UTF-8 are data like any others.
+A plain text file's documents are its lines. It is mapped into memory, never loaded: a stream is a byte-offset view in
+which a line's end reads as EOS and blank lines are not there. Bytes that are no UTF-8 are data like any others.
 """
 
 import bisect
-import glob
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
-from mrt5_jax.data.documents import UnpackedFile, is_plain_text
-from mrt5_jax.data.vocabulary import EOS_ID, bytes_to_ids
+from mrt5_jax.data.file_index import FileIndex, index_file
+from mrt5_jax.data.vocabulary import BYTE_OFFSET, EOS_ID, NUM_BYTES, bytes_to_ids
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import explain, explained, files_for, given_path
 
-_NEWLINE = 10
-_WINDOW = 1 << 26  # bytes looked at together when a file is scanned for empty lines
+_IDS = np.arange(NUM_BYTES, dtype=np.int32) + BYTE_OFFSET
+_IDS[[10, 13]] = EOS_ID  # line feed, carriage return
 
 
 def find_files(patterns: str | Sequence[str]) -> list[Path]:
-    """Files with at least one byte that match the globs, sorted, each once.
+    """Files with at least one byte that have one of the names or match one of the globs, sorted, each once.
 
     Raises:
-        UserError: a glob matches nothing, or nothing but empty files.
+        UserError: a pattern matches nothing, or nothing but folders or empty files; a pipe, or a link to nothing.
     """
-    found: set[Path] = set()
+    found: dict[str, Path] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = [path for path in map(Path, glob.glob(pattern, recursive=True)) if path.is_file()]
-        if not matches:
-            raise UserError(f"no file matches '{pattern}': give a path or a glob of files that exist")
-        filled = [path for path in matches if path.stat().st_size]
+        matches = _matches(pattern)
+        filled = [path for path in matches if files_for(path).stat(path).size]
         if not filled:
             raise UserError(f"all {len(matches)} files that match '{pattern}' are empty")
-        found.update(filled)
-    return sorted(found)
+        found.update({str(path.absolute()): path for path in filled})
+    return sorted(found.values())
+
+
+def _matches(pattern: str) -> list[Path]:
+    expanded = given_path(pattern)
+    names = files_for(expanded).list(expanded)
+    kinds = {}
+    for name in names:
+        with explained(name):
+            kinds[name] = files_for(name).stat(name).kind
+    for name, kind in kinds.items():
+        if kind == "stream":
+            raise UserError(
+                f"{name}: a pipe or a device, which can be read only once: write it to a file, and give that file"
+            )
+    files = [Path(name) for name, kind in kinds.items() if kind == "file"]
+    if names and not files:
+        folder = names[0].rstrip("/")
+        raise UserError(f"{folder}: a folder: name the files in it, as in '{folder}/*'")
+    if not names:
+        raise UserError(f"no file matches '{pattern}': give a path or a glob of files that exist{_hint(expanded)}")
+    return files
+
+
+def _hint(pattern: str) -> str:
+    try:
+        files_for(pattern).stat(pattern)
+    except OSError as error:
+        if not isinstance(error, FileNotFoundError):
+            return f" ({explain(error, pattern)})"
+    return ""
 
 
 class TextFile:
-    """One file as a sequence of ids: its bytes, without empty lines, a newline read as EOS, EOS at the end."""
+    """One file as a sequence of ids: documents, each ended by EOS, blank ones left out.
 
-    def __init__(self, path: Path):
-        self._bytes = np.memmap(path, np.uint8, mode="r")
-        newlines = _superfluous_newlines(self._bytes)
-        # A dropped newline at physical place p is passed by the logical places from p - (newlines dropped before) on.
-        self._dropped_before = newlines - np.arange(len(newlines))
-        kept = len(self._bytes) - len(newlines)
-        ends_open = kept > 0 and self._bytes[-1] != _NEWLINE
-        self.length = kept + int(ends_open)
+    Args:
+        field: of a JSON line, a TFRecord's example or a Parquet row, that holds the text.
+    """
+
+    def __init__(self, path: Path, field: str = "text"):
+        self.path = path
+        self.index: FileIndex = index_file(path, field)
+        self._content = _Lines(self.index) if self.index.format.kind == "text" else _Documents(self.index)
+        self.length = self._content.length
+        """In ids."""
 
     def read(self, begin: int, end: int) -> Int[np.ndarray, " length"]:
         """int32 ids of the places begin..end, within the file."""
-        first, last = self._physical(begin), self._physical(end - 1)
-        data = np.asarray(self._bytes[first : last + 1])
-        newline = data == _NEWLINE
-        ids = np.where(newline, np.int32(EOS_ID), bytes_to_ids(data))
-        if last + 1 - first > end - begin:
-            ids = ids[~(newline & np.concatenate([[False], newline[:-1]]))]
+        return self._content.read(begin, end)
+
+
+class _Lines:
+    """Plain text: its bytes without those that are dropped, a line's end read as EOS, EOS at the end."""
+
+    def __init__(self, index: FileIndex):
+        self._bytes = map_bytes(index.text)
+        self._dropped_before = index.places
+        self.length = len(self._bytes) - len(index.places) + int(index.ends_open)
+
+    def read(self, begin: int, end: int) -> Int[np.ndarray, " length"]:
+        first_dropped, last_dropped = (self._dropped_up_to(place) for place in (begin, end - 1))
+        first, last = begin + first_dropped, end - 1 + last_dropped
+        ids = _IDS[self._bytes[first : last + 1]]
+        if last_dropped > first_dropped:
+            numbers = np.arange(first_dropped, last_dropped)
+            ids = np.delete(ids, self._dropped_before[first_dropped:last_dropped] + numbers - first)
         return ids if last < len(self._bytes) else np.append(ids, np.int32(EOS_ID))
 
-    def _physical(self, place: int) -> int:
-        return place + int(np.searchsorted(self._dropped_before, place, side="right"))
+    def _dropped_up_to(self, place: int) -> int:
+        return int(np.searchsorted(self._dropped_before, place, side="right"))
 
 
-def _superfluous_newlines(data: np.ndarray) -> np.ndarray:
-    """Places of the newlines that end an empty line."""
-    found = []
-    for begin in range(0, len(data), _WINDOW):
-        window = np.asarray(data[max(begin - 1, 0) : begin + _WINDOW]) == _NEWLINE
-        if begin == 0:
-            window = np.concatenate([[True], window])  # a file begins as if after a newline
-        found.append(np.flatnonzero(window[1:] & window[:-1]) + begin)
-    return np.concatenate(found)
+class _Documents:
+    """Unpacked documents, which may have line ends within."""
+
+    def __init__(self, index: FileIndex):
+        self._bytes = map_bytes(index.text)
+        self._ends = index.places
+        self.length = len(self._bytes) + len(self._ends)
+
+    def read(self, begin: int, end: int) -> Int[np.ndarray, " length"]:
+        first, last = (int(np.searchsorted(self._ends, place)) for place in (begin, end))
+        ids = bytes_to_ids(np.asarray(self._bytes[begin - first : end - last]))
+        # Where an EOS goes among the bytes alone: its place less the EOS ids before it.
+        places = np.asarray(self._ends[first:last]) - np.arange(first, last) - (begin - first)
+        return np.insert(ids, places, EOS_ID)
+
+
+def map_bytes(path: Path) -> np.ndarray:
+    """uint8: a file's bytes, mapped into memory."""
+    if not files_for(path).stat(path).size:
+        return np.zeros(0, np.uint8)
+    with files_for(path).open(path) as file:
+        return np.asarray(np.memmap(file, np.uint8, mode="r"))  # plain arrays are quicker to cut
+
+
+class SourceFile(NamedTuple):
+    """A file that a split of a task is made of."""
+
+    split: str
+    language: str
+    """Empty where the task has no languages."""
+    path: Path
+    index: FileIndex
+
+
+def check_no_overlap(files: Sequence[SourceFile]) -> None:
+    """Refuses files whose content is in the train split and in another: what is measured has to be unseen.
+
+    Raises:
+        UserError: names the files.
+    """
+    trained = {file.index.sha256: file.path for file in files if file.split == "train"}
+    shared = [file for file in files if file.split != "train" and file.index.sha256 in trained]
+    if not shared:
+        return
+    named = []
+    for file in shared[:3]:
+        equal = trained[file.index.sha256]
+        named.append(str(file.path) if file.path == equal else f"{file.path} (which equals {equal})")
+    more = f" and {len(shared) - 3} more" if len(shared) > 3 else ""
+    raise UserError(
+        f"{', '.join(named)}{more}: in the train and in the {shared[0].split} files: name others, or narrow the globs"
+    )
 
 
 class TextStream:
-    """Files of one language, one after the other; what is no plain text is unpacked first.
+    """Files of one language, one after the other.
 
     Args:
         field: of JSON lines, TFRecords and Parquet files, that holds the text.
     """
 
     def __init__(self, paths: Sequence[Path], field: str = "text"):
-        self.identity = tuple((str(path.resolve()), path.stat().st_size) for path in paths)
+        self.files = [TextFile(path, field) for path in paths]
+        self.identity = tuple((file.index.sha256, file.index.num_bytes) for file in self.files)
         """Equal for streams that hold the same ids."""
-        opened = (TextFile(path) if is_plain_text(path) else UnpackedFile(path, field) for path in paths)
-        self._files = [file for file in opened if file.length]
-        self._begins = np.cumsum([0, *(file.length for file in self._files)]).tolist()
+        self._filled = [file for file in self.files if file.length]
+        self._begins = np.cumsum([0, *(file.length for file in self._filled)]).tolist()
 
     @property
     def length(self) -> int:
@@ -101,6 +187,6 @@ class TextStream:
         while begin < end:
             offset = self._begins[number]
             stop = min(end, self._begins[number + 1])
-            parts.append(self._files[number].read(begin - offset, stop - offset))
+            parts.append(self._filled[number].read(begin - offset, stop - offset))
             begin, number = stop, number + 1
         return np.concatenate(parts)

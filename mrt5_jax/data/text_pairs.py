@@ -1,7 +1,6 @@
 """Examples made of an input and a target text: from datasets' features, and from TSV files."""
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import seqio
@@ -16,11 +15,9 @@ from mrt5_jax.data.sources import (
     map_examples,
     one_by_one,
 )
-from mrt5_jax.data.text_files import find_files
+from mrt5_jax.data.tables import Table
+from mrt5_jax.data.text_files import SourceFile, check_no_overlap, find_files
 from mrt5_jax.data.vocabulary import BYTE_OFFSET
-from mrt5_jax.errors import UserError
-
-_TAB, _NEWLINE = 9, 10
 
 
 def add_task(
@@ -63,15 +60,18 @@ def _tokenized(example: Example) -> Example:
 
 
 def tsv_source(files: Mapping[str, str | Sequence[str]]) -> IndexedSource:
-    """Rows `input<TAB>target` as examples with the strings `inputs` and `targets`; empty lines are passed over.
+    """Rows `input<TAB>target` as examples with the strings `inputs` and `targets`; blank lines are passed over.
 
     Args:
         files: globs, by split.
 
     Raises:
-        UserError: a glob matches nothing or only empty files; a row has not exactly two columns, with its line.
+        UserError: a glob matches nothing or only empty files; a row has not exactly two columns, with its line; a train
+            file is in another split as well.
     """
-    tables = {split: [_Table(path) for path in find_files(patterns)] for split, patterns in files.items()}
+    tables = {split: [Table(path) for path in find_files(patterns)] for split, patterns in files.items()}
+    sources = [SourceFile(split, "", table.path, table.index) for split, own in tables.items() for table in own]
+    check_no_overlap(sources)
     first_rows = {split: np.cumsum([0, *(table.size for table in own)]) for split, own in tables.items()}
 
     def example(split: str, index: tf.Tensor) -> Example:
@@ -82,33 +82,4 @@ def tsv_source(files: Mapping[str, str | Sequence[str]]) -> IndexedSource:
         inputs, targets = tf.numpy_function(read, [index], [tf.string, tf.string], stateful=False)
         return {"inputs": tf.ensure_shape(inputs, []), "targets": tf.ensure_shape(targets, [])}
 
-    return IndexedSource(one_by_one(example), {split: int(first[-1]) for split, first in first_rows.items()})
-
-
-class _Table:
-    """A TSV file, mapped into memory, with the places of its rows."""
-
-    def __init__(self, path: Path):
-        self._bytes = np.memmap(path, np.uint8, mode="r")
-        newlines = np.flatnonzero(self._bytes == _NEWLINE)
-        tabs = np.flatnonzero(self._bytes == _TAB)
-        begins = np.concatenate([[0], newlines + 1])
-        ends = np.concatenate([newlines, [len(self._bytes)]])
-        columns = np.searchsorted(tabs, ends) - np.searchsorted(tabs, begins) + 1
-        filled = ends > begins
-        wrong = np.flatnonzero(filled & (columns != 2))
-        if len(wrong):
-            count = int(columns[wrong[0]])
-            raise UserError(f"{path}, line {wrong[0] + 1}: {count} column{'s' * (count > 1)}, not input<TAB>target")
-        if not filled.any():
-            raise UserError(f"{path} has only empty lines: give rows input<TAB>target")
-        self._begins, self._ends = begins[filled], ends[filled]
-        self._tabs = tabs
-
-    @property
-    def size(self) -> int:
-        return len(self._begins)
-
-    def row(self, number: int) -> tuple[bytes, bytes]:
-        begin, end, tab = self._begins[number], self._ends[number], self._tabs[number]
-        return self._bytes[begin:tab].tobytes(), self._bytes[tab + 1 : end].tobytes().removesuffix(b"\r")
+    return IndexedSource(one_by_one(example), {split: int(first[-1]) for split, first in first_rows.items()}, sources)

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,11 +18,19 @@ from mrt5_jax.evaluation.records import Record
 from mrt5_jax.forward import Params
 
 
+class Cut(NamedTuple):
+    """Examples of which something was left out, since it is longer than the run's rows."""
+
+    inputs: int
+    targets: int
+
+
 class Evaluation(NamedTuple):
     records: list[Record]
     """In the order of the batches; of each batch, all of one deletion before the next."""
     milliseconds: dict[Deletion, float]
     """Median of the model's time for a batch, compilation left out."""
+    cut: Cut = Cut(0, 0)
 
 
 def deletions_for(config: ModelConfig, wanted: Sequence[Deletion]) -> tuple[Deletion, ...]:
@@ -39,8 +47,16 @@ def evaluate(
 ) -> Evaluation:
     """`collect_records` by the clock: of each input length the first batch runs twice, the first time to compile."""
     timed = _Timed(evaluator)
-    records = collect_records(timed, params, batches, deletions, put)
-    return Evaluation(records, timed.milliseconds())
+    examples: list[ExampleInfo] = []
+
+    def noted() -> Iterator[EvalBatch]:
+        for batch in batches:
+            examples.extend(batch.examples)
+            yield batch
+
+    records = collect_records(timed, params, noted(), deletions, put)
+    cut = Cut(sum(example.input_cut for example in examples), sum(example.target_cut for example in examples))
+    return Evaluation(records, timed.milliseconds(), cut)
 
 
 def collect_records(

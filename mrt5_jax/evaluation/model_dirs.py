@@ -121,11 +121,12 @@ def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, s
         "split": split,
         "step": step,
         "num_examples": len(of_deletion(records, deletions_in(records)[0])),
+        "num_cut": evaluation.cut._asdict(),
         **_summary(records),
         "languages": {name: _summary(group) for name, group in group_by(records, "language").items() if name},
     }
     timing = {"milliseconds_per_batch": evaluation.milliseconds}
-    folder = Path(model_dir) / EVALUATIONS / f"{task.replace('/', '_')}-{split}-step{step}"
+    folder = Path(model_dir) / EVALUATIONS / f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECORDS, to_json_lines(records))

@@ -8,6 +8,8 @@ from rich import box
 from rich.table import Table
 
 from mrt5_jax.config import Deletion
+from mrt5_jax.data.task_names import label_of
+from mrt5_jax.evaluation.evaluate import Cut
 from mrt5_jax.evaluation.records import (
     Record,
     deletions_in,
@@ -54,13 +56,17 @@ COLUMNS_EXPLAINED = (
 )
 
 
-def results_table(title: str, rows: Sequence[Row]) -> Table:
+def results_table(title: str, rows: Sequence[Row], caption: str = "") -> Table:
     """What a model does and what it costs: accuracies, loss, deletion rate, kept length, milliseconds a batch.
 
     What a capacity dropped has a column where there is any.
+
+    Args:
+        caption: printed below.
     """
     columns = [*_COLUMNS, *([_DROPPED] if any(row.metrics.get(_DROPPED.metric, 0) > 0 for row in rows) else [])]
     table = _table(title, ["", *(column.heading for column in columns), "ms a batch"])
+    table.caption, table.caption_justify = caption or None, "left"
     for row in rows:
         cells = [_cell(row.metrics[column.metric], column.show) for column in columns]
         table.add_row(row.name, *cells, _cell(row.milliseconds, "{:.1f}".format))
@@ -95,8 +101,16 @@ def group_table(title: str, records: Sequence[Record], field: str) -> Table:
         cells += [_cell(metrics["loss"], "{:.4f}".format) for metrics in by_deletion.values()]
         if has_gap:
             cells.append(f"{soft_hard_gap(group):+.4f}")
-        table.add_row(name or "-", *cells)
+        table.add_row(label_of(name) or "-", *cells)
     return table
+
+
+def cut_line(cut: Cut, num_examples: int) -> str:
+    """How many examples were cut to the run's lengths; what is missing of a target was not asked for."""
+    return (
+        f"cut to fit: {cut.inputs:,} inputs and {cut.targets:,} targets of {num_examples:,} examples"
+        f"{' (give the run longer INPUT_LENGTH, TARGET_LENGTH)' if any(cut) else ''}"
+    )
 
 
 def gap_line(records: Sequence[Record]) -> str:

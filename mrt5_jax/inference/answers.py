@@ -32,15 +32,17 @@ class Job:
     seed: int = 0
     """Of sampling; a request's sample follows from it and from the request's number in the file."""
 
-    def answers(self, path: str | Path, num_done: int) -> Iterator[list[dict[str, Any]]]:
+    def answers(self, path: str | Path, num_done: int, name: str = "") -> Iterator[list[dict[str, Any]]]:
         """The answers to the file's requests from number `num_done` on, in order, a window at a time.
+
+        `name` is the file's, where `path` is a copy of it.
 
         An answer is the request's line with what was asked for added. Windows begin at the same requests whatever was
         done before, and batches are cut within windows: a run that goes on computes what it would have computed.
         """
         window = BATCHES_IN_WINDOW * self.batch_size
         start = num_done // window * window
-        todo = islice(read(path, self.mode, self.limits), start, None)
+        todo = islice(read(path, self.mode, self.limits, name), start, None)
         while requests := list(islice(todo, window)):
             if start + len(requests) > num_done:
                 yield self._answer(requests, start)[max(num_done - start, 0) :]

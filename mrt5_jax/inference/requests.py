@@ -1,10 +1,9 @@
-"""JSON lines to score or to complete: reading, checking, and cutting them into static batches.
+"""JSON lines to score or to complete, compressed or not: reading, checking, and cutting them into static batches.
 
 A line is `{"inputs": TEXT, "targets": TEXT}` or `{"input_ids": [...], "target_ids": [...]}`, ids with the end of
 sequence and without pads; it may have other fields. Targets are needed for scoring only.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,8 +12,11 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from mrt5_jax.data.hashing import HashedStream
+from mrt5_jax.data.lines import read_lines
 from mrt5_jax.data.vocabulary import EOS_ID, PAD_ID, encode
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import explained, files_for
 
 Mode = Literal["score", "predict"]
 
@@ -52,32 +54,25 @@ class Batch(NamedTuple):
     arrays: dict[str, np.ndarray]
 
 
-def survey(path: str | Path, mode: Mode, limits: Limits) -> Survey:
+def survey(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Survey:
     """Checks every line before anything is computed.
+
+    Args:
+      name: of the file, where `path` is a copy of it.
 
     Raises:
       UserError: the file cannot be read, or a line of it is not a request; the message names the line.
     """
-    digest, num_lines = hashlib.sha256(), 0
-    for number, line in _lines(path):
-        parse(line, f"{path}:{number}", mode, limits)
-        digest.update(line)
-        num_lines = number
-    return Survey(num_lines, digest.hexdigest())
+    num_lines = sum(1 for _ in read(path, mode, limits, name))
+    with explained(path), files_for(path).open(path) as file, HashedStream(file) as stream:
+        return Survey(num_lines, stream.hexdigest())
 
 
-def read(path: str | Path, mode: Mode, limits: Limits) -> Iterator[Request]:
-    """The requests of a file, in order; errors as in `survey`."""
-    for number, line in _lines(path):
-        yield parse(line, f"{path}:{number}", mode, limits)
-
-
-def _lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with Path(path).open("rb") as file:
-            yield from enumerate(file, start=1)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+def read(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Iterator[Request]:
+    """The requests of a file, in order; blank lines are none. Errors as in `survey`."""
+    shown = name or str(path)
+    for number, line in read_lines(path, ("json", "text"), "requests as JSON lines", shown):
+        yield parse(line, f"{shown}:{number}", mode, limits)
 
 
 def parse(line: bytes, place: str, mode: Mode, limits: Limits) -> Request:

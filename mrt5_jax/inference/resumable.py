@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import STANDARD_INPUT, explain, explained, files_for
 from mrt5_jax.training.model_dir import write_atomically
 
 _MARK = {"made_by": "mrt5 infer"}
@@ -35,6 +36,21 @@ class ResumableLines:
         self.num_lines += len(lines)
 
 
+def check_output(path: str | Path) -> None:
+    """Refuses an OUTPUT that nothing can go on with.
+
+    Raises:
+      UserError: it is a folder, a pipe or a device.
+    """
+    if str(path) == STANDARD_INPUT:
+        raise UserError("-: standard output, where a stopped run could not go on: give a file as --output")
+    with explained(path), contextlib.suppress(FileNotFoundError):
+        kind = files_for(path).stat(path).kind
+        if kind != "file":
+            what = "a folder" if kind == "folder" else "a pipe or a device, where a stopped run could not go on"
+            raise UserError(f"{path}: {what}: give a file as --output")
+
+
 @contextlib.contextmanager
 def resume_lines(path: str | Path, settings: dict[str, Any]) -> Iterator[ResumableLines]:
     """Opens OUTPUT to append to it.
@@ -45,6 +61,7 @@ def resume_lines(path: str | Path, settings: dict[str, Any]) -> Iterator[Resumab
     Raises:
       UserError: OUTPUT was made by something else or under other settings, or cannot be written.
     """
+    check_output(path)
     path, settings = Path(path), _MARK | settings
     settings_path = path.with_name(f"{path.name}.settings.json")
     with _explained(path):
@@ -68,7 +85,7 @@ def _explained(path: str | Path) -> Iterator[None]:
     except BlockingIOError:
         raise UserError(f"{path} is being written by another process") from None
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{path}: {explain(error, path)}") from None
 
 
 def _check_settings(path: Path, settings_path: Path, settings: dict[str, Any] | None) -> None:

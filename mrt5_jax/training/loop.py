@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -18,6 +18,8 @@ from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig, TrainingDelet
 from mrt5_jax.data.arrangements import Batch, input_lengths
 from mrt5_jax.data.batches import check_evaluation, eval_batches, train_batches
 from mrt5_jax.data.prefetch import Prefetched
+from mrt5_jax.data.source_files import describe_files
+from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import collect_records, deletions_for
 from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
@@ -26,6 +28,7 @@ from mrt5_jax.forward import Params
 from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import ControllerState
 from mrt5_jax.precision import check_precision
+from mrt5_jax.runs.files import given_path
 from mrt5_jax.training.checkpoints import Checkpoints
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
@@ -54,7 +57,7 @@ from mrt5_jax.training.preemption import Preempted, PreemptionNotice
 from mrt5_jax.training.processes import from_first_process, say
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
-from mrt5_jax.training.run_files import claim, slots_of
+from mrt5_jax.training.run_files import claim, slots_of, under_saved_names
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
@@ -78,6 +81,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
         Preempted: the run was asked to stop, and has saved its state.
     """
     check_precision(run.model)
+    run = under_saved_names(dataclasses.replace(run, model_dir=given_path(run.model_dir)))
     mesh = make_mesh(run.execution.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
@@ -101,7 +105,7 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
 
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
-        opened.enter_context(_own(run, config_text))
+        opened.enter_context(_own(run, config_text, own.files))
         opened.enter_context(on_mesh(mesh, run.execution.mesh))
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed))
         compilers = opened.enter_context(Compilers())
@@ -202,7 +206,7 @@ def _under(run: RunConfig, deletion: TrainingDeletion) -> RunConfig:
 
 
 @contextmanager
-def _own(run: RunConfig, config_text: str) -> Iterator[None]:
+def _own(run: RunConfig, config_text: str, files: Sequence[SourceFile]) -> Iterator[None]:
     """MODEL_DIR is this run's while the context lasts; one process writes what it says of the run.
 
     Raises:
@@ -213,7 +217,9 @@ def _own(run: RunConfig, config_text: str) -> Iterator[None]:
         if jax.process_index() == 0:
             try:
                 held.enter_context(run_lock(run.model_dir))
-                claim(run, config_text)
+                claim(run, config_text, files)
+                for line in describe_files(files):
+                    say(line)
             except UserError as error:
                 problem = str(error)
         if problem := from_first_process(problem):

@@ -2,6 +2,8 @@
 
 MODEL_DIR/
     model_config.json    the ModelConfig
+    run_config.json      the RunConfig, compared at every resume
+    data_files.json      the user's files that it is trained on, with their digests
     config.gin           the operative gin configuration (written by the command line)
     checkpoints/STEP/    parameters, optimizer, controller, data iterator (see checkpoints.py)
     metrics.jsonl        what is computed; the same bytes in every run of the same configuration
@@ -25,6 +27,7 @@ from typing import Any
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import renew_model
+from mrt5_jax.runs.files import explain, files_for
 from mrt5_jax.training.saved_configs import read_config
 
 MODEL_CONFIG = "model_config.json"
@@ -51,7 +54,7 @@ def run_lock(model_dir: str | Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = path.open("a+", encoding="utf-8")
     except (OSError, ValueError) as error:  # ValueError: a name that no file system takes
-        reason = error.strerror if isinstance(error, OSError) else error
+        reason = explain(error, model_dir) if isinstance(error, OSError) else error
         raise UserError(f"MODEL_DIR {model_dir!r} cannot be written ({reason}): give a folder that can") from None
     with opened as file:
         try:
@@ -72,15 +75,7 @@ def run_lock(model_dir: str | Path) -> Iterator[None]:
 
 def write_atomically(path: Path, text: str) -> None:
     """Writes a whole file or, if anything stops it, leaves the old one as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    files_for(path).write(path, text.encode())
 
 
 def write_model_config(model_dir: str | Path, config: ModelConfig) -> None:

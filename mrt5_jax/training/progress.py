@@ -7,6 +7,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
+from mrt5_jax.data.task_names import label_of
 from mrt5_jax.training.writers import Scalars
 
 _SHOWN = {
@@ -15,7 +16,7 @@ _SHOWN = {
     "alpha": "alpha {:.3g}",
     "tokens_per_second": "{:,.0f} tokens/s",
 }
-_EVALUATION_LOSS = re.compile("eval/(.+)/loss")
+_EVALUATION_LOSS = re.compile("eval/(.+)/(.+)/loss")
 
 
 class ProgressDisplay:
@@ -47,7 +48,7 @@ class ProgressDisplay:
     def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
         """See `writers.Writer`."""
         found = ((_EVALUATION_LOSS.fullmatch(name), value) for name, value in metrics.items())
-        if losses := [f"{name[1]} {value:.4f}" for name, value in found if name]:
+        if losses := [f"{label_of(name[1])}/{name[2]} {value:.4f}" for name, value in found if name]:
             self._print(f"step {step}/{self._num_steps}  evaluation loss: {', '.join(losses)}")
         numbers = {**metrics, **timing}
         news = {name: form.format(numbers[name]) for name, form in _SHOWN.items() if name in numbers}

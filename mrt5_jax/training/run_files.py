@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,12 @@ import jax
 from mrt5_jax.compaction.ladder import capacity_slots
 from mrt5_jax.config import RunConfig
 from mrt5_jax.data.arrangements import input_lengths
+from mrt5_jax.data.source_files import check_same_files, name_files, record_of
+from mrt5_jax.data.task_names import names_as_saved
+from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import renew_run
+from mrt5_jax.runs.files import read_bytes
 from mrt5_jax.training.model_dir import check_same_config, write_atomically, write_model_config
 from mrt5_jax.training.saved_configs import read_config
 from mrt5_jax.unread_settings import without_unread
@@ -62,26 +67,72 @@ def slots_of(run: RunConfig, backend: str | None = None) -> Slots:
     }
 
 
-def claim(run: RunConfig, config_text: str) -> None:
+DATA_FILES = "data_files.json"
+"""The user's files that the run is trained on, with what identifies their content."""
+
+_DATA_FILES_VERSION = 1
+_NAMED_BY_PATH = re.compile(r"span_corruption\.files_[0-9a-f]{12}|characters\..*_[0-9a-f]{12}")
+
+
+def under_saved_names(run: RunConfig) -> RunConfig:
+    """The run, with its tasks named as its MODEL_DIR does, where an earlier version named them otherwise."""
+    try:
+        data = json.loads(read_bytes(Path(run.model_dir) / RUN_CONFIG))["data"]
+        saved = [data["train_task"], *data["eval_tasks"]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return run  # what is wrong with the file is said when the run is claimed
+    names = names_as_saved([run.data.train_task, *run.data.eval_tasks], [name for name in saved if type(name) is str])
+    data = dataclasses.replace(
+        run.data,
+        train_task=names[run.data.train_task],
+        eval_tasks=tuple(names[task] for task in run.data.eval_tasks),
+    )
+    return dataclasses.replace(run, data=data)
+
+
+def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) -> None:
     """Writes what MODEL_DIR says of the run or, where there is a run already, checks that it is this one.
 
     Args:
         config_text: gin text that resolves to the run.
+        files: of the user's that it is trained on.
 
     Raises:
         UserError: MODEL_DIR belongs to another run; the message lists every difference. Nothing is written.
     """
     folder = Path(run.model_dir)
     try:
-        old = read_run(folder)
+        old, data_files = read_run(folder), folder / DATA_FILES
         if old is not None:
+            if data_files.exists():
+                check_same_files(_read_data_files(data_files), files, str(data_files))
+            if old.data.train_task != run.data.train_task and _NAMED_BY_PATH.match(old.data.train_task):
+                raise UserError(
+                    f"{folder / RUN_CONFIG}: begun by a version that knew files by paths and sizes, and "
+                    f"{name_files(files)} is not where it was: put it back, or give another MODEL_DIR"
+                )
             check_same_config(_what_matters(old), _what_matters(run), str(folder / RUN_CONFIG))
         slots = slots_of(run)
         write_model_config(folder, run.model)
         write_atomically(folder / RUN_CONFIG, json.dumps(_as_json(run, slots), indent=2) + "\n")
         write_atomically(folder / CONFIG_GIN, config_text)
+        if files:
+            record = {"version": _DATA_FILES_VERSION, "files": record_of(files)}
+            write_atomically(data_files, json.dumps(record, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"MODEL_DIR {folder}: {error.strerror}; give a folder that can be written") from None
+
+
+def _read_data_files(path: Path) -> list[dict[str, Any]]:
+    try:
+        record = json.loads(read_bytes(path))
+        if record["version"] != _DATA_FILES_VERSION:
+            raise UserError(f"{path}: written by a newer version: update mrt5_jax, or give another MODEL_DIR")
+        return [{key: file[key] for key in ("split", "language", "path", "sha256")} for file in record["files"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path}: no list of a run's files ({error!r}): restore it, or give another MODEL_DIR"
+        ) from None
 
 
 def _as_json(run: RunConfig, slots: Mapping[int, int]) -> dict[str, Any]:

@@ -36,6 +36,12 @@ def refused_run(refused: Refuse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ("name", "content", "message"),
     [
         ("en.jsonl.gz", gzip.compress(LONG_LINES)[:-200], ", after line "),
+        ("en.zip", b"PK\x03\x04" + bytes(99), "a zip archive: unpack it"),
+        (
+            "en.txt",
+            b"few words\nof text\n",
+            "en.txt: too little text to hold a part out for validation ",
+        ),
         (
             "en.jsonl",
             json_lines({"text": "a"}, {"body": "b"}),

@@ -31,7 +31,7 @@ def test_the_folder_is_the_user_s_and_jaxs_own_variable_comes_first(monkeypatch,
 @pytest.mark.parametrize("named_by", ["MRT5_CACHE_DIR", "XDG_CACHE_HOME"])
 def test_one_variable_moves_compiled_programs_and_unpacked_documents_alike(monkeypatch, tmp_path, named_by) -> None:
     """MRT5_CACHE_DIR goes before XDG_CACHE_HOME; nothing is left in the other."""
-    from mrt5_jax.data.documents import UnpackedFile
+    from mrt5_jax.data.text_files import TextFile
 
     own, xdg = tmp_path / "own", tmp_path / "xdg"
     monkeypatch.setenv("XDG_CACHE_HOME", str(xdg))
@@ -45,9 +45,9 @@ def test_one_variable_moves_compiled_programs_and_unpacked_documents_alike(monke
     keep_compiled_programs()
     text = tmp_path / "text.gz"
     text.write_bytes(gzip.compress(b"a line\n"))
-    assert UnpackedFile(text, "text").length > 0
+    assert TextFile(text).length > 0
     expected, other = (own, xdg) if named_by == "MRT5_CACHE_DIR" else (xdg / "mrt5_jax", own)
     assert Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent == expected
-    assert (expected / "unpacked").is_dir()
+    assert (expected / "files").is_dir()
     assert not other.exists()
     assert not (tmp_path / "home").exists()

@@ -69,17 +69,17 @@ def test_warm_unpacks_and_counts_what_a_run_will_read(
     files = f"--gin.TEXT_FILES='{tmp_path}/fr.txt.gz'"
     assert main(["data", "warm", gin_file, files, "--gin.config.DataConfig.eval_tasks=('diagnostics.copy',)"]) == 0
     lines = [line.split()[1::2] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
-    train = sum(int(row[2].replace(",", "")) for row in lines if row[0].startswith("span_corruption.files"))
+    train = sum(int(row[2].replace(",", "")) for row in lines if row[0] == "span_corruption.fr")
     assert train == -(-500 * len("une ligne\n") // Corruption().lengths_for_inputs(128).raw)
     assert {row[1] for row in lines if row[0] == "diagnostics.copy"} == {"train", "validation", "test"}
-    assert list((tmp_path / "cache").rglob("ends.npy"))
+    assert list((tmp_path / "cache").rglob("text"))
 
 
 def test_unpack_fills_the_cache(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "en.txt.gz").write_bytes(gzip.compress(b"one\ntwo"))
     assert main(["data", "unpack", f"{tmp_path}/*.gz"]) == 0
     assert capsys.readouterr().out.startswith("1 files, 8 ids")
-    assert list((tmp_path / "cache").rglob("ends.npy"))
+    assert list((tmp_path / "cache").rglob("text"))
 
 
 def test_make_writes_the_splits_of_a_character_task(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

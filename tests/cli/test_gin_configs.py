@@ -39,12 +39,13 @@ def resolve(tmp_path: Path) -> Callable[[str], gin_setup.Resolved]:
     """Resolves a run after giving it whatever it says that it requires."""
     (tmp_path / "en.txt").write_text("All work and no play makes Jack a dull boy. " * 2000)
     (tmp_path / "pairs.tsv").write_text("a dul boy\ta dull boy\n")
+    (tmp_path / "unseen.tsv").write_text("al work\tall work\n")
     values = {
         "MODEL_DIR": tmp_path / "model",
         "TEXT_FILES": tmp_path / "*.txt",
         "TASK_NAME": "spelling",
         "TRAIN_FILES": tmp_path / "pairs.tsv",
-        "VALIDATION_FILES": tmp_path / "pairs.tsv",
+        "VALIDATION_FILES": tmp_path / "unseen.tsv",
     }
 
     def resolve(name: str, bindings: Sequence[str] = (), models: Sequence[str] = ()) -> gin_setup.Resolved:

@@ -1,9 +1,14 @@
 """`mrt5 infer`: every line answered once and in order, whatever stops it; mistakes named by line."""
 
 import dataclasses
+import gzip
+import io
 import json
+import lzma
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,9 +226,42 @@ def test_what_was_written_survives_a_bad_line_that_came_later(command: list[str]
     assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
+def test_requests_of_any_form_have_the_same_answers(command: list[str], tmp_path: Path) -> None:
+    """Compressed, with other line ends and blank lines, through a pipe and from standard input."""
+    assert main(command) == 0
+    expected = read_lines(tmp_path / "out.jsonl")
+    content = (tmp_path / "in.jsonl").read_bytes()
+    foreign = b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n\r\n") + b"  \n\n"
+    (tmp_path / "foreign.jsonl").write_bytes(foreign)
+    (tmp_path / "packed.jsonl.gz").write_bytes(gzip.compress(content))
+    (tmp_path / "unnamed").write_bytes(lzma.compress(content))
+    os.mkfifo(tmp_path / "pipe")
+    thread = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(content,))
+    thread.start()
+    for name in ("foreign.jsonl", "packed.jsonl.gz", "unnamed", "pipe"):
+        assert main([*command, f"--input={tmp_path / name}", f"--output={tmp_path / name}.out"]) == 0
+        assert read_lines(tmp_path / f"{name}.out") == expected
+    thread.join()
+
+
+def test_standard_input_is_answered(command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(command) == 0
+    stdin = io.TextIOWrapper(io.BytesIO((tmp_path / "in.jsonl").read_bytes()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert main([*command, "--input=-", f"--output={tmp_path / 'piped.jsonl'}"]) == 0
+    assert (tmp_path / "piped.jsonl").read_bytes() == (tmp_path / "out.jsonl").read_bytes()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--output=/dev/stdout"], "/dev/stdout: a pipe or a device, where a stopped run could not go on"),
+        (["--output=-"], "-: standard output, where a stopped run could not go on"),
+        (["--output=gs://b/out.jsonl"], "gs://b/out.jsonl: nothing here serves gs://"),
+        (["--input=s3://b/in.jsonl"], "s3://b/in.jsonl: nothing here serves s3://"),
+        (["--model_dir=https://h/m"], "https://h/m: nothing here serves https://"),
+        (["--input=/dev/zero"], "/dev/zero: a device"),
+        (["--input=."], ".: a folder: name a file in it"),
         (["--temperature=2"], "--temperature needs --search=sampling"),
         (["--search=sampling", "--beam_size=2"], "--beam_size needs --search=beam"),
         (["--search=sampling", "--top_p=2"], "top_p 2.0"),

@@ -81,7 +81,7 @@ def test_a_file_is_unpacked_once_and_again_when_it_changes(tmp_path: Path, capsy
     assert capsys.readouterr().err.count("unpacked ") == 1
     write_json(path, ["another text"])
     assert TextStream([path]).length == 13
-    assert len(list((tmp_path / "cache" / "unpacked").iterdir())) == 2
+    assert len(list((tmp_path / "cache").rglob("text"))) == 2
 
 
 @pytest.mark.parametrize(
@@ -91,6 +91,13 @@ def test_a_file_is_unpacked_once_and_again_when_it_changes(tmp_path: Path, capsy
         ("en.0001.jsonl.gz", "en"),
         ("c4-zh-Latn.tfrecord-00000-of-00010.json.gz", "zh-Latn"),
         ("c4-sw-validation.tfrecord-00000-of-00001.json.gz", "sw"),
+        ("train-00000-of-00002.json.gz", "train"),
+        ("train-00001-of-00002.parquet", "train"),
+        ("en_part3.txt", "en"),
+        ("zh-Latn-0007.jsonl", "zh-Latn"),
+        ("part-00003-0f2c1a7e-1b2c-4d3e-8f90-0123456789ab-c000.snappy.parquet", "part"),
+        ("0003.parquet", "folder.d"),
+        ("enwik8.txt", "enwik8"),
     ],
 )
 def test_a_files_name_tells_its_language(name: str, language: str) -> None:
@@ -106,18 +113,29 @@ def other_field(path: Path) -> None:
     path.write_text('{"text": "a"}\n\n{"content": "b", "url": "u"}\n')
 
 
+def not_an_example(path: Path) -> None:
+    write_tfrecords(path, ["fine"])
+    with tf.io.TFRecordWriter(str(path.with_name("other"))) as writer:
+        writer.write(b"\xff\xff")
+    path.write_bytes(path.read_bytes() + path.with_name("other").read_bytes())
+
+
 @pytest.mark.parametrize(
     ("name", "write", "message"),
     [
-        ("en.json.gz", broken_gzip, r"en\.json\.gz, after line \d+: broken gzip"),
-        ("en.json.gz", lambda path: path.write_bytes(b"no gzip"), r"after line 0: broken gzip"),
+        ("en.json.gz", broken_gzip, r"en\.json\.gz, after line \d+: damaged"),
+        ("en.json.gz", lambda path: path.write_bytes(b"no gzip"), r"en\.json\.gz, line 1: not JSON"),
         ("en.jsonl", other_field, r"en\.jsonl, line 3: no text in field 'text'; the fields are content, url"),
         ("en.jsonl", lambda path: path.write_text('{"text": "a"}\n{"te'), r"line 2: not JSON"),
         ("en.jsonl", lambda path: path.write_text('{"text": 5}\n'), r"line 1: no text in field 'text'"),
         ("en.jsonl", lambda path: path.write_text('["a"]\n'), r"line 1: no JSON object with a field 'text'"),
+        ("en.jsonl", lambda path: path.write_bytes(b'{"text": "a"}\n' + b"[" * 99999), r"line 2: not JSON"),
         ("en.parquet", lambda path: pq.write_table(pa.table({"a": ["b"]}), path), r"no column 'text'; .* are a"),
-        ("en.parquet", lambda path: path.write_bytes(b"no parquet"), r"en\.parquet: broken Parquet file"),
-        ("en.tfrecord", lambda path: path.write_bytes(b"no record" * 9), r"after record 0: broken TFRecord"),
+        ("en.parquet", lambda path: pq.write_table(pa.table({"text": [7]}), path), r"row 1: no text in column 'text'"),
+        ("en.parquet", lambda path: path.write_bytes(b"no parquet"), r"en\.parquet: damaged \(no Parquet file"),
+        ("en.parquet", lambda path: path.write_bytes(b"PAR1" + b"no parquet" * 9), r"after row 0: damaged"),
+        ("en.tfrecord", lambda path: path.write_bytes(b"no record" * 9), r"after record 0: damaged"),
+        ("en.tfrecord", not_an_example, r"en\.tfrecord, record 2: no tf\.train\.Example"),
     ],
 )  # fmt: skip
 def test_broken_files_are_refused_with_the_place(
@@ -126,4 +144,13 @@ def test_broken_files_are_refused_with_the_place(
     write(tmp_path / name)
     with pytest.raises(UserError, match=message):
         TextStream([tmp_path / name])
-    assert not list((tmp_path / "cache").rglob("ends.npy"))
+    assert not list((tmp_path / "cache").rglob("facts.json"))
+
+
+def test_parquet_strings_that_are_no_utf_8_are_read_as_bytes(tmp_path: Path) -> None:
+    data = pa.array([b"he\xfflo", None, b"\xc3"], pa.binary()).view(pa.string())
+    for name, column in {"plain": data, "dictionary": data.dictionary_encode()}.items():
+        pq.write_table(pa.table({"text": column}), tmp_path / f"{name}.parquet")
+        stream = TextStream([tmp_path / f"{name}.parquet"])
+        expected = [*encode(b"he\xfflo"), EOS_ID, *encode(b"\xc3"), EOS_ID]
+        assert stream.read(0, stream.length).tolist() == expected

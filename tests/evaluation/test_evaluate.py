@@ -43,6 +43,17 @@ def evaluated(tiny) -> Evaluation:
     return evaluate(tiny.evaluator, tiny.params, make_batches([*range(7)]), DELETIONS)
 
 
+def test_examples_that_were_cut_are_counted(tiny) -> None:
+    flags = [(True, False), (False, True), (False, False), (True, False)]
+    (batch,) = make_batches([*range(4)])
+    examples = [
+        example._replace(input_cut=input_cut, target_cut=target_cut)
+        for example, (input_cut, target_cut) in zip(batch.examples, flags, strict=True)
+    ]
+    found = evaluate(tiny.evaluator, tiny.params, [batch._replace(examples=tuple(examples))], ("soft", "hard"))
+    assert found.cut == (2, 1)
+
+
 def test_every_batch_runs_once_and_by_the_clock_the_first_of_a_length_twice(tiny) -> None:
     seen = []
 
@@ -228,7 +239,7 @@ def test_deletions_for() -> None:
 
 
 def test_no_batches_no_records(tiny) -> None:
-    assert evaluate(tiny.evaluator, tiny.params, [], ("soft",)) == ([], {})
+    assert evaluate(tiny.evaluator, tiny.params, [], ("soft",)) == Evaluation([], {})
 
 
 def test_put_brings_every_array(tiny) -> None:

@@ -1,5 +1,6 @@
 """XNLI, question answering and TSV tasks: formats, splits, languages, metrics; datasets are fixtures."""
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from mrt5_jax.config import DataConfig
 from mrt5_jax.data import batches, sources, vocabulary
+from mrt5_jax.data.tables import Table
 from mrt5_jax.errors import UserError
 from mrt5_jax.tasks import (
     characters,
@@ -150,6 +152,29 @@ def tsv(tmp_path: Path) -> Path:
         (tmp_path / f"{split}.tsv").write_bytes("\n".join(rows).encode() + (b"\n\n" if split == "dev" else b""))
     (tmp_path / "random.tsv").write_bytes(b"a\xff\tb\r\nc\t\r\n")
     return tmp_path
+
+
+def test_rows_of_other_systems_are_the_same_rows(tsv: Path) -> None:
+    rows = (tsv / "train.tsv").read_bytes()
+    contents = {
+        "crlf.tsv": rows.replace(b"\n", b"\r\n\r\n"),
+        "mac.tsv": rows.replace(b"\n", b"\r"),
+        "marked.tsv": b"\xef\xbb\xbf" + rows,
+        "packed.tsv.gz": gzip.compress(rows),
+    }
+    expected = [Table(tsv / "train.tsv").row(number) for number in range(Table(tsv / "train.tsv").size)]
+    for name, content in contents.items():
+        (tsv / name).write_bytes(content)
+        table = Table(tsv / name)
+        assert [table.row(number) for number in range(table.size)] == expected
+    (tsv / "crlf.tsv").write_bytes(b"a\tb\r\n\r\nlonely\r\n")
+    with pytest.raises(UserError, match=r"crlf\.tsv, line 3: 1 column"):
+        Table(tsv / "crlf.tsv")
+
+
+def test_rows_that_are_trained_on_measure_nothing(tsv: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.tsv: in the train and in the test_seen files"):
+        characters.tsv_task("rows", f"{tsv}/train.tsv", f"{tsv}/dev.tsv", {"test_seen": f"{tsv}/t*.tsv"})
 
 
 def test_tsv_files_are_a_task_with_all_their_splits(tsv: Path) -> None:

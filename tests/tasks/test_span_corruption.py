@@ -1,8 +1,10 @@
 """Span corruption from text files, as a seqio task."""
 
 import gzip
+import hashlib
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,8 @@ import tensorflow_datasets as tfds
 
 from mrt5_jax.config import DataConfig
 from mrt5_jax.data import batches, vocabulary
+from mrt5_jax.data.span_corruption import Corruption
+from mrt5_jax.data.task_names import label_of, names_as_saved
 from mrt5_jax.errors import UserError
 from mrt5_jax.tasks import span_corruption
 
@@ -67,6 +71,66 @@ def test_the_same_arguments_give_the_same_task_and_others_another(corpus: Path) 
     assert first != span_corruption.text_task(f"{corpus}/en.txt", input_length=128)
 
 
+def key_of_paths(splits: dict[str, list[tuple[str, Path, int, int]]], input_length: int) -> str:
+    """What versions that knew files by paths and sizes made of (language, file, begin, end)."""
+    corruption = Corruption()
+    regions = {
+        split: [(language, ((str(path), path.stat().st_size),), begin, end) for language, path, begin, end in own]
+        for split, own in splits.items()
+    }
+    settings = (regions, corruption, corruption.lengths_for_inputs(input_length))
+    return hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+
+
+def test_names_of_earlier_versions_stand_for_the_same_examples(corpus: Path) -> None:
+    held_out = corpus / "held_out.txt"
+    write(held_out, 100, "mot")
+    sizes = {
+        path.stem: sum(len(line) + 1 for line in path.read_bytes().split(b"\n") if line)
+        for path in corpus.glob("*.txt")
+    }
+    files = ([f"{corpus}/de.txt", f"{corpus}/en.txt"], str(held_out))
+    validation = [("held_out", held_out, 0, sizes["held_out"])]
+    train = [(language, corpus / f"{language}.txt", 0, sizes[language]) for language in ("de", "en")]
+    task, mixture = (make(*files, 64) for make in (span_corruption.text_task, span_corruption.text_mixture))
+    former = f"span_corruption.files_{key_of_paths({'train': train, 'validation': validation}, 64)}"
+    tasks = [f"span_corruption.files_{key_of_paths({'train': [one], 'validation': []}, 64)}.{one[0]}" for one in train]
+    key = hashlib.sha256(repr((sorted(tasks), None)).encode()).hexdigest()[:12]
+    former_mixture = f"span_corruption.files_{key}"
+    assert names_as_saved([task, mixture, "other"], [former, former_mixture, "other"]) == {
+        task: former,
+        mixture: former_mixture,
+        "other": "other",
+    }
+    assert sorted(one.name for one in seqio.MixtureRegistry.get(former_mixture).tasks) == sorted(tasks)
+    examples = [
+        next(iter(seqio.TaskRegistry.get(name).get_dataset(split="train", seed=1).as_numpy_iterator()))
+        for name in (task, former)
+    ]
+    np.testing.assert_array_equal(examples[0]["inputs"], examples[1]["inputs"])
+
+
+def test_what_is_read_otherwise_now_has_no_former_name(corpus: Path) -> None:
+    """A run over such files would go on with other documents than it began with."""
+    for name, content in {"crlf.txt": b"a b c d e f g\r\n" * 99, "nd.ndjson": b'{"text": "a b c d"}\n' * 99}.items():
+        (corpus / name).write_bytes(content)
+        task = span_corruption.text_task(f"{corpus}/{name}", input_length=64)
+        path = corpus / name
+        former = key_of_paths({"train": [(name.partition(".")[0], path, 0, len(content))]}, 64)
+        assert names_as_saved([task], [f"span_corruption.files_{former}"]) == {task: task}
+
+
+def test_moved_files_are_the_same_task_and_changed_ones_another(corpus: Path, tmp_path_factory) -> None:
+    first = span_corruption.text_task(f"{corpus}/*.txt", input_length=128)
+    assert label_of(first) == "span_corruption.de_en"
+    moved = tmp_path_factory.mktemp("elsewhere") / "deep"
+    shutil.copytree(corpus, moved)
+    assert span_corruption.text_task(f"{moved}/*.txt", input_length=128) == first
+    path = corpus / "en.txt"
+    path.write_text(path.read_text().replace("word", "sord"))
+    assert span_corruption.text_task(f"{corpus}/*.txt", input_length=128) != first
+
+
 def test_validation_files_are_the_validation_split(corpus: Path, tmp_path: Path) -> None:
     held_out = tmp_path / "validation"
     held_out.mkdir()
@@ -114,7 +178,7 @@ def test_a_mixture_has_a_task_a_language_at_equal_rates(corpus: Path) -> None:
     write(corpus / "zh-Latn.txt", 200, "ci")
     name = span_corruption.text_mixture(f"{corpus}/*.txt", input_length=128)
     mixture = seqio.MixtureRegistry.get(name)
-    assert sorted(task.name.rpartition(".")[2] for task in mixture.tasks) == ["de", "en", "zh_Latn"]
+    assert sorted(label_of(task.name).rpartition(".")[2] for task in mixture.tasks) == ["de", "en", "zh_Latn"]
     assert {mixture.get_rate(task) for task in mixture.tasks} == {1.0}
     assert set(languages_seen(name, "validation")) == {"de", "en", "zh-Latn"}
 
@@ -151,7 +215,7 @@ def test_published_c4_shards_make_the_mixture(tmp_path: Path) -> None:
         write_c4(tmp_path, language, 100)
     name = span_corruption.c4_mixture(str(tmp_path), languages=("en", "zh-Latn"), input_length=128)
     assert set(languages_seen(name)) == {"en", "zh-Latn"}
-    (task,) = (task for task in seqio.MixtureRegistry.get(name).tasks if task.name.endswith(".en"))
+    (task,) = (task for task in seqio.MixtureRegistry.get(name).tasks if label_of(task.name).endswith(".en"))
     example = next(task.get_dataset(split="train", shuffle=False).as_numpy_iterator())
     text = "</s>".join(f"en text\n {number}" for number in range(100)).encode()
     raw = restore(example, vocabulary.sentinel_ids(1))

@@ -164,7 +164,8 @@ def test_batches_of_several_lengths_have_a_program_and_a_ladder_each(tmp_path: P
 
     rows = [f"{'long row ' * (number % 2)}{number % 10}\tb\n" for number in range(200)]
     (tmp_path / "rows.tsv").write_text("".join(rows))
-    task = tsv_task("rows", f"{tmp_path}/rows.tsv", f"{tmp_path}/rows.tsv")
+    (tmp_path / "unseen.tsv").write_text("".join(rows[1:]))
+    task = tsv_task("rows", f"{tmp_path}/rows.tsv", f"{tmp_path}/unseen.tsv")
     run = make_run(tmp_path / "model", task, evaluation=EvaluationConfig(deletions=("none",)))
     run = dataclasses.replace(run, data=dataclasses.replace(run.data, input_length=12, length_buckets=(4, 12)))
     shapes = set()
