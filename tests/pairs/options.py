@@ -82,6 +82,7 @@ def make_run(options: Mapping[str, str], model_dir: str, task: str = "task") -> 
         execution=config.ExecutionConfig(
             dispatch=cast(Any, chosen["dispatch"]),
             log_every=1,
+            **({} if selector == "none" else {"max_rungs": 2}),
             mesh=config.MeshConfig(fsdp=1 if chosen["mesh"] == "data" else 2),
             **execution,
         ),
