@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -69,11 +69,12 @@ class Trained(NamedTuple):
     model_dir: str
 
 
-def train(run: RunConfig, config_text: str = "") -> Trained:
+def train(run: RunConfig, config_text: str = "", accepted: Callable[[], None] = lambda: None) -> Trained:
     """Trains to `run.training.num_steps`, going on from the newest checkpoint in MODEL_DIR if there is one.
 
     Args:
         config_text: gin text that resolves to `run`; kept as MODEL_DIR/config.gin.
+        accepted: called in the first process once devices, data and MODEL_DIR fit the run.
 
     Raises:
         UserError: the devices, the data, or what lies in MODEL_DIR do not fit the run; or the loss is not finite, or
@@ -106,6 +107,8 @@ def train(run: RunConfig, config_text: str = "") -> Trained:
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
         opened.enter_context(_own(run, config_text, own.files))
+        if jax.process_index() == 0:
+            accepted()
         opened.enter_context(on_mesh(mesh, run.execution.mesh))
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed))
         compilers = opened.enter_context(Compilers())
