@@ -24,6 +24,7 @@ from rich.table import Table
 
 from benchmarks.bench_model import BATCH, CONFIG, EXECUTION, LENGTH, TARGET
 from benchmarks.contest import CONSOLE, machine
+from mrt5_jax.moved_names import MOVED, NEW_OWNER
 
 CHILD = Path(__file__).with_name("startup_child.py")
 KINDS = ("import", "data", "trace", "lower", "compile", "load")
@@ -106,9 +107,20 @@ def measure(case: Case, python: str, folder: Path) -> list[Startup]:
     return [_run(case, cache, python, folder) for cache in ("cold", "warm")]
 
 
+def _known_to(python: str, flags: Sequence[str]) -> list[str]:
+    """The flags as the other checkout knows them, which may be older than ExecutionConfig."""
+    probe = f"import mrt5_jax.config as config; raise SystemExit(not hasattr(config, {NEW_OWNER!r}))"
+    if subprocess.run([python, "-c", probe], check=False).returncode == 0:
+        return list(flags)
+    old = {f"--gin.config.{NEW_OWNER}.{new}": f"--gin.config.{owner}.{field}" for (owner, field), new in MOVED.items()}
+    parts = (flag.partition("=") for flag in flags)
+    return [f"{old.get(name, name)}={value}" for name, _, value in parts]
+
+
 def _run(case: Case, cache: str, python: str, folder: Path) -> Startup:
     model_dir, spans = folder / cache, folder / f"{cache}.json"
-    command = [python, str(CHILD), str(spans), "train", "--gin_file=runs/quickstart.gin", *case.bindings(model_dir)]
+    flags = _known_to(python, case.bindings(model_dir))
+    command = [python, str(CHILD), str(spans), "train", "--gin_file=runs/quickstart.gin", *flags]
     environment = {"JAX_PLATFORMS": "cpu"} | os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs")}
     with (folder / f"{cache}.log").open("w+", encoding="utf-8") as log:
         start = time.time()
