@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from benchmarks.bench_model import BATCH, CONFIG, EXECUTION, LENGTH, TARGET
-from benchmarks.contest import CONSOLE, machine
+from benchmarks.contest import CONSOLE
+from benchmarks.machine import this_machine
 from mrt5_jax.moved_names import MOVED, NEW_OWNER
 
 CHILD = Path(__file__).with_name("startup_child.py")
@@ -166,7 +167,7 @@ def show(startups: Sequence[Startup], details: bool) -> None:
     if details:
         for startup in startups:
             _show_programs(startup)
-    CONSOLE.print(f"seconds. {processor()}, {machine()}")
+    CONSOLE.print(f"seconds. {this_machine()}")
 
 
 def _show_programs(startup: Startup) -> None:
@@ -181,13 +182,6 @@ def _show_programs(startup: Startup) -> None:
         table.add_row(program.name, f"{program.trace:.2f}", f"{program.lower:.2f}", compiled)
     CONSOLE.print(table)
     CONSOLE.print(f"and {small} programs below {SMALL} s")
-
-
-def processor() -> str:
-    """Its name, and how many cores this process has."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else 'unknown processor'}, {os.cpu_count()} cores"
 
 
 def main() -> None:
@@ -205,7 +199,7 @@ def main() -> None:
             startups += measure(Case(*chosen), args.python, Path(folder))
     show(startups, args.programs)
     if args.json:
-        content = {"machine": f"{processor()}, {machine()}", "runs": [startup.row() for startup in startups]}
+        content = {"machine": this_machine()._asdict(), "runs": [startup.row() for startup in startups]}
         Path(args.json).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         CONSOLE.print(f"figures: {args.json}")
 
