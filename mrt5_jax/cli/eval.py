@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,14 +55,14 @@ def run(args: argparse.Namespace) -> int:
     splits = _splits(tasks, args.split)
     deletions = deletions_for(configured.model, args.deletion or configured.evaluation.deletions)
     loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
-    resolved.print_notes()
 
     console, progress = Console(), Console(stderr=True)
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
+    notes = iter([resolved.print_notes])
     for task, split in splits.items():
         description = f"{label_of(task)} ({split}), step {loaded.step}"
-        watch = _watcher(progress, description, configured.data.eval_batch_size)
+        watch = _watcher(progress, description, configured.data.eval_batch_size, notes)
         evaluation = evaluate_task(loaded, configured, task, split, deletions, watch)
         if not evaluation.records:
             raise UserError(f"task {label_of(task)}: its {split} split has no examples")
@@ -127,11 +127,17 @@ def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
     return splits
 
 
-def _watcher(console: Any, description: str, batch_size: int) -> Any:
-    """Shows how many examples have gone by: a live line on a terminal, one line at the beginning elsewhere."""
+def _watcher(console: Any, description: str, batch_size: int, first: Iterable[Callable[[], None]]) -> Any:
+    """Shows how many examples have gone by: a live line on a terminal, one line at the beginning elsewhere.
+
+    Args:
+        first: what is left to be said when a task begins, and so has passed all checks.
+    """
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     def watch(batches: Iterable[Any]) -> Iterator[Any]:
+        for say in first:
+            say()
         if not console.is_terminal:
             console.print(f"evaluating {description}", soft_wrap=True, highlight=False)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
