@@ -37,7 +37,7 @@ from mrt5_jax.training.gradients import (
 )
 from mrt5_jax.training.partitioning import batch_sharding, replicated, row_shards
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import Learning, Stepped, make_setting, step_inputs, update
+from mrt5_jax.training.step import Learning, Stepped, choose_by_branch, make_setting, step_inputs, update
 
 
 class Programs(NamedTuple):
@@ -163,7 +163,7 @@ class HostTrainStep:
     ) -> Stepped:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *measured)
         result = total._replace(rows=join_rows(stacked, self._setting.shards.count))
-        return update(self._run, self._learning, self._ladder, state, batch, result)
+        return update(self._run, self._learning, self._ladder, state, batch, result, choose_by_branch)
 
 
 def _abstract(array: Array) -> jax.ShapeDtypeStruct:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from mrt5_jax.compaction.chunks import join_rows, split_rows
 from mrt5_jax.compaction.ladder import Ladder
@@ -19,10 +19,14 @@ from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, target_m
 from mrt5_jax.training.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.training.gradients import LossAndGradients, MeasuredRows, Objective, Setting, loss_and_gradients
 from mrt5_jax.training.optimizers import updates_made
-from mrt5_jax.training.state import TrainState, initial_monitor
+from mrt5_jax.training.state import Params, TrainState, initial_monitor
 
 Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, dict[str, Array]], "Stepped"]
+Move = Callable[[TrainState, Params], TrainState]
+"""(state, gradients) -> the state after an update."""
+MoveIf = Callable[[Bool[Array, ""], Move, TrainState, Params], TrainState]
+"""(whether a step is finite, its update, state, gradients) -> the state after the step."""
 
 
 class Stepped(NamedTuple):
@@ -94,7 +98,7 @@ def make_train_step(
             return loss_and_gradients(setting, state.params, rows, inputs.objective, row_keys)
 
         result = in_parts(of_part, (batch, inputs.row_keys), run.execution.microbatches, shards.count)
-        return update(run, learning, ladder, state, batch, result)
+        return update(run, learning, ladder, state, batch, result, choose_leaf_by_leaf)
 
     return train_step
 
@@ -123,6 +127,22 @@ def in_parts(
     return total._replace(rows=join_rows(measured, num_shards))
 
 
+def choose_leaf_by_leaf(finite: Bool[Array, ""], move: Move, state: TrainState, gradients: Params) -> TrainState:
+    """The moved state where a step is finite, else the old one, chosen within the update's own loops.
+
+    For a step in one program: with a branch a TPU's compiler holds 0.65 GB more of ByT5-small.
+    """
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), move(state, gradients), state)
+
+
+def choose_by_branch(finite: Bool[Array, ""], move: Move, state: TrainState, gradients: Params) -> TrainState:
+    """As `choose_leaf_by_leaf`, by a branch of the program.
+
+    For an update that is a program of its own, where a choice leaf by leaf holds moments before and after it.
+    """
+    return jax.lax.cond(finite, move, lambda state, _: state, state, gradients)
+
+
 def update(
     run: RunConfig,
     learning: Learning,
@@ -130,10 +150,14 @@ def update(
     state: TrainState,
     batch: dict[str, Array],
     result: LossAndGradients,
+    move_if: MoveIf,
 ) -> Stepped:
     """Moves parameters and controller by a gradient, and reports.
 
     Where the loss or the gradient is not finite the step is refused: only its number goes on.
+
+    Args:
+        move_if: `choose_leaf_by_leaf` or `choose_by_branch`; the results are the same.
     """
     rows = result.rows
     assert rows is not None
@@ -157,12 +181,11 @@ def update(
         "parameter_norm": optax.tree.norm(state.params),
     }
 
-    updates, opt_state = optimizer.update(result.gradients, state.opt_state, state.params, gradient_norm=gradient_norm)
-    moved = state._replace(
-        params=optax.apply_updates(state.params, updates),
-        opt_state=opt_state,
-        controller=learning.controller.update(means["deletion_rate"].value, state.controller),
-    )
-    # Leaf by leaf, within the update's own loops: on a TPU a conditional holds 0.65 GB more in a step of ByT5-small.
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+    def move(state: TrainState, gradients: Params) -> TrainState:
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, gradient_norm=gradient_norm)
+        controller = learning.controller.update(means["deletion_rate"].value, state.controller)
+        params = optax.apply_updates(state.params, updates)
+        return state._replace(params=params, opt_state=opt_state, controller=controller)
+
+    kept = move_if(finite, move, state, result.gradients)
     return Stepped(kept._replace(step=state.step + 1), metrics)
