@@ -23,7 +23,9 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from benchmarks.bench_model import BATCH, CONFIG, EXECUTION, LENGTH, TARGET
-from benchmarks.contest import CONSOLE, machine
+from benchmarks.contest import CONSOLE
+from benchmarks.machine import this_machine
+from mrt5_jax.moved_names import MOVED, NEW_OWNER
 
 CHILD = Path(__file__).with_name("startup_child.py")
 KINDS = ("import", "data", "trace", "lower", "compile", "load")
@@ -106,9 +108,20 @@ def measure(case: Case, python: str, folder: Path) -> list[Startup]:
     return [_run(case, cache, python, folder) for cache in ("cold", "warm")]
 
 
+def _known_to(python: str, flags: Sequence[str]) -> list[str]:
+    """The flags as the other checkout knows them, which may be older than ExecutionConfig."""
+    probe = f"import mrt5_jax.config as config; raise SystemExit(not hasattr(config, {NEW_OWNER!r}))"
+    if subprocess.run([python, "-c", probe], check=False).returncode == 0:
+        return list(flags)
+    old = {f"--gin.config.{NEW_OWNER}.{new}": f"--gin.config.{owner}.{field}" for (owner, field), new in MOVED.items()}
+    parts = (flag.partition("=") for flag in flags)
+    return [f"{old.get(name, name)}={value}" for name, _, value in parts]
+
+
 def _run(case: Case, cache: str, python: str, folder: Path) -> Startup:
     model_dir, spans = folder / cache, folder / f"{cache}.json"
-    command = [python, str(CHILD), str(spans), "train", "--gin_file=runs/quickstart.gin", *case.bindings(model_dir)]
+    flags = _known_to(python, case.bindings(model_dir))
+    command = [python, str(CHILD), str(spans), "train", "--gin_file=runs/quickstart.gin", *flags]
     environment = {"JAX_PLATFORMS": "cpu"} | os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs")}
     with (folder / f"{cache}.log").open("w+", encoding="utf-8") as log:
         start = time.time()
@@ -154,7 +167,7 @@ def show(startups: Sequence[Startup], details: bool) -> None:
     if details:
         for startup in startups:
             _show_programs(startup)
-    CONSOLE.print(f"seconds. {processor()}, {machine()}")
+    CONSOLE.print(f"seconds. {this_machine()}")
 
 
 def _show_programs(startup: Startup) -> None:
@@ -169,13 +182,6 @@ def _show_programs(startup: Startup) -> None:
         table.add_row(program.name, f"{program.trace:.2f}", f"{program.lower:.2f}", compiled)
     CONSOLE.print(table)
     CONSOLE.print(f"and {small} programs below {SMALL} s")
-
-
-def processor() -> str:
-    """Its name, and how many cores this process has."""
-    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else 'unknown processor'}, {os.cpu_count()} cores"
 
 
 def main() -> None:
@@ -193,7 +199,7 @@ def main() -> None:
             startups += measure(Case(*chosen), args.python, Path(folder))
     show(startups, args.programs)
     if args.json:
-        content = {"machine": f"{processor()}, {machine()}", "runs": [startup.row() for startup in startups]}
+        content = {"machine": this_machine()._asdict(), "runs": [startup.row() for startup in startups]}
         Path(args.json).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         CONSOLE.print(f"figures: {args.json}")
 

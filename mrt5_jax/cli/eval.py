@@ -3,15 +3,18 @@
 import argparse
 import dataclasses
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.cli.task_modules import import_tasks
-from mrt5_jax.config import Deletion, RunConfig
+from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import given_path
+
+if TYPE_CHECKING:
+    from mrt5_jax.cli.gin_setup import Resolved
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +49,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.num_examples is not None and args.num_examples < 1:
         raise UserError(f"--num_examples={args.num_examples}: should be at least 1")
-    configured = _configured(args)
+    resolved = _resolved(args)
+    configured = resolved.run
     tasks = tuple(dict.fromkeys(args.task or configured.data.eval_tasks))
     splits = _splits(tasks, args.split)
     deletions = deletions_for(configured.model, args.deletion or configured.evaluation.deletions)
@@ -55,9 +59,10 @@ def run(args: argparse.Namespace) -> int:
     console, progress = Console(), Console(stderr=True)
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
+    notes = iter([resolved.print_notes])
     for task, split in splits.items():
         description = f"{label_of(task)} ({split}), step {loaded.step}"
-        watch = _watcher(progress, description, configured.data.eval_batch_size)
+        watch = _watcher(progress, description, configured.data.eval_batch_size, notes)
         evaluation = evaluate_task(loaded, configured, task, split, deletions, watch)
         if not evaluation.records:
             raise UserError(f"task {label_of(task)}: its {split} split has no examples")
@@ -80,7 +85,7 @@ def _saved_config(model_dir: str) -> str:
         raise UserError(f"{path} cannot be read: {error}") from None
 
 
-def _configured(args: argparse.Namespace) -> RunConfig:
+def _resolved(args: argparse.Namespace) -> "Resolved":
     """The run of MODEL_DIR with the flags on top; its model must be the one that lies there."""
     from mrt5_jax.cli import gin_setup
     from mrt5_jax.training.model_dir import MODEL_CONFIG, check_same_config, read_model_config
@@ -92,13 +97,12 @@ def _configured(args: argparse.Namespace) -> RunConfig:
     if not saved and not args.gin_file:
         raise UserError(f"{args.model_dir} has no configuration of a run: give the data and the model by --gin_file")
     resolved = gin_setup.resolve_arguments(args, saved, str(Path(args.model_dir) / CONFIG_GIN))
-    configured = resolved.run
     if args.num_examples is not None:
-        evaluation = dataclasses.replace(configured.evaluation, num_examples=args.num_examples)
-        configured = dataclasses.replace(configured, evaluation=evaluation)
-    check_same_config(model, configured.model, str(Path(args.model_dir) / MODEL_CONFIG))
-    resolved._replace(run=configured).check()
-    return configured
+        evaluation = dataclasses.replace(resolved.run.evaluation, num_examples=args.num_examples)
+        resolved = resolved._replace(run=dataclasses.replace(resolved.run, evaluation=evaluation))
+    check_same_config(model, resolved.run.model, str(Path(args.model_dir) / MODEL_CONFIG))
+    resolved.check()
+    return resolved
 
 
 def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
@@ -123,11 +127,17 @@ def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
     return splits
 
 
-def _watcher(console: Any, description: str, batch_size: int) -> Any:
-    """Shows how many examples have gone by: a live line on a terminal, one line at the beginning elsewhere."""
+def _watcher(console: Any, description: str, batch_size: int, first: Iterable[Callable[[], None]]) -> Any:
+    """Shows how many examples have gone by: a live line on a terminal, one line at the beginning elsewhere.
+
+    Args:
+        first: what is left to be said when a task begins, and so has passed all checks.
+    """
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     def watch(batches: Iterable[Any]) -> Iterator[Any]:
+        for say in first:
+            say()
         if not console.is_terminal:
             console.print(f"evaluating {description}", soft_wrap=True, highlight=False)
         columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())

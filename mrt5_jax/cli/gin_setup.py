@@ -54,7 +54,7 @@ class Resolved(NamedTuple):
     """Settings that the others leave without effect, each with its place."""
 
     def check(self) -> None:
-        """Validates the run, then prints the notes.
+        """Validates the run.
 
         Raises:
           UserError: see `validate`; or there are complaints.
@@ -62,6 +62,9 @@ class Resolved(NamedTuple):
         for complaint in self.complaints:
             raise UserError(complaint)
         validate(self.run)
+
+    def print_notes(self) -> None:
+        """Prints the notes, for commands to call when nothing is left that may refuse the run."""
         for note in self.notes:
             print(f"mrt5: {note}", file=sys.stderr)
 
@@ -146,10 +149,10 @@ def _reading(search_paths: Sequence[str]) -> Iterator[None]:
     both lists are put back at the end.
     """
 
-    def read(path: str) -> io.StringIO:
+    def read(path: str) -> _NamedText:
         text = read_text(path, "a gin file")
         _check_tokens(path, text)
-        return io.StringIO(text)
+        return _NamedText(text, path)
 
     prefixes: list[str] = gin_config._LOCATION_PREFIXES
     readers: list[Any] = gin_config._FILE_READERS
@@ -160,6 +163,14 @@ def _reading(search_paths: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         prefixes[:], readers[:] = before
+
+
+class _NamedText(io.StringIO):
+    """The text of a file, and its name, which gin puts into what it says of a statement."""
+
+    def __init__(self, text: str, name: str) -> None:
+        super().__init__(text)
+        self.name = name
 
 
 def _is_there(path: str | Path) -> bool:

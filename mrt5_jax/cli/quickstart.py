@@ -115,6 +115,7 @@ def _train_and_evaluate(
     seeded = () if seed is None else (f"SEED={seed}",)
     configured = gin_setup.resolve([GIN_FILE], bindings=[f"MODEL_DIR={str(model_dir)!r}", *seeded, *bindings])
     configured.check()
+    configured.print_notes()
     print(f"training {model_dir}", file=sys.stderr)
     train(configured.run, configured.config_text)
     evaluation = dataclasses.replace(configured.run.evaluation, num_examples=NUM_STRINGS)

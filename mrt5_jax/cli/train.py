@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.training.preemption import PREEMPTED_EXIT_CODE, Preempted
 
     try:
-        train(resolved.run, resolved.config_text, start_over=args.start_over)
+        train(resolved.run, resolved.config_text, resolved.print_notes, start_over=args.start_over)
     except Preempted as stopped:
         if jax.process_index() == 0:
             print(f"mrt5: {stopped}", file=sys.stderr)
@@ -88,6 +88,7 @@ def dry_run(resolved: gin_setup.Resolved, topology: str | None) -> None:
     from mrt5_jax.training.dry_run_report import compilation_report, plan_report
 
     plan = plan_run(resolved.run, topology_of(topology or LOCAL))
+    resolved.print_notes()
     print(resolved.config_text)
     print(f"# {num_parameters(resolved.run.model):,} parameters")
     print(plan_report(plan), flush=True)

@@ -44,8 +44,10 @@ def split_rows(rows: Any, num_parts: int, num_shards: int = 1) -> Any:
         )
 
     def split(array: Array) -> Array:
-        by_shard = array.reshape(num_shards, num_parts, -1, *array.shape[1:])
-        return jnp.swapaxes(by_shard, 0, 1).reshape(num_parts, -1, *array.shape[1:])
+        # Written out, since a model without a gate has dropout of no layers behind it: arrays of size 0.
+        in_part = batch // (num_shards * num_parts)
+        by_shard = array.reshape(num_shards, num_parts, in_part, *array.shape[1:])
+        return jnp.swapaxes(by_shard, 0, 1).reshape(num_parts, in_part * num_shards, *array.shape[1:])
 
     return jax.tree.map(split, rows)
 
@@ -54,8 +56,9 @@ def join_rows(parts: Any, num_shards: int = 1) -> Any:
     """The inverse of `split_rows`."""
 
     def join(array: Array) -> Array:
-        by_part = array.reshape(array.shape[0], num_shards, -1, *array.shape[2:])
-        return jnp.swapaxes(by_part, 0, 1).reshape(-1, *array.shape[2:])
+        num_parts, rows = array.shape[:2]
+        by_part = array.reshape(num_parts, num_shards, rows // num_shards, *array.shape[2:])
+        return jnp.swapaxes(by_part, 0, 1).reshape(num_parts * rows, *array.shape[2:])
 
     return jax.tree.map(join, parts)
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
@@ -70,11 +70,18 @@ class Trained(NamedTuple):
     model_dir: str
 
 
-def train(run: RunConfig, config_text: str = "", *, start_over: bool = False) -> Trained:
+def train(
+    run: RunConfig,
+    config_text: str = "",
+    accepted: Callable[[], None] = lambda: None,
+    *,
+    start_over: bool = False,
+) -> Trained:
     """Trains to `run.training.num_steps`, going on from the newest checkpoint in MODEL_DIR if there is one.
 
     Args:
         config_text: gin text that resolves to `run`; kept as MODEL_DIR/config.gin.
+        accepted: called in the first process once devices, data and MODEL_DIR fit the run.
         start_over: where no checkpoint is whole any more, set aside what is left and begin at step 0.
 
     Raises:
@@ -108,6 +115,8 @@ def train(run: RunConfig, config_text: str = "", *, start_over: bool = False) ->
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
         opened.enter_context(_own(run, config_text, own.files, start_over))
+        if jax.process_index() == 0:
+            accepted()
         opened.enter_context(on_mesh(mesh, run.execution.mesh))
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed, start_over=start_over))
         compilers = opened.enter_context(Compilers())

@@ -79,7 +79,7 @@ def under_saved_names(run: RunConfig) -> RunConfig:
     try:
         data = json.loads(read_bytes(Path(run.model_dir) / RUN_CONFIG))["data"]
         saved = [data["train_task"], *data["eval_tasks"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return run  # what is wrong with the file is said when the run is claimed
     names = names_as_saved([run.data.train_task, *run.data.eval_tasks], [name for name in saved if type(name) is str])
     data = dataclasses.replace(

@@ -19,7 +19,7 @@ from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, target_m
 from mrt5_jax.training.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.training.gradients import LossAndGradients, MeasuredRows, Objective, Setting, loss_and_gradients
 from mrt5_jax.training.optimizers import updates_made
-from mrt5_jax.training.state import Params, TrainState, initial_monitor
+from mrt5_jax.training.state import TrainState, initial_monitor
 
 Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, dict[str, Array]], "Stepped"]
@@ -157,12 +157,12 @@ def update(
         "parameter_norm": optax.tree.norm(state.params),
     }
 
-    def move(state: TrainState, gradients: Params) -> TrainState:
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, gradient_norm=gradient_norm)
-        controller = learning.controller.update(means["deletion_rate"].value, state.controller)
-        params = optax.apply_updates(state.params, updates)
-        return state._replace(params=params, opt_state=opt_state, controller=controller)
-
-    # A conditional, since a choice leaf by leaf would hold moments before and after it.
-    moved = jax.lax.cond(finite, move, lambda state, _: state, state, result.gradients)
-    return Stepped(moved._replace(step=state.step + 1), metrics)
+    updates, opt_state = optimizer.update(result.gradients, state.opt_state, state.params, gradient_norm=gradient_norm)
+    moved = state._replace(
+        params=optax.apply_updates(state.params, updates),
+        opt_state=opt_state,
+        controller=learning.controller.update(means["deletion_rate"].value, state.controller),
+    )
+    # Leaf by leaf, within the update's own loops: on a TPU a conditional holds 0.65 GB more in a step of ByT5-small.
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, state)
+    return Stepped(kept._replace(step=state.step + 1), metrics)

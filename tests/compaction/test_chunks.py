@@ -161,3 +161,13 @@ def _check_against_masking(run, shape, batch):
 def test_chunks_that_do_not_divide_the_rows_are_refused(num_chunks):
     with pytest.raises(UserError, match=f"{num_chunks} parts .* divisor of the 6 rows"):
         chunk_rows(jnp.zeros(6), jnp.zeros(6, jnp.int32), num_chunks)
+
+
+def test_arrays_without_elements_are_cut_and_joined_too() -> None:
+    """A model without a gate has dropout of no layers behind it."""
+    rows = {"numbers": jnp.arange(16).reshape(8, 2), "nothing": jnp.zeros((8, 0, 3))}
+    parts = split_rows(rows, 2, 2)
+    assert parts["nothing"].shape == (2, 4, 0, 3)
+    joined = join_rows(parts, 2)
+    assert joined["nothing"].shape == (8, 0, 3)
+    np.testing.assert_array_equal(joined["numbers"], rows["numbers"])

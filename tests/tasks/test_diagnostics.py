@@ -11,7 +11,7 @@ def test_the_tasks_of_the_paper_are_registered_with_64_ids() -> None:
     for kind in ("copy", "vowel_removal", "contextual_vowel_removal", "merge_abc"):
         task = seqio.TaskRegistry.get(f"diagnostics.{kind}")
         example = next(task.get_dataset(split="test", shuffle=False).as_numpy_iterator())
-        assert set(example) == {"inputs", "targets", "index"}
+        assert {"inputs", "targets", "index"} <= set(example)
         assert len(example["inputs"]) == 64
         assert example["inputs"][-1] == example["targets"][-1] == vocabulary.EOS_ID
 
