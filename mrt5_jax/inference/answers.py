@@ -98,6 +98,6 @@ class Job:
             )
 
 
-def _finite_or_error(score: np.ndarray, fields: dict[str, Any]) -> dict[str, Any]:
+def _finite_or_error(score: np.floating, fields: dict[str, Any]) -> dict[str, Any]:
     """What is added to a request: the fields or, where the model's numbers are not finite, nulls and the reason."""
     return fields if np.isfinite(score) else {**dict.fromkeys(fields), "error": NOT_FINITE}

@@ -3,32 +3,13 @@
 import errno
 import re
 
-_TROUBLE = {
-    errno.EACCES,
-    errno.EPERM,
-    errno.EIO,
-    errno.ESTALE,
-    errno.EISDIR,
-    errno.EBUSY,
-    errno.EAGAIN,
-    errno.EINTR,
-    errno.ENOMEM,
-    errno.EMFILE,
-    errno.ENFILE,
-    errno.ENODEV,
-    errno.ENXIO,
-    errno.EREMOTEIO,
-    errno.ETIMEDOUT,
-    errno.ENOTCONN,
-    errno.ECONNRESET,
-    errno.ECONNREFUSED,
-    errno.ECONNABORTED,
-    errno.EHOSTDOWN,
-    errno.EHOSTUNREACH,
-    errno.ENETDOWN,
-    errno.ENETUNREACH,
-    errno.ENETRESET,
-}
+_NAMES = (
+    "EACCES EPERM EIO ESTALE EISDIR EBUSY EAGAIN EINTR ENOMEM EMFILE ENFILE ENODEV ENXIO "
+    "EREMOTEIO ETIMEDOUT ENOTCONN ECONNRESET ECONNREFUSED ECONNABORTED EHOSTDOWN EHOSTUNREACH "
+    "ENETDOWN ENETUNREACH ENETRESET "
+)
+_TROUBLE = {getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name)}
+"""Not every system has all of them."""
 _KINDS = (PermissionError, ConnectionError, TimeoutError)
 _OF_TENSORSTORE = re.compile(r"OS error (\d+)|PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED")
 
