@@ -280,9 +280,19 @@ def run_to_gate(
     fitted = fit(who, forward_lengths(setting))
     soft = prefix.selection is not None and setting.deletion == "soft"
     kept = prefix.selection.keep if soft and prefix.selection is not None else who.keep
-    rows = ForwardRows(prefix.hidden, prefix.mask, who._replace(keep=fitted.keep), own)
+    rows = ForwardRows(
+        _nan_without_gate_value(prefix, setting.deletion), prefix.mask, who._replace(keep=fitted.keep), own
+    )
     chunked = chunk_rows(rows, count_kept(fitted.keep), setting.num_chunks, setting.num_shards)
     return ForwardAtGate(chunked, prefix.mask, kept, prefix.selection, fitted.dropped)
+
+
+def _nan_without_gate_value(prefix: Prefix, deletion: Deletion) -> Float[Array, "batch length embed"]:
+    """The hidden states, all NaN in rows of which a gate value is: nothing finite may come from such a deletion."""
+    if prefix.selection is None or deletion == "none":
+        return prefix.hidden
+    lost = jnp.any(jnp.isnan(prefix.selection.bias) & prefix.mask, axis=1)
+    return jnp.where(lost[:, None, None], jnp.nan, prefix.hidden)
 
 
 def forward_rest(setting: ForwardSetting) -> Body:

@@ -46,6 +46,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("destination", type=given_path, metavar="DST", help="MODEL_DIR to create")
+    parser.add_argument(
+        "--allow_non_finite",
+        action="store_true",
+        help="import weights with NaN or infinities as they are: only what does not touch them is answered",
+    )
     gate = parser.add_argument_group("making an MrT5 from a ByT5")
     gate.add_argument("--add_gate", action="store_true", help="add a new delete gate")
     gate.add_argument("--gate_layer", type=int, help="encoder layer at whose input it stands (default: 3)")
@@ -75,6 +80,7 @@ def _hf_import(args: argparse.Namespace, folder: Path) -> None:
 
     _check_gate_flags(args)
     imported = read_hf(args.source)
+    _check_finite(args, imported.not_finite)
     _write(args, folder, Model(imported.config, imported.params, imported.source), imported.notes)
     if args.repeat_check:
         _repeat_check(folder, args.source)
@@ -86,6 +92,7 @@ def _t5x_import(args: argparse.Namespace, folder: Path) -> None:
 
     _check_gate_flags(args)
     imported = read_t5x(args.source)
+    _check_finite(args, imported.not_finite)
     _write(args, folder, Model(imported.config, imported.params, None), imported.notes)
 
 
@@ -96,6 +103,15 @@ def _hf_export(args: argparse.Namespace, folder: Path) -> None:
     model = read_model_dir(args.source, args.step)
     for note in write_hf(model.params, model.config, folder, model.source):
         print(note)
+
+
+def _check_finite(args: argparse.Namespace, counts: Mapping[str, int]) -> None:
+    from mrt5_jax.interop.finiteness import check_finite, describe
+
+    if not args.allow_non_finite:
+        check_finite(counts, args.source)
+    elif counts:
+        print(f"kept as they are: {describe(counts)}")
 
 
 def _check_gate_flags(args: argparse.Namespace) -> None:
@@ -119,7 +135,7 @@ def _write(args: argparse.Namespace, folder: Path, model: "Model", notes: list[s
     for line in [*_table(restored, new), *notes]:
         print(line)
     print(f"writing {args.destination}")
-    write_model_dir(folder, model)
+    write_model_dir(folder, model, allow_non_finite=args.allow_non_finite)
 
 
 def _gated(args: argparse.Namespace, model: "Model") -> "Model":

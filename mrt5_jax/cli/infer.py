@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -126,8 +127,9 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mrt5_jax.compaction.ladder import make_ladder
+    from mrt5_jax.data.vocabulary import sentinel_ids
     from mrt5_jax.inference import requests
-    from mrt5_jax.inference.answers import Job
+    from mrt5_jax.inference.answers import NOT_FINITE, Job
     from mrt5_jax.inference.engine import Engine
     from mrt5_jax.inference.resumable import resume_lines
     from mrt5_jax.precision import check_precision
@@ -148,6 +150,14 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     )
     print(f"checking {args.input}")
     survey = requests.survey(requests_file, args.mode, limits, args.input)
+    if survey.names_sentinels:
+        first, second = sentinel_ids(2)
+        print(
+            f"mrt5: {args.input}: <extra_id_0> in a text is taken as these very characters; a sentinel is an id, "
+            f"{first} for the first and {second} for the second (259 and 260 where sentinels='extra_ids'): give ids as "
+            "input_ids and target_ids",
+            file=sys.stderr,
+        )
     print(f"reading {args.model_dir}")
     restored = restore_params(args.model_dir, args.step)
     seed = args.seed or 0
@@ -174,10 +184,19 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     ):
         task = progress.add_task("lines", total=survey.num_lines, completed=output.num_lines)
         for answers in job.answers(requests_file, output.num_lines, args.input):
-            output.append([json.dumps(answer) for answer in answers])
+            output.append([json.dumps(answer, allow_nan=False) for answer in answers])
             progress.update(task, completed=output.num_lines)
     print(f"done: {survey.num_lines} lines in {args.output}")
-    return 0
+    with Path(args.output).open("rb") as file:
+        ending = json.dumps({"error": NOT_FINITE})[1:].encode() + b"\n"
+        num_failed = sum(line.endswith(ending) for line in file)
+    if num_failed:
+        print(
+            f"mrt5: {num_failed} of {survey.num_lines} lines have no answer, since the model's numbers are not finite "
+            f"for them: see `error` in {args.output}",
+            file=sys.stderr,
+        )
+    return 1 if num_failed else 0
 
 
 def _search(args: argparse.Namespace) -> "Search":

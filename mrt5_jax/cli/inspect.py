@@ -1,6 +1,7 @@
 """`mrt5 inspect`: the bytes of a text, in colour: kept, deleted, with the gate's values."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
     windows = split_text(data, input_length)
     inspector = make_inspector(MrT5(config) if run is None else MrT5(config, run.execution))
     found = list(inspect_windows(inspector, restored.params, windows, input_length, min(len(windows), BATCH_SIZE)))
+    if not all(math.isfinite(value) for window in found for piece in window for value in piece.values):
+        raise UserError(f"{args.model_dir}: gate values of this text are not finite at step {restored.step}")
 
     cut = _cut_line(len(windows), input_length)
     _print(Console(), found, config.gate.scale, cut)

@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DEVICES",
         help="with --dry_run: compile the step for devices that need not be here, v5e:16x16 or cpu:8; or local",
     )
+    parser.add_argument(
+        "--start_over",
+        action="store_true",
+        help="where MODEL_DIR's checkpoints are lost or damaged, all of them: move what is left to MODEL_DIR/set_aside "
+        "and begin at step 0; without effect where one is whole",
+    )
     group = parser.add_argument_group(
         "several processes", "one on every host, or on every GPU; all are given the same other flags"
     )
@@ -50,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.training.preemption import PREEMPTED_EXIT_CODE, Preempted
 
     try:
-        train(resolved.run, resolved.config_text, resolved.print_notes)
+        train(resolved.run, resolved.config_text, resolved.print_notes, start_over=args.start_over)
     except Preempted as stopped:
         if jax.process_index() == 0:
             print(f"mrt5: {stopped}", file=sys.stderr)

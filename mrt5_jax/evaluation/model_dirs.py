@@ -106,7 +106,14 @@ def evaluate_task(
         ),
     )
     batches = eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)
-    return evaluate(evaluator, loaded.params, watch(batches), deletions, lambda batch: put_batch(batch, loaded.mesh))
+    found = evaluate(evaluator, loaded.params, watch(batches), deletions, lambda batch: put_batch(batch, loaded.mesh))
+    lost = [record for record in found.records if not math.isfinite(record.nll)]
+    if lost:
+        raise UserError(
+            f"step {loaded.step}: the model's numbers are not finite for {len(lost)} of {len(found.records)} results; "
+            f"the first is example {lost[0].index} of {lost[0].task} under {lost[0].deletion} deletion: nothing written"
+        )
+    return found
 
 
 def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, split: str, step: int) -> Path:
@@ -130,8 +137,8 @@ def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, s
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECORDS, to_json_lines(records))
-        write_atomically(folder / SUMMARY, json.dumps(summary, indent=2) + "\n")
-        write_atomically(folder / TIMING, json.dumps(timing, indent=2) + "\n")
+        write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+        write_atomically(folder / TIMING, json.dumps(timing, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}): give a MODEL_DIR that can") from None
     return folder
@@ -145,5 +152,5 @@ def _summary(records: Sequence[Record]) -> dict[str, Any]:
             deletion: {name: None if math.isnan(value) else value for name, value in of.items()}
             for deletion, of in metrics.items()
         },
-        "soft_hard_gap": soft_hard_gap(records),
+        "soft_hard_gap": None if (gap := soft_hard_gap(records)) is None or math.isnan(gap) else gap,
     }

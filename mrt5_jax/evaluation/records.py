@@ -109,7 +109,7 @@ def soft_hard_gap(records: Sequence[Record]) -> float | None:
 
 def to_json_lines(records: Iterable[Record]) -> str:
     """One JSON object a line, with the fields of `Record`."""
-    return "".join(json.dumps(record._asdict(), ensure_ascii=False) + "\n" for record in records)
+    return "".join(json.dumps(record._asdict(), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
 
 
 def read_records(path: str | Path) -> list[Record]:

@@ -16,6 +16,9 @@ from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.requests import Batch, Limits, Mode, Request, cut_into_batches, read
 from mrt5_jax.inference.sampling import row_keys
 
+NOT_FINITE = "the model's numbers are not finite for this line"
+"""The `error` of a line that has no answer."""
+
 BATCHES_IN_WINDOW = 4
 """Batches whose requests are sorted by length together."""
 
@@ -49,7 +52,10 @@ class Job:
             start += len(requests)
 
     def _answer(self, requests: Sequence[Request], start: int) -> list[dict[str, Any]]:
-        answers = [dict(request.fields) for request in requests]
+        answers = [
+            {name: value for name, value in request.fields.items() if (name, value) != ("error", NOT_FINITE)}
+            for request in requests
+        ]
         for batch, started in self._started(cut_into_batches(requests, self.batch_size, self.limits)):
             added = self._score(batch, started) if self.mode == "score" else self._predict(batch, started, start)
             for index, fields in zip(batch.indices, added, strict=True):
@@ -71,7 +77,8 @@ class Job:
         found = self.engine.score(batch.arrays, started)._asdict()
         scores = {name: np.asarray(values) for name, values in found.items()}
         for row in range(len(batch.indices)):
-            yield {name: values[row].item() for name, values in scores.items()}
+            found_here = {name: values[row].item() for name, values in scores.items()}
+            yield _finite_or_error(scores["score"][row], found_here)
 
     def _predict(self, batch: Batch, started: ForwardAtGate, start: int) -> Iterator[dict[str, Any]]:
         numbers = np.zeros(self.batch_size, np.int32)
@@ -83,6 +90,14 @@ class Job:
             row_keys(self.seed, jnp.asarray(numbers)),
         )
         tokens, counts = np.asarray(generated.tokens), np.asarray(generated.num_tokens)
+        scores = np.where(counts > 0, np.asarray(generated.score), np.nan)
         for row in range(len(batch.indices)):
             ids = tokens[row, : counts[row]].tolist()
-            yield {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}
+            yield _finite_or_error(
+                scores[row], {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}
+            )
+
+
+def _finite_or_error(score: np.floating, fields: dict[str, Any]) -> dict[str, Any]:
+    """What is added to a request: the fields or, where the model's numbers are not finite, nulls and the reason."""
+    return fields if np.isfinite(score) else {**dict.fromkeys(fields), "error": NOT_FINITE}

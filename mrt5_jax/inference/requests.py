@@ -20,6 +20,8 @@ from mrt5_jax.runs.files import explained, files_for
 
 Mode = Literal["score", "predict"]
 
+_SENTINEL = "<extra_id_"
+
 SHORTEST = 64
 """Shorter sequences are padded to this length: programs for fewer lengths are worth more than the padding."""
 
@@ -46,6 +48,8 @@ class Survey(NamedTuple):
 
     num_lines: int
     sha256: str
+    names_sentinels: bool
+    """Whether a text has <extra_id_N>, which is taken as these very characters."""
 
 
 class Batch(NamedTuple):
@@ -63,9 +67,13 @@ def survey(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Surv
     Raises:
       UserError: the file cannot be read, or a line of it is not a request; the message names the line.
     """
-    num_lines = sum(1 for _ in read(path, mode, limits, name))
+    num_lines, names_sentinels = 0, False
+    for request in read(path, mode, limits, name):
+        num_lines += 1
+        texts = (request.fields.get("inputs"), request.fields.get("targets") if mode == "score" else None)
+        names_sentinels = names_sentinels or any(_SENTINEL in text for text in texts if isinstance(text, str))
     with explained(path), files_for(path).open(path) as file, HashedStream(file) as stream:
-        return Survey(num_lines, stream.hexdigest())
+        return Survey(num_lines, stream.hexdigest(), names_sentinels)
 
 
 def read(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Iterator[Request]:
@@ -85,7 +93,7 @@ def parse(line: bytes, place: str, mode: Mode, limits: Limits) -> Request:
       UserError: the line is not JSON, lacks a field, or has ids or a length that the model does not take.
     """
     try:
-        fields = json.loads(line.decode())
+        fields = json.loads(line.decode(), parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:  # decoding errors are ValueErrors
         raise UserError(f"{place}: not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -107,6 +115,17 @@ def parse(line: bytes, place: str, mode: Mode, limits: Limits) -> Request:
                 "give a larger --max_target_length"
             )
     return Request(fields, input_ids, target_ids)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not np.isfinite(number):
+        raise ValueError(f"{digits} is beyond the largest number")
+    return number
 
 
 def _ids(

@@ -73,7 +73,7 @@ def resume_lines(path: str | Path, settings: dict[str, Any]) -> Iterator[Resumab
         with _explained(path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not begun:
-                write_atomically(settings_path, json.dumps(settings, indent=2) + "\n")
+                write_atomically(settings_path, json.dumps(settings, indent=2, allow_nan=False) + "\n")
             num_lines = _cut_half_line(file)
         yield ResumableLines(file, num_lines)
 

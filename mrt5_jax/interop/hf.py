@@ -15,13 +15,16 @@ import numpy as np
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
-from mrt5_jax.interop.hf_config import model_config, write_config
+from mrt5_jax.interop.finiteness import count_not_finite
+from mrt5_jax.interop.hf_config import head_scale, may_be_tied, model_config, write_config
+from mrt5_jax.interop.hf_tokenizer import check_vocabulary, write_generation_config, write_tokenizer
 from mrt5_jax.interop.names import Params, Tensor
 from mrt5_jax.interop.weight_files import SAFETENSORS, read_json, read_weights, write_safetensors
 
 CONFIG = "config.json"
-_ALIASES = {"encoder.embed_tokens.weight": "shared.weight", "decoder.embed_tokens.weight": "shared.weight"}
-"""Second names under which some files repeat a tensor."""
+_EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
+"""Names of the one embedding, of which files have any."""
+_HEAD = "lm_head.weight"
 
 _NARROW = ("float16", "bfloat16")
 """Stored types that float32 holds exactly."""
@@ -37,7 +40,7 @@ class Source:
     """The NumPy type of every tensor of the files, second names included."""
 
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, path: Path) -> "Source":
@@ -59,6 +62,8 @@ class Imported(NamedTuple):
     source: Source
     notes: list[str]
     """What the user should know: one line each."""
+    not_finite: dict[str, int]
+    """Tensors with NaN or infinities, and how many."""
 
 
 def read_hf(folder: str | Path) -> Imported:
@@ -79,27 +84,54 @@ def read_hf(folder: str | Path) -> Imported:
     for name, dtype in types.items():
         if dtype not in ("float32", *_NARROW):
             raise UserError(f"{place}: {name} is {dtype}; convert it to float32 first, which is what models hold here")
-    flat = _to_flat(stored, config, place)
+    scale = head_scale(fields, config.emb_dim)
+    flat = _to_flat(_named_once(stored, fields, place), config, place)
+    flat["decoder/logits_dense/kernel"] = _scaled(flat["decoder/logits_dense/kernel"], scale)
     narrow = {dtype: sum(found == dtype for found in types.values()) for dtype in _NARROW}
     notes = [f"{count} tensors widened from {dtype} to float32" for dtype, count in narrow.items() if count]
     if config.gate is not None and "use_softmax1" not in fields:
         notes.append(f"{CONFIG} does not say use_softmax1: taken as off; some published MrT5 code always has it on")
-    return Imported(config, names.stack_layers(flat, config), Source(fields, types), notes)
+    if _HEAD not in stored:
+        notes.append(f"no {_HEAD}: the output head is the embedding, as in transformers 5")
+    if scale != 1:
+        notes.append(f"{CONFIG} has the decoder's outputs scaled by d_model**-0.5: the output head is multiplied by it")
+    params = names.stack_layers(flat, config)
+    return Imported(config, params, Source(fields, types), notes, count_not_finite(stored))
+
+
+def _named_once(stored: dict[str, np.ndarray], fields: dict[str, Any], place: str) -> dict[str, np.ndarray]:
+    """The tensors with the embedding under its first name, and with an output head where that is the embedding.
+
+    transformers 5 takes either for the other where one is missing, and both as they are where both are there.
+    """
+    embeddings = [name for name in _EMBEDDING if name in stored]
+    for name in embeddings[1:]:
+        if not _same_bits(stored[name], stored[embeddings[0]]):
+            raise UserError(f"{place}: {name} differs from {embeddings[0]}; T5 shares one embedding")
+    found = {name: tensor for name, tensor in stored.items() if name not in _EMBEDDING}
+    if embeddings:
+        found[_EMBEDDING[0]] = stored[embeddings[0]]
+    if may_be_tied(fields):
+        for name, other in ((_EMBEDDING[0], _HEAD), (_HEAD, _EMBEDDING[0])):
+            if name not in found and other in found:
+                found[name] = found[other]
+    return found
+
+
+def _scaled(array: np.ndarray, scale: float) -> np.ndarray:
+    return array if scale == 1 else array * np.float32(scale)
 
 
 def _to_flat(stored: dict[str, np.ndarray], config: ModelConfig, place: str) -> dict[str, np.ndarray]:
     table = names.tensors(config)
-    for alias, original in _ALIASES.items():
-        if alias in stored and original in stored and not _same_bits(stored[alias], stored[original]):
-            raise UserError(f"{place}: {alias} differs from {original}; T5 shares one embedding")
-    found = {name: tensor.shape for name, tensor in stored.items() if name not in _ALIASES}
+    found = {name: tensor.shape for name, tensor in stored.items()}
     expected = {tensor.hugging_face: _stored_shape(tensor, config) for tensor in table}
     names.check_complete(found, expected, place)
     return {tensor.name: _turn(stored[tensor.hugging_face], tensor).astype(np.float32) for tensor in table}
 
 
 def write_hf(params: Params, config: ModelConfig, folder: str | Path, source: Source | None = None) -> list[str]:
-    """Writes config.json and model.safetensors.
+    """Writes config.json, model.safetensors, and what the Auto classes read for a tokenizer and for generation.
 
     Tensors get their type and second names back from `source`. Where training has moved a value that the narrower type
     cannot hold, all tensors are written as they are: nothing is ever rounded.
@@ -116,12 +148,15 @@ def write_hf(params: Params, config: ModelConfig, folder: str | Path, source: So
         UserError: the parameters are not those of the config.
     """
     folder = Path(folder)
+    check_vocabulary(config.vocab_size)
     flat = names.unstack_layers(params, config)
     tensors = {tensor.hugging_face: _turn(flat[tensor.name], tensor) for tensor in names.tensors(config)}
     notes: list[str] = []
     fields = write_config(config, None if source is None else source.config)
     if source is not None:
-        tensors |= {alias: tensors[name] for alias, name in _ALIASES.items() if alias in source.tensors}
+        embedding_and_head = _as_stored(tensors.pop(_EMBEDDING[0]), tensors.pop(_HEAD), config, source)
+        tensors |= embedding_and_head.tensors
+        fields |= embedding_and_head.fields
         narrowed = {
             name: tensor.astype(_dtype(source.tensors.get(name, tensor.dtype.name))) for name, tensor in tensors.items()
         }
@@ -136,8 +171,32 @@ def write_hf(params: Params, config: ModelConfig, folder: str | Path, source: So
             )
             fields |= {key: tensors[rounded[0]].dtype.name for key in ("torch_dtype", "dtype") if fields.get(key)}
     write_safetensors(folder / SAFETENSORS, tensors)
-    (folder / CONFIG).write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(json.dumps(fields, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_tokenizer(folder, config.vocab_size)
+    write_generation_config(folder)
     return notes
+
+
+class _EmbeddingAndHead(NamedTuple):
+    """How an export stores them."""
+
+    tensors: dict[str, np.ndarray]
+    fields: dict[str, Any]
+    """Of config.json, where the source's do not hold any more."""
+
+
+def _as_stored(embedding: np.ndarray, head: np.ndarray, config: ModelConfig, source: Source) -> _EmbeddingAndHead:
+    """Under the source's names if those still say the same; else the head is a tensor of its own, not scaled."""
+    scale = head_scale(source.config, config.emb_dim)
+    there = [name for name in _EMBEDDING if name in source.tensors]
+    is_tied = _same_bits(_scaled(embedding, scale), head)
+    unscaled = embedding if is_tied else _scaled(head, 1 / scale)
+    if _same_bits(_scaled(unscaled, scale), head) and (is_tied or (there and _HEAD in source.tensors)):
+        tensors = dict.fromkeys(there, embedding) | ({_HEAD: unscaled} if _HEAD in source.tensors else {})
+        return _EmbeddingAndHead(tensors, {})
+    tensors = dict.fromkeys(there or _EMBEDDING[:1], embedding) | {_HEAD: head}
+    of_transformers_5 = {"scale_decoder_outputs": False} if "scale_decoder_outputs" in source.config else {}
+    return _EmbeddingAndHead(tensors, {"tie_word_embeddings": False, **of_transformers_5})
 
 
 def differences(first: str | Path, second: str | Path) -> list[str]:

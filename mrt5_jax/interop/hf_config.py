@@ -63,6 +63,8 @@ _KINDS: dict[str, Literal["learned", "random", "fixed"]] = {
 }
 _DELETION_TYPES = {"learned": "scaled_sigmoid", "random": "random", "fixed": "fixed"}
 
+TOKENIZER_CLASS = "ByT5Tokenizer"
+
 Value = TypeVar("Value", int, float, bool)
 
 
@@ -83,8 +85,6 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
     for name, (value, reason) in _FIXED.items():
         if complete[name] != value:
             raise UserError(f"{place}: {name} is {complete[name]!r}, not {value!r}: {reason}")
-    if _is_tied(fields):
-        raise UserError(f"{place}: tie_word_embeddings is true; T5 v1.1 has an output head of its own")
 
     def get(name: str, kind: type[Value]) -> Value:
         value = complete[name]
@@ -160,7 +160,14 @@ def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str
     if source is None:
         architecture = "T5ForConditionalGeneration" if config.gate is None else "MrT5ForConditionalGeneration"
         fixed = {name: value for name, (value, _) in _FIXED.items()}
-        return {"architectures": [architecture], **ours, **fixed, "tie_word_embeddings": False, "use_cache": True}
+        return {
+            "architectures": [architecture],
+            **fixed,
+            **ours,
+            "tie_word_embeddings": False,
+            "tokenizer_class": TOKENIZER_CLASS,
+            "use_cache": True,
+        }
     before = _complete(source)
     fields = dict(source) | {name: value for name, value in ours.items() if before.get(name) != value}
     if before["model_type"] != ours["model_type"]:
@@ -196,12 +203,16 @@ def _complete(fields: dict[str, Any]) -> dict[str, Any]:
     return complete
 
 
-def _is_tied(fields: dict[str, Any]) -> bool:
-    """Whether the output head is the embedding.
+def may_be_tied(fields: dict[str, Any]) -> bool:
+    """Whether a missing output head is the embedding, or the other way round: unless config.json denies it."""
+    return fields.get("tie_word_embeddings", _T5_DEFAULTS["tie_word_embeddings"]) is not False
+
+
+def head_scale(fields: dict[str, Any], emb_dim: int) -> float:
+    """What the decoder's outputs are multiplied by before the output head.
 
     transformers 5 writes `tie_word_embeddings: true` for every T5 and says in `scale_decoder_outputs` what the older
-    field meant: T5 v1.0 scales the decoder's output because its head is the embedding.
+    field meant: T5 v1.0 scales the decoder's outputs because its head is the embedding.
     """
-    if "scale_decoder_outputs" in fields:
-        return fields["scale_decoder_outputs"] is not False
-    return fields.get("tie_word_embeddings", _T5_DEFAULTS["tie_word_embeddings"]) is not False
+    scaled = fields.get("scale_decoder_outputs", may_be_tied(fields))
+    return emb_dim**-0.5 if scaled is not False else 1.0

@@ -51,11 +51,11 @@ def complete_or_absent(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def write_model_dir(folder: Path, model: Model) -> None:
-    """Fills a new MODEL_DIR, which eval, infer and train accept."""
+def write_model_dir(folder: Path, model: Model, *, allow_non_finite: bool = False) -> None:
+    """Fills a new MODEL_DIR, which eval, infer and train accept; see `save_model`."""
     if model.source is not None:
         write_atomically(folder / SOURCE, model.source.to_json())
-    save_model(folder, model.params, model.config)
+    save_model(folder, model.params, model.config, allow_non_finite=allow_non_finite)
 
 
 def read_model_dir(folder: str | Path, step: int | None = None) -> Model:

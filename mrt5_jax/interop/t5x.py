@@ -14,6 +14,7 @@ import numpy as np
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
+from mrt5_jax.interop.finiteness import count_not_finite
 from mrt5_jax.interop.names import Params
 from mrt5_jax.interop.t5x_arrays import open_checkpoint
 
@@ -31,6 +32,8 @@ class ImportedT5X(NamedTuple):
     """NumPy arrays, float32."""
     notes: list[str]
     """What the user should know: one line each."""
+    not_finite: dict[str, int]
+    """Parameters with NaN or infinities, and how many."""
 
 
 def read_t5x(folder: str | Path) -> ImportedT5X:
@@ -62,7 +65,7 @@ def read_t5x(folder: str | Path) -> ImportedT5X:
     notes = [f"{len(stored.readers) - len(ours)} arrays of optimizer state and step left behind"]
     narrow = {dtype: sum(found == dtype for found in types.values()) for dtype in _FLOATS[1:]}
     notes += [f"{count} arrays widened from {dtype} to float32" for dtype, count in narrow.items() if count]
-    return ImportedT5X(config, params, notes)
+    return ImportedT5X(config, params, notes, count_not_finite(arrays))
 
 
 def _unscanned(arrays: Mapping[str, np.ndarray], place: str) -> dict[str, np.ndarray]:

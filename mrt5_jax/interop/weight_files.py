@@ -44,7 +44,7 @@ def read_weights(folder: Path) -> Weights:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a file; a UserError names the file where there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise UserError(f"{path} is not there") from None
     except (ValueError, OSError) as error:
@@ -52,6 +52,10 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} is not a JSON object")
     return value
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it has {name}")
 
 
 def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:

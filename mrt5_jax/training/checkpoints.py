@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 
 from mrt5_jax.config import CheckpointConfig, ModelConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.training.beginning import set_aside
 from mrt5_jax.training.integrity import (
     CHECKSUM_RULE,
     as_saved,
@@ -31,12 +32,15 @@ from mrt5_jax.training.integrity import (
     describe_arrays,
     not_finite,
 )
-from mrt5_jax.training.model_dir import CHECKPOINTS, write_model_config
+from mrt5_jax.training.model_dir import CHECKPOINTS, DAMAGED, write_model_config
 from mrt5_jax.training.processes import say
 from mrt5_jax.training.state import Params, TrainState
+from mrt5_jax.training.storage_trouble import is_storage_trouble
 
 _ITEMS = ("params", "rest", "run")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+_NOT_FINITE_ALLOWED = "not_finite_allowed"
+"""In the description of imported weights that were to be taken as they are."""
 _log = logging.getLogger(__name__)
 
 
@@ -84,10 +88,14 @@ class Checkpoints:
     disk) is a UserError of the next `save`, of `wait` or of the end, and leaves older checkpoints whole.
     """
 
-    def __init__(self, model_dir: str | Path, config: CheckpointConfig, seed: int) -> None:
+    def __init__(self, model_dir: str | Path, config: CheckpointConfig, seed: int, *, start_over: bool = False) -> None:
+        """`start_over`: where no checkpoint of training is whole, set them aside and begin."""
         self._directory = (Path(model_dir) / CHECKPOINTS).absolute()
-        self._directory.mkdir(parents=True, exist_ok=True)
-        self._seed = seed
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self._directory} cannot be made or read: {error.strerror}") from None
+        self._seed, self._start_over = seed, start_over
         self._keep = _Keep(config, {})
         options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, cleanup_tmp_directories=True)
         self._manager = ocp.CheckpointManager(self._directory, item_names=_ITEMS, options=options)
@@ -150,31 +158,59 @@ class Checkpoints:
     def restore_or_init(self, abstract: TrainState, init: Callable[[], TrainState]) -> Restored:
         """The newest checkpoint that is whole or, where there is none at all, what `init` makes.
 
-        A damaged checkpoint is passed over with a warning and moved to MODEL_DIR/damaged_checkpoints, so that the
-        resumed run can save its step again. Imported weights (`save_model`) replace the parameters that `init` makes.
+        A damaged checkpoint is passed over with a warning. Once an older one has proved whole it is moved to
+        MODEL_DIR/damaged_checkpoints, so that the resumed run can save its step again. Imported weights (`save_model`)
+        replace the parameters that `init` makes.
 
         Args:
             abstract: ShapeDtypeStructs with shardings, which may be of another mesh than the saved state's.
             init: makes a new state.
 
         Raises:
-            UserError: the checkpoint is of another model, optimizer or seed, or all checkpoints are damaged.
+            UserError: the checkpoint is of another model, optimizer or seed, or cannot be read now; or all that were
+                trained are damaged, unless it is to start over. Nothing is moved then.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
+        damaged: list[int] = []
+        imported: Restored | None = None
         for step in steps:
             try:
-                return self._restore(step, abstract, init)
+                restored = self._restore(step, abstract, init)
             except _DamagedError as damage:
                 _log.warning("checkpoint %s is damaged (%s): passed over", self._directory / str(step), damage)
-                self._set_aside(step)
-        if steps:
-            raise UserError(f"{self._directory}: every checkpoint ({', '.join(map(str, steps))}) is damaged")
-        return Restored(init(), None, None)
+                damaged.append(step)
+                continue
+            if restored.step is None:
+                imported = restored
+                break
+            for number in damaged:
+                self._set_aside(number)
+            return restored
+        if damaged:
+            self._refuse_or_start_over(damaged, imported)
+        return imported or Restored(init(), None, None)
+
+    def _refuse_or_start_over(self, damaged: Sequence[int], imported: Restored | None) -> None:
+        if not self._start_over:
+            which = "every checkpoint" if imported is None else "every checkpoint of training"
+            raise UserError(
+                f"{self._directory}: {which} ({', '.join(map(str, damaged))}) is damaged, and nothing was changed: "
+                "restore one from a copy, give --start_over to set them aside and begin at step 0, or another MODEL_DIR"
+            )
+        if jax.process_index() == 0:
+            set_aside(self._directory.parent, damaged)
+        multihost_utils.sync_global_devices("checkpoints set aside")
+        self._manager.reload()
 
     def _restore(self, step: int, abstract: TrainState, init: Callable[[], TrainState]) -> Restored:
         run = _read_run(self._manager, step)
         if "data_state" not in run:
             items = _read_arrays(self._manager, step, {"params": abstract.params}, run)
+            if run.get(_NOT_FINITE_ALLOWED):
+                raise UserError(
+                    f"{self._directory / str(step)} was imported with --allow_non_finite: weights that are not finite "
+                    "cannot be trained"
+                )
             return Restored(init()._replace(params=items["params"]), None, None)
         if run["seed"] != self._seed:
             place = self._directory / str(step)
@@ -199,7 +235,7 @@ class Checkpoints:
             ) from error
 
     def _set_aside(self, step: int) -> None:
-        aside = self._directory.parent / "damaged_checkpoints"
+        aside = self._directory.parent / DAMAGED
         if jax.process_index() == 0:
             aside.mkdir(exist_ok=True)
             (self._directory / str(step)).rename(aside / f"{step}-{time.time_ns()}")
@@ -207,20 +243,22 @@ class Checkpoints:
         self._manager.reload()
 
 
-def save_model(model_dir: str | Path, params: Params, config: ModelConfig) -> Path:
+def save_model(model_dir: str | Path, params: Params, config: ModelConfig, *, allow_non_finite: bool = False) -> Path:
     """Makes a MODEL_DIR of imported weights: evaluation reads it, and training starts from it at step 0.
 
     Raises:
-        UserError: the directory has checkpoints already, or belongs to another model; or a weight is not finite.
+        UserError: the directory has checkpoints already, or belongs to another model; or a weight is not finite and
+            that is not allowed. With such a weight the model answers what does not touch it, and is not trained.
     """
     directory = (Path(model_dir) / CHECKPOINTS).absolute()
     if directory.is_dir() and any(directory.iterdir()):
         raise UserError(f"{directory} has checkpoints already: give a new MODEL_DIR")
-    if problem := not_finite({"params": params}):
+    problem = not_finite({"params": params})
+    if problem and not allow_non_finite:
         raise UserError(f"{problem}: nothing is written to {model_dir}")
     write_model_config(model_dir, config)
     with ocp.CheckpointManager(directory, item_names=_ITEMS) as manager:
-        _save(manager, 0, {"params": params}, {})
+        _save(manager, 0, {"params": params}, {_NOT_FINITE_ALLOWED: True} if problem else {})
     return directory
 
 
@@ -303,7 +341,7 @@ def _read_run(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
             raise ValueError("its description is incomplete")
         return run
 
-    return _in_every_process(read)
+    return _in_every_process(read, Path(manager.directory) / str(step))
 
 
 def _read_arrays(
@@ -320,24 +358,34 @@ def _read_arrays(
     check_same_arrays(run["arrays"], wanted, place)
     if rule not in range(1, CHECKSUM_RULE + 1):
         raise UserError(f"{place} has checksums by rule {rule}, which this version does not know: use a newer one")
-    items = _in_every_process(read)
+    items = _in_every_process(read, place)
     for name, description in describe_arrays(items, rule).items():
         if description != run["arrays"][name]:
             raise _DamagedError(f"{name} does not have the checksum it was saved with")
-    if problem := not_finite({"params": items["params"]}):
+    if not run.get(_NOT_FINITE_ALLOWED) and (problem := not_finite({"params": items["params"]})):
         raise _DamagedError(problem)
     return items
 
 
-def _in_every_process(read: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What `read` returns or, if it fails in any process, _DamagedError in all, so that they fall back together."""
-    result, problem = {}, ""
+def _in_every_process(read: Callable[[], dict[str, Any]], place: Path) -> dict[str, Any]:
+    """What `read` returns or, if it fails in any process, _DamagedError in all, so that they fall back together.
+
+    Raises:
+        UserError: in any process the storage, not the checkpoint, is in trouble.
+    """
+    result, problem, trouble = {}, "", False
     try:
         result = read()
     except Exception as error:  # whatever the file system, JSON, tensorstore or Orbax make of a broken file
-        problem = _first_line(error)
-    if jax.process_count() > 1 and multihost_utils.process_allgather(np.array(bool(problem))).any():
-        problem = problem or "another process cannot read it"
+        problem, trouble = _first_line(error), is_storage_trouble(error)
+    if jax.process_count() > 1:
+        failed, troubled = multihost_utils.process_allgather(np.array([bool(problem), trouble])).reshape(-1, 2).any(0)
+        problem, trouble = problem or ("another process cannot read it" if failed else ""), bool(troubled)
+    if trouble:
+        raise UserError(
+            f"{place} cannot be read ({problem}): that is no damage, and nothing was moved; see to the disk, the "
+            "network or the permissions, and start again"
+        )
     if problem:
         raise _DamagedError(problem)
     return result

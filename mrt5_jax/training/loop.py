@@ -29,6 +29,7 @@ from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.controller import ControllerState
 from mrt5_jax.precision import check_precision
 from mrt5_jax.runs.files import given_path
+from mrt5_jax.training.beginning import check_beginning
 from mrt5_jax.training.checkpoints import Checkpoints
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
@@ -57,7 +58,7 @@ from mrt5_jax.training.preemption import Preempted, PreemptionNotice
 from mrt5_jax.training.processes import from_first_process, say
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
-from mrt5_jax.training.run_files import claim, slots_of, under_saved_names
+from mrt5_jax.training.run_files import claim, read_run, slots_of, under_saved_names
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
@@ -69,12 +70,19 @@ class Trained(NamedTuple):
     model_dir: str
 
 
-def train(run: RunConfig, config_text: str = "", accepted: Callable[[], None] = lambda: None) -> Trained:
+def train(
+    run: RunConfig,
+    config_text: str = "",
+    accepted: Callable[[], None] = lambda: None,
+    *,
+    start_over: bool = False,
+) -> Trained:
     """Trains to `run.training.num_steps`, going on from the newest checkpoint in MODEL_DIR if there is one.
 
     Args:
         config_text: gin text that resolves to `run`; kept as MODEL_DIR/config.gin.
         accepted: called in the first process once devices, data and MODEL_DIR fit the run.
+        start_over: where no checkpoint is whole any more, set aside what is left and begin at step 0.
 
     Raises:
         UserError: the devices, the data, or what lies in MODEL_DIR do not fit the run; or the loss is not finite, or
@@ -106,11 +114,11 @@ def train(run: RunConfig, config_text: str = "", accepted: Callable[[], None] = 
 
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
-        opened.enter_context(_own(run, config_text, own.files))
+        opened.enter_context(_own(run, config_text, own.files, start_over))
         if jax.process_index() == 0:
             accepted()
         opened.enter_context(on_mesh(mesh, run.execution.mesh))
-        checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed))
+        checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed, start_over=start_over))
         compilers = opened.enter_context(Compilers())
         abstract = abstract_state(new_state, mesh, key)
 
@@ -209,7 +217,7 @@ def _under(run: RunConfig, deletion: TrainingDeletion) -> RunConfig:
 
 
 @contextmanager
-def _own(run: RunConfig, config_text: str, files: Sequence[SourceFile]) -> Iterator[None]:
+def _own(run: RunConfig, config_text: str, files: Sequence[SourceFile], start_over: bool) -> Iterator[None]:
     """MODEL_DIR is this run's while the context lasts; one process writes what it says of the run.
 
     Raises:
@@ -220,7 +228,9 @@ def _own(run: RunConfig, config_text: str, files: Sequence[SourceFile]) -> Itera
         if jax.process_index() == 0:
             try:
                 held.enter_context(run_lock(run.model_dir))
+                before = read_run(run.model_dir)
                 claim(run, config_text, files)
+                check_beginning(run.model_dir, before, start_over=start_over)
                 for line in describe_files(files):
                     say(line)
             except UserError as error:

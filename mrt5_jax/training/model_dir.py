@@ -32,6 +32,7 @@ from mrt5_jax.training.saved_configs import read_config
 
 MODEL_CONFIG = "model_config.json"
 CHECKPOINTS = "checkpoints"
+DAMAGED = "damaged_checkpoints"
 METRICS = "metrics.jsonl"
 TIMING = "timing.jsonl"
 EVENTS = "events"
@@ -84,7 +85,10 @@ def write_model_config(model_dir: str | Path, config: ModelConfig) -> None:
     Raises:
         UserError: MODEL_DIR belongs to another model; the message lists every difference. Nothing is written.
     """
-    path, text = Path(model_dir) / MODEL_CONFIG, json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    path, text = (
+        Path(model_dir) / MODEL_CONFIG,
+        json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + "\n",
+    )
     if path.exists():
         check_same_config(read_model_config(model_dir), config, str(path))
         if path.read_text(encoding="utf-8") == text:

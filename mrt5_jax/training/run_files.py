@@ -114,11 +114,11 @@ def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) ->
             check_same_config(_what_matters(old), _what_matters(run), str(folder / RUN_CONFIG))
         slots = slots_of(run)
         write_model_config(folder, run.model)
-        write_atomically(folder / RUN_CONFIG, json.dumps(_as_json(run, slots), indent=2) + "\n")
+        write_atomically(folder / RUN_CONFIG, json.dumps(_as_json(run, slots), indent=2, allow_nan=False) + "\n")
         write_atomically(folder / CONFIG_GIN, config_text)
         if files:
             record = {"version": _DATA_FILES_VERSION, "files": record_of(files)}
-            write_atomically(data_files, json.dumps(record, indent=2) + "\n")
+            write_atomically(data_files, json.dumps(record, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"MODEL_DIR {folder}: {error.strerror}; give a folder that can be written") from None
 

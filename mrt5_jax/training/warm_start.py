@@ -17,6 +17,7 @@ from jaxtyping import Array
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.training.checkpoints import restore_params
+from mrt5_jax.training.integrity import not_finite
 from mrt5_jax.training.state import Params
 
 Flat = dict[str, Array]
@@ -56,7 +57,10 @@ def warm_start(params: Params, model_dir: str | Path, step: int | None = None) -
         UserError: no checkpoint, another number of encoder layers, or a parameter of another shape or type.
     """
     ours = _flat(params)
-    theirs = _flat(restore_params(model_dir, step, _shardings(ours)).params)
+    restored_params = restore_params(model_dir, step, _shardings(ours)).params
+    if problem := not_finite({"params": restored_params}):
+        raise UserError(f"{model_dir}: {problem}: weights that are not finite cannot be trained")
+    theirs = _flat(restored_params)
     depths = _encoder_layers(theirs), _encoder_layers(ours)
     if depths[0] != depths[1]:
         raise UserError(f"{model_dir} has {depths[0]} encoder layers and this model {depths[1]}")

@@ -213,6 +213,54 @@ def test_the_record_of_an_import_survives_its_file(tmp_path, folder) -> None:
         Source.from_json(tmp_path / "record.json")
 
 
+@pytest.mark.parametrize("name", ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"])
+def test_the_embedding_may_have_its_second_name_alone(folder, tmp_path, mrt5, random_params, name) -> None:
+    rewrite(folder, lambda tensors: {name if key == EMBEDDING else key: t for key, t in tensors.items()})
+    assert equal(read_hf(folder).params, random_params(mrt5))
+    assert differences(folder, exported(folder, tmp_path)) == []
+
+
+def test_two_second_names_that_differ_are_refused(folder) -> None:
+    def rename(tensors):
+        embedding = tensors.pop(EMBEDDING)
+        return {**tensors, "encoder.embed_tokens.weight": embedding, "decoder.embed_tokens.weight": embedding + 1}
+
+    rewrite(folder, rename)
+    with pytest.raises(UserError, match=r"decoder.embed_tokens.weight differs from encoder.embed_tokens.weight"):
+        read_hf(folder)
+
+
+@pytest.mark.parametrize("kept", ["embedding", "head", "both equal", "both"])
+@pytest.mark.parametrize("scaled", [False, True])
+def test_a_tied_head_is_the_embedding_and_survives_an_export(folder, tmp_path, kept, scaled) -> None:
+    fields = json.loads((folder / "config.json").read_text())
+    tied = {**fields, "tie_word_embeddings": True, "scale_decoder_outputs": scaled}
+    (folder / "config.json").write_text(json.dumps(tied))
+    stored = load_file(folder / "model.safetensors")
+    lost = {"embedding": "lm_head.weight", "head": EMBEDDING}.get(kept)
+    rewrite(folder, lambda tensors: {name: tensor for name, tensor in tensors.items() if name != lost})
+    if kept == "both equal":
+        rewrite(folder, lambda tensors: {**tensors, "lm_head.weight": tensors[EMBEDDING].copy()})
+    head = stored["lm_head.weight" if kept in ("head", "both") else EMBEDDING]
+    imported = read_hf(folder)
+    expected = head.T * (np.float32(8**-0.5) if scaled else np.float32(1))
+    assert np.array_equal(imported.params["decoder"]["logits_dense"]["kernel"], expected)
+    target = exported(folder, tmp_path)
+    if kept != "both" or not scaled:  # a scaled head of its own is written as it is multiplied
+        assert differences(folder, target) == []
+    assert equal(read_hf(target).params, imported.params)
+
+
+def test_a_tied_head_that_training_moved_is_exported_as_its_own(folder, tmp_path) -> None:
+    fields = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**fields, "tie_word_embeddings": True}))
+    rewrite(folder, lambda tensors: {name: tensor for name, tensor in tensors.items() if name != "lm_head.weight"})
+    imported = read_hf(folder)
+    imported.params["decoder"]["logits_dense"]["kernel"] *= np.float32(1.5)
+    write_hf(imported.params, imported.config, tmp_path, imported.source)
+    assert equal(read_hf(tmp_path).params, imported.params)
+
+
 class TestPickles:
     """pytorch_model.bin, which only a weights-only load may open."""
 

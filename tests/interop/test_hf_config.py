@@ -4,7 +4,7 @@ import pytest
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.interop.hf_config import model_config, write_config
+from mrt5_jax.interop.hf_config import head_scale, model_config, write_config
 
 SIZES = {"vocab_size": 384, "d_model": 8, "d_kv": 3, "d_ff": 5, "num_layers": 3, "num_heads": 2}
 BYT5 = {**SIZES, "model_type": "t5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
@@ -42,8 +42,6 @@ def test_fields_that_are_there_are_taken() -> None:
         ({"feed_forward_proj": "relu"}, "feed_forward_proj is 'relu'"),
         ({"feed_forward_proj": None}, "feed_forward_proj is None"),
         ({"dense_act_fn": "relu"}, "dense_act_fn is 'relu'"),
-        ({"tie_word_embeddings": True}, "tie_word_embeddings"),
-        ({"scale_decoder_outputs": True}, "tie_word_embeddings"),
         ({"has_absolute_position_embeddings": True}, "has_absolute_position_embeddings"),
         ({"vocab_size": 32128}, "vocab_size is 32128"),
         ({"model_type": "bart"}, "model_type is 'bart'"),
@@ -63,10 +61,19 @@ def test_another_architecture_is_refused_by_field(change, named) -> None:
         model_config({**BYT5, **change}, "some/config.json")
 
 
-def test_a_missing_field_of_t5_v1_0_is_refused() -> None:
-    without = {name: value for name, value in BYT5.items() if name != "tie_word_embeddings"}
-    with pytest.raises(UserError, match="tie_word_embeddings"):
-        model_config(without, "config.json")
+@pytest.mark.parametrize(
+    ("change", "scale"),
+    [
+        ({}, 1.0),
+        ({"tie_word_embeddings": True}, 0.25),
+        ({"tie_word_embeddings": True, "scale_decoder_outputs": False}, 1.0),
+        ({"tie_word_embeddings": False, "scale_decoder_outputs": True}, 0.25),
+        ({"tie_word_embeddings": None}, 0.25),
+    ],
+    ids=str,
+)
+def test_the_scale_of_the_head_is_that_of_transformers_5(change, scale) -> None:
+    assert head_scale({**BYT5, **change}, 16) == scale
 
 
 def test_the_way_transformers_5_says_untied_is_understood() -> None:

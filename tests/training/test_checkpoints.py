@@ -139,11 +139,59 @@ def test_damaged_newest_checkpoint_is_passed_over_by_name(tmp_path, caplog, dama
 
 
 def test_only_damaged_checkpoints_are_refused_and_kept(tmp_path):
+    save(tmp_path, 1, 2)
+    for step in (1, 2):
+        data_files(tmp_path, step, "params")[0].unlink()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"every checkpoint \(2, 1\) is damaged, and nothing was changed"):
+            restore(tmp_path)
+        assert steps_of(tmp_path) == [1, 2]
+        assert {path.name for path in tmp_path.iterdir()} == {"checkpoints"}
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2}\n')
+    with Checkpoints(tmp_path, CheckpointConfig(), 7, start_over=True) as checkpoints:
+        assert checkpoints.restore_or_init(abstract(make_state()), lambda: make_state(0)).step is None
+        checkpoints.save(make_state(1), DATA_STATE)
+    (aside,) = (tmp_path / "set_aside").iterdir()
+    assert steps_of(aside) == [1, 2]
+    assert (aside / "metrics.jsonl").read_text() == '{"step": 2}\n'
+    assert steps_of(tmp_path) == [1]
+
+
+def test_imported_weights_do_not_stand_in_for_damaged_checkpoints_of_training(tmp_path):
+    save_model(tmp_path, make_state(3).params, MODEL)
     save(tmp_path, 1)
     data_files(tmp_path, 1, "params")[0].unlink()
-    with pytest.raises(UserError, match="every checkpoint"):
+    with pytest.raises(UserError, match=r"every checkpoint of training \(1\) is damaged"):
         restore(tmp_path)
-    assert list((tmp_path / "damaged_checkpoints").iterdir())
+    with Checkpoints(tmp_path, CheckpointConfig(), 7, start_over=True) as checkpoints:
+        restored = checkpoints.restore_or_init(abstract(make_state()), lambda: make_state(0))
+    assert_same_bits(restored.state.params, make_state(3).params)
+
+
+def test_what_cannot_be_read_now_is_not_damage(tmp_path):
+    """A folder in a file's place fails to be read as a bad disk does, also for root."""
+    save(tmp_path, 1, 2)
+    file = tmp_path / "checkpoints" / "2" / "run" / "metadata"
+    content = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    for read in (restore, restore_params):
+        with pytest.raises(UserError, match=r"checkpoints/2 cannot be read .*that is no damage") as caught:
+            read(tmp_path)
+        assert "\n" not in str(caught.value)
+    assert steps_of(tmp_path) == [1, 2]
+    assert not (tmp_path / "damaged_checkpoints").exists()
+    file.rmdir()
+    file.write_bytes(content)
+    assert restore(tmp_path).step == 2
+
+
+def test_weights_that_are_not_finite_are_kept_only_when_told_to_and_not_trained(tmp_path):
+    params = poisoned_state(1).params
+    save_model(tmp_path, params, MODEL, allow_non_finite=True)
+    assert_same_bits(restore_params(tmp_path).params, params)
+    with pytest.raises(UserError, match="imported with --allow_non_finite"):
+        restore(tmp_path)
 
 
 def test_a_full_disk_is_one_line_and_older_checkpoints_stay_good(tmp_path):

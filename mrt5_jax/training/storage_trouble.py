@@ -1,0 +1,31 @@
+"""Errors of a disk, a network or of permissions, as opposed to files that are broken."""
+
+import errno
+import re
+
+_NAMES = (
+    "EACCES EPERM EIO ESTALE EISDIR EBUSY EAGAIN EINTR ENOMEM EMFILE ENFILE ENODEV ENXIO "
+    "EREMOTEIO ETIMEDOUT ENOTCONN ECONNRESET ECONNREFUSED ECONNABORTED EHOSTDOWN EHOSTUNREACH "
+    "ENETDOWN ENETUNREACH ENETRESET "
+)
+_TROUBLE = {getattr(errno, name) for name in _NAMES.split() if hasattr(errno, name)}
+"""Not every system has all of them."""
+_KINDS = (PermissionError, ConnectionError, TimeoutError)
+_OF_TENSORSTORE = re.compile(r"OS error (\d+)|PERMISSION_DENIED|UNAUTHENTICATED|UNAVAILABLE|DEADLINE_EXCEEDED")
+
+
+def is_storage_trouble(error: BaseException) -> bool:
+    """Whether an error, or one that it came from, would go away once disk, network or permissions are seen to.
+
+    A folder in the place of a file is counted in: whoever put it there knows where the file is.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        if isinstance(current, _KINDS) or (isinstance(current, OSError) and current.errno in _TROUBLE):
+            return True
+        if (found := _OF_TENSORSTORE.search(str(current))) and (found[1] is None or int(found[1]) in _TROUBLE):
+            return True
+        current = current.__cause__ or current.__context__
+    return False
