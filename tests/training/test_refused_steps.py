@@ -32,7 +32,15 @@ from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.optimizers import updates_made
 from mrt5_jax.training.partitioning import make_mesh, replicated
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import make_setting, make_train_step, step_inputs, update
+from mrt5_jax.training.step import (
+    MoveIf,
+    choose_by_branch,
+    choose_leaf_by_leaf,
+    make_setting,
+    make_train_step,
+    step_inputs,
+    update,
+)
 
 from ..model.small import LENGTH, LENGTHS, TARGET, make_batch, make_config, make_params
 
@@ -146,14 +154,19 @@ def gradient_of_a_good_batch() -> LossAndGradients:
     return jax.jit(loss_and_gradients, static_argnums=0)(setting, state.params, batch, inputs.objective)
 
 
-@pytest.mark.parametrize(("name", "clip_norm", "value"), [("adamw", 1.0, np.nan), ("adafactor", None, np.inf)])
-def test_one_number_that_is_not_finite_is_enough(name: Any, clip_norm: float | None, value: float) -> None:
+@pytest.mark.parametrize(
+    ("name", "clip_norm", "value", "move_if"),
+    [("adamw", 1.0, np.nan, choose_leaf_by_leaf), ("adafactor", None, np.inf, choose_by_branch)],
+)
+def test_one_number_that_is_not_finite_is_enough(
+    name: Any, clip_norm: float | None, value: float, move_if: MoveIf
+) -> None:
     """In the gate alone, in any optimizer, clipped or not; and in the loss alone."""
     optimizer = dataclasses.replace(RUN.optimizer, name=name, clip_norm=clip_norm)
     run = dataclasses.replace(RUN, optimizer=optimizer)
     learning, state, result = make_learning(run), start(run), gradient_of_a_good_batch()
     batch = jax.tree.map(jnp.asarray, good(0))
-    apply = jax.jit(functools.partial(update, run, learning, Ladder((LENGTH,))))
+    apply = jax.jit(functools.partial(update, run, learning, Ladder((LENGTH,)), move_if=move_if))
     fine = apply(state, batch, result)
     assert int(updates_made(fine.state.opt_state)) == 1
     assert fine.metrics["refused"] == 0
