@@ -190,6 +190,7 @@ def test_pytorch_is_waited_for_and_its_memory_counted_on_a_gpu(parts: Parts) -> 
 
 
 def test_where_pytorch_cannot_run_it_says_why(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch", reason="is refused for another reason where PyTorch is not installed")
     theirs = parts.theirs
     with pytest.raises(parts.race.UnableError, match="PyTorch does not run on a tpu"):
         theirs.TorchProcess(parts.sizes.SMALL, "tpu", FakeClock()).run("training step", 1, 1)
