@@ -108,10 +108,10 @@ def measure(case: Case, python: str, folder: Path) -> list[Startup]:
     return [_run(case, cache, python, folder) for cache in ("cold", "warm")]
 
 
-def _known_to(python: str, flags: Sequence[str]) -> list[str]:
+def _known_to(python: str, flags: Sequence[str], folder: Path) -> list[str]:
     """The flags as the other checkout knows them, which may be older than ExecutionConfig."""
     probe = f"import mrt5_jax.config as config; raise SystemExit(not hasattr(config, {NEW_OWNER!r}))"
-    if subprocess.run([python, "-c", probe], check=False).returncode == 0:
+    if subprocess.run([python, "-c", probe], cwd=folder, check=False).returncode == 0:  # not this checkout's package
         return list(flags)
     old = {f"--gin.config.{NEW_OWNER}.{new}": f"--gin.config.{owner}.{field}" for (owner, field), new in MOVED.items()}
     parts = (flag.partition("=") for flag in flags)
@@ -120,7 +120,7 @@ def _known_to(python: str, flags: Sequence[str]) -> list[str]:
 
 def _run(case: Case, cache: str, python: str, folder: Path) -> Startup:
     model_dir, spans = folder / cache, folder / f"{cache}.json"
-    flags = _known_to(python, case.bindings(model_dir))
+    flags = _known_to(python, case.bindings(model_dir), folder)
     command = [python, str(CHILD), str(spans), "train", "--gin_file=runs/quickstart.gin", *flags]
     environment = {"JAX_PLATFORMS": "cpu"} | os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs")}
     with (folder / f"{cache}.log").open("w+", encoding="utf-8") as log:
