@@ -1,8 +1,19 @@
-"""The one exception that users cause."""
+"""The exceptions that the command line answers in one line: a user's mistake, and a run that was asked to stop."""
 
 
 class UserError(Exception):
     """Something the user gave cannot be used. The message is one line: the thing, the place, and what would be right.
 
     The command line prints the message alone and exits with 2; a traceback means a bug of ours.
+    """
+
+
+PREEMPTED_EXIT_CODE = 75
+"""EX_TEMPFAIL of sysexits.h: not done, try again. A launcher restarts on it, and on nothing else."""
+
+
+class Preempted(Exception):  # noqa: N818 - the run is well
+    """The run has saved its state, because it was asked to stop; the command line exits with PREEMPTED_EXIT_CODE.
+
+    The message is one line: where the run stands and how to go on.
     """

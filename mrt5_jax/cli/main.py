@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from mrt5_jax import __version__
 from mrt5_jax.cli.compilation_cache import keep_compiled_programs
-from mrt5_jax.errors import UserError
+from mrt5_jax.errors import PREEMPTED_EXIT_CODE, Preempted, UserError
 from mrt5_jax.host_memory import reuse_host_memory
 from mrt5_jax.spelling import nearest
 
@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: the words after `mrt5`; those of this process where None.
 
     Returns:
-      The exit code: 0; 2 where the user gave something that cannot be used; 130 after an interrupt.
+      The exit code: 0; 2 where the user gave something that cannot be used; 75 where a run was asked to stop and has
+      saved its state; 130 after an interrupt.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -74,6 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"mrt5: {error}", file=sys.stderr)
         return 2
+    except Preempted as stopped:
+        if _is_first_process():
+            print(f"mrt5: {stopped}", file=sys.stderr)
+        return PREEMPTED_EXIT_CODE
     except KeyboardInterrupt:
         print("mrt5: interrupted", file=sys.stderr)
         return 130
@@ -84,6 +89,12 @@ def entry_point() -> NoReturn:
     reuse_host_memory()
     keep_compiled_programs()
     sys.exit(main())
+
+
+def _is_first_process() -> bool:
+    import jax  # a run that was asked to stop has imported it long ago
+
+    return jax.process_index() == 0
 
 
 def _run(argv: list[str]) -> int:

@@ -1,7 +1,6 @@
 """`mrt5 train`: a configuration in, a MODEL_DIR out."""
 
 import argparse
-import sys
 
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.cli.task_modules import import_tasks
@@ -53,14 +52,8 @@ def run(args: argparse.Namespace) -> int:
     import jax
 
     from mrt5_jax.training.loop import train
-    from mrt5_jax.training.preemption import PREEMPTED_EXIT_CODE, Preempted
 
-    try:
-        train(resolved.run, resolved.config_text, resolved.print_notes, start_over=args.start_over)
-    except Preempted as stopped:
-        if jax.process_index() == 0:
-            print(f"mrt5: {stopped}", file=sys.stderr)
-        return PREEMPTED_EXIT_CODE
+    train(resolved.run, resolved.config_text, resolved.print_notes, start_over=args.start_over)
     if jax.process_index() == 0:
         print(f"trained to step {resolved.run.training.num_steps}: {resolved.run.model_dir}")
     return 0

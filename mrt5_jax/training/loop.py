@@ -20,7 +20,7 @@ from mrt5_jax.data.batches import check_evaluation, eval_batches, train_batches
 from mrt5_jax.data.prefetch import Prefetched
 from mrt5_jax.data.source_files import describe_files
 from mrt5_jax.data.text_files import SourceFile
-from mrt5_jax.errors import UserError
+from mrt5_jax.errors import Preempted, UserError
 from mrt5_jax.evaluation.evaluate import collect_records, deletions_for
 from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
 from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
@@ -54,7 +54,7 @@ from mrt5_jax.training.partitioning import (
     row_shards,
     row_share,
 )
-from mrt5_jax.training.preemption import Preempted, PreemptionNotice
+from mrt5_jax.training.preemption import PreemptionNotice
 from mrt5_jax.training.processes import from_first_process, say
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay

@@ -7,13 +7,6 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-PREEMPTED_EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: not done, try again. A launcher restarts on it, and on nothing else."""
-
-
-class Preempted(Exception):  # noqa: N818 - the run is well
-    """The run has saved its state, because it was asked to stop; the command line exits with PREEMPTED_EXIT_CODE."""
-
 
 class PreemptionNotice:
     """Whether this run has been asked to stop; a context manager around the loop.

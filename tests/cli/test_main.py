@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from mrt5_jax.cli import main as cli
-from mrt5_jax.errors import UserError
+from mrt5_jax.errors import PREEMPTED_EXIT_CODE, Preempted, UserError
 
 
 def test_help_shows_every_command_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,11 @@ def test_a_mistake_in_the_flags_is_one_line(refused, argv: list[str], words: lis
 
 @pytest.mark.parametrize(
     ("raised", "code", "message"),
-    [(UserError("no such thing"), 2, "mrt5: no such thing\n"), (KeyboardInterrupt(), 130, "mrt5: interrupted\n")],
+    [
+        (UserError("no such thing"), 2, "mrt5: no such thing\n"),
+        (Preempted("saved at step 3"), PREEMPTED_EXIT_CODE, "mrt5: saved at step 3\n"),
+        (KeyboardInterrupt(), 130, "mrt5: interrupted\n"),
+    ],
 )
 def test_exit_codes(
     monkeypatch: pytest.MonkeyPatch,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mrt5_jax.training.preemption import PREEMPTED_EXIT_CODE
+from mrt5_jax.errors import PREEMPTED_EXIT_CODE
 
 CHILD = Path(__file__).parent / "without_seqio.py"
 

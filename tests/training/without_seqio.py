@@ -104,8 +104,8 @@ def make_run(model_dir: str, **training: Any) -> Any:
 
 
 def main(order: dict[str, Any]) -> int:
+    from mrt5_jax.errors import PREEMPTED_EXIT_CODE, Preempted
     from mrt5_jax.training import loop, writers
-    from mrt5_jax.training.preemption import PREEMPTED_EXIT_CODE, Preempted
 
     pretend_data(loop, writers)
     if "kill" in order:
