@@ -70,6 +70,9 @@ def run_in_graph(ladder: Ladder, body: Body, shared: Any, chunks: Any, most: Int
         result = jax.lax.switch(index[0], branches, shared, jax.tree.map(lambda leaf: leaf[0], chunks))
         return Ran(result.total, jax.tree.map(lambda leaf: leaf[None], result.rows), rungs)
 
+    # Jitted, a branch is traced once, for the shapes of its total as well as for its place in the switch.
+    branches[0] = jax.jit(branches[0], inline=True)
+
     def run_chunk(total: Any, chunk: tuple[Any, Array]) -> tuple[Any, Any]:
         rows, rung_index = chunk
         result = jax.lax.switch(rung_index, branches, shared, rows)
@@ -136,6 +139,6 @@ def run_on_host(
 
 
 def _zeros(branch: Callable[[Any, Any], ChunkResult], shared: Any, chunks: Any) -> Any:
-    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), chunks)
-    shapes = jax.eval_shape(branch, shared, first).total
+    """Zeros of the shapes of a branch's total."""
+    shapes = jax.eval_shape(lambda: branch(shared, jax.tree.map(lambda leaf: leaf[0], chunks))).total
     return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
