@@ -25,14 +25,15 @@ import mrt5_jax.config  # noqa: F401
 
 # From here on every annotated shape and type is checked when a function of mrt5_jax is called. The configuration's
 # dataclasses have no shapes, and gin reads their signatures, which the checks would hide: they are imported before.
-_HOOK = jaxtyping.install_import_hook("mrt5_jax", "beartype.beartype")
+# The command line has no arrays, and walks configurations by small recursive functions, which checks slow down tenfold.
+REPOSITORY = Path(__file__).resolve().parent.parent
+_CHECKED = {f"mrt5_jax.{path.stem}" for path in (REPOSITORY / "mrt5_jax").glob("[!_]*")} - {"mrt5_jax.cli"}
+_HOOK = jaxtyping.install_import_hook(sorted(_CHECKED), "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 hypothesis.settings.register_profile("mrt5", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("mrt5")
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(autouse=True)
