@@ -167,5 +167,8 @@ def _repeat_check(model_dir: Path, source: str) -> None:
         write_hf(model.params, model.config, exported, model.source)
         changed = [name for name in differences(exported, source) if name not in added]
     if changed:
-        raise UserError(f"{source}: {', '.join(changed)} did not survive import and export; nothing is written")
+        raise UserError(
+            f"{source}: {', '.join(changed)} did not survive import and export bit for bit, so nothing is written: "
+            "leave out --repeat_check to import it nevertheless"
+        )
     print("repeat check: every tensor is the same after import and export, bit for bit")

@@ -10,7 +10,7 @@ from typing import Any
 from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import DataConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import given_path, rereadable
+from mrt5_jax.runs.files import files_for, given_path, rereadable
 
 DEFAULT_LENGTHS = (1024, 256)
 """Of inputs and targets, where no gin file says."""
@@ -205,22 +205,46 @@ def _unpack(args: argparse.Namespace, console: Any) -> None:
 
 def _make(args: argparse.Namespace, console: Any) -> None:
     from mrt5_jax.data import character_data
-    from mrt5_jax.data.lines import read_lines
 
     make = character_data.spelling_pairs if args.kind == "spelling" else character_data.word_search_pairs
+    lines, left_out = [], Counter[str]()
     with rereadable(args.source, "--source=") as source:
-        wanted = "text" if args.kind == "spelling" else "a word a line"
-        lines = [line.data.decode(errors="replace") for line in read_lines(source, ("text",), wanted, args.source)]
-    left_out: Counter[str] = Counter()
+        for line in _source_lines(args, source):
+            try:
+                lines.append(line.decode())
+            except UnicodeDecodeError:
+                left_out["lines that are not UTF-8 (iconv -t UTF-8 makes them so)"] += 1
+    total = len(lines) + left_out.total()
     pairs = {split: list(make(lines, split, left_out, seed=args.seed)) for split in character_data.SPLITS}
+    if empty := [split for split, own in pairs.items() if not own]:
+        reasons = "".join(f", {count:,} {reason}" for reason, count in left_out.most_common())
+        raise UserError(
+            f"{args.source}: too little to make a {empty[0]} split of ({total:,} lines{reasons}): give more"
+        )
     for split, count in character_data.write_splits(Path(args.out), pairs).items():
         console.print(f"{args.out}/{split}.tsv: {count:,} rows", highlight=False, soft_wrap=True)
     lengths = character_data.lengths_in_ids([pair for own in pairs.values() for pair in own])
     console.print(
-        f"of {len(lines):,} {'lines' if args.kind == 'spelling' else 'words'}; the longest input takes "
+        f"of {total:,} {'lines' if args.kind == 'spelling' else 'words'}; the longest input takes "
         f"INPUT_LENGTH={lengths.input}, the longest target TARGET_LENGTH={lengths.target}",
         highlight=False,
         soft_wrap=True,
     )
     for reason, count in left_out.most_common():
         console.print(f"left out: {count:,} {reason}", highlight=False, soft_wrap=True)
+
+
+def _source_lines(args: argparse.Namespace, source: str) -> Iterator[bytes]:
+    """Lines of text; for spelling, documents of whatever training reads as well."""
+    from mrt5_jax.data.documents import read_documents
+    from mrt5_jax.data.formats import recognize
+    from mrt5_jax.data.hashing import HashedStream
+    from mrt5_jax.data.lines import read_lines
+
+    found = recognize(source, args.source)
+    if args.kind == "spelling" and found.kind != "text":
+        with files_for(source).open(source) as raw, HashedStream(raw) as stream:
+            yield from read_documents(Path(source), found, "text", stream)
+    else:
+        wanted = "a word a line: write them as plain text"
+        yield from (line.data for line in read_lines(source, ("text",), wanted, args.source))

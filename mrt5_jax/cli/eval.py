@@ -11,7 +11,7 @@ from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import given_path
+from mrt5_jax.runs.files import given_path, read_bytes
 
 if TYPE_CHECKING:
     from mrt5_jax.cli.gin_setup import Resolved
@@ -78,7 +78,7 @@ def _saved_config(model_dir: str) -> str:
 
     path = Path(model_dir) / CONFIG_GIN
     try:
-        return path.read_text(encoding="utf-8")
+        return read_bytes(path).decode()
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:

@@ -1,4 +1,4 @@
-"""`mrt5 infer`: scores targets or generates them, JSON lines in, JSON lines out."""
+"""`mrt5 infer`: scores targets or generates them, JSON lines or Parquet in, JSON lines out."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from mrt5_jax.config import Dispatch
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import LAST_VERSION, OLD_CAPACITY, say_once
-from mrt5_jax.runs.files import given_path, rereadable
+from mrt5_jax.runs.files import files_for, given_path, rereadable
 
 if TYPE_CHECKING:
     from mrt5_jax.config import ExecutionConfig, RunConfig
@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=given_path,
         metavar="FILE",
-        help='JSON lines, compressed or not: {"inputs": TEXT, "targets": TEXT} or input_ids, ...; - or a pipe as well',
+        help='JSON lines, compressed or not: {"inputs": TEXT, "targets": TEXT} or input_ids, ...; Parquet with these '
+        "columns; - or a pipe as well",
     )
     parser.add_argument(
         "--output",
@@ -150,6 +151,8 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     )
     print(f"checking {args.input}")
     survey = requests.survey(requests_file, args.mode, limits, args.input)
+    if not survey.num_lines:
+        print(f"mrt5: {args.input}: no request in it, so there is nothing to answer", file=sys.stderr)
     if survey.names_sentinels:
         first, second = sentinel_ids(2)
         print(
@@ -187,7 +190,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
             output.append([json.dumps(answer, allow_nan=False) for answer in answers])
             progress.update(task, completed=output.num_lines)
     print(f"done: {survey.num_lines} lines in {args.output}")
-    with Path(args.output).open("rb") as file:
+    with files_for(args.output).open(args.output) as file:
         ending = json.dumps({"error": NOT_FINITE})[1:].encode() + b"\n"
         num_failed = sum(line.endswith(ending) for line in file)
     if num_failed:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mrt5_jax.data.formats import Format, damaged, explained_damage
+from mrt5_jax.data.formats import Format, damaged
 from mrt5_jax.data.hashing import HashedStream
 from mrt5_jax.data.lines import lines_of
+from mrt5_jax.data.parquet import explained_rows, read_batches
 from mrt5_jax.errors import UserError
 
 _decode = json.JSONDecoder().decode  # a third quicker than json.loads, which guesses the encoding of every line
@@ -45,7 +46,7 @@ def read_documents(path: Path, found: Format, field: str, stream: HashedStream) 
 
     Args:
         field: that holds the text.
-        stream: of the file's bytes; Parquet and TFRecords are read by libraries, which open `path` again.
+        stream: of the file's bytes; Parquet and TFRecords, which are not read from beginning to end, are opened again.
 
     Raises:
         UserError: the file is damaged, or a line, record or row has no such field; with its number.
@@ -81,28 +82,16 @@ def _text(value: Any, field: str, path: Path, number: int) -> bytes:
 def _parquet(path: Path, field: str) -> Iterator[bytes]:
     """Strings as the bytes that they are: Parquet promises UTF-8, and does not always keep it."""
     import pyarrow as pa
-    import pyarrow.parquet
 
-    row = 0
-    try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            if field not in names:
-                raise UserError(f"{path}: no column '{field}'; the columns are {', '.join(names)}")
-            for batch in file.iter_batches(columns=[field]):
-                column = batch.column(0)
-                if pa.types.is_dictionary(column.type):
-                    column = column.dictionary_decode()
-                if not _holds_bytes(pa, column.type):
-                    raise UserError(f"{path}, row {row + 1}: no text in column '{field}', which holds {column.type}")
-                for value in column.cast(pa.large_binary()).to_pylist():
-                    row += 1
-                    yield value or b""
-    except UserError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, MemoryError, OverflowError) as error:
-        with explained_damage(f"{path}, after row {row}"):
-            raise error if isinstance(error, OSError) else damaged(f"{path}, after row {row}", error) from None
+    for first, rows in read_batches(path, columns=[field]):
+        with explained_rows(str(path), first):
+            column = rows.column(0)
+            if pa.types.is_dictionary(column.type):
+                column = column.dictionary_decode()
+            if not _holds_bytes(pa, column.type):
+                raise UserError(f"{path}, row {first + 1}: no text in column '{field}', which holds {column.type}")
+            values = column.cast(pa.large_binary()).to_pylist()
+        yield from (value or b"" for value in values)
 
 
 def _holds_bytes(pa: Any, kind: Any) -> bool:

@@ -9,6 +9,7 @@ from typing import NamedTuple, get_type_hints
 from mrt5_jax.config import Deletion
 from mrt5_jax.errors import UserError
 from mrt5_jax.objectives.metrics import Mean
+from mrt5_jax.runs.files import read_bytes
 
 
 class Record(NamedTuple):
@@ -120,7 +121,7 @@ def read_records(path: str | Path) -> list[Record]:
     """
     path = Path(path)
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_bytes(path).split(b"\n")
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; `mrt5 eval` writes such files") from None
     return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]

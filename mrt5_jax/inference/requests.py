@@ -1,7 +1,8 @@
-"""JSON lines to score or to complete, compressed or not: reading, checking, and cutting them into static batches.
+"""Requests to score or to complete, as JSON lines or Parquet: reading, checking, and cutting them into static batches.
 
 A line is `{"inputs": TEXT, "targets": TEXT}` or `{"input_ids": [...], "target_ids": [...]}`, ids with the end of
-sequence and without pads; it may have other fields. Targets are needed for scoring only.
+sequence and without pads; it may have other fields. Targets are needed for scoring only. A row of Parquet has these
+fields as columns.
 """
 
 import json
@@ -12,8 +13,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
+from mrt5_jax.data.formats import recognize
 from mrt5_jax.data.hashing import HashedStream
 from mrt5_jax.data.lines import read_lines
+from mrt5_jax.data.parquet import read_rows
 from mrt5_jax.data.vocabulary import EOS_ID, PAD_ID, encode
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import explained, files_for
@@ -21,6 +24,9 @@ from mrt5_jax.runs.files import explained, files_for
 Mode = Literal["score", "predict"]
 
 _SENTINEL = "<extra_id_"
+
+_AS_INPUTS = "jq -cR '{inputs: .}'"
+_AS_PAIRS = """jq -cR 'split("\\t") | {inputs: .[0], targets: .[1]}'"""
 
 SHORTEST = 64
 """Shorter sequences are padded to this length: programs for fewer lengths are worth more than the padding."""
@@ -37,7 +43,7 @@ class Limits(NamedTuple):
 
 class Request(NamedTuple):
     fields: dict[str, Any]
-    """The line as it was given."""
+    """The line or row as it was given."""
     input_ids: Int[np.ndarray, " length"]
     target_ids: Int[np.ndarray, " target"]
     """Empty where there is nothing to score."""
@@ -79,7 +85,18 @@ def survey(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Surv
 def read(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Iterator[Request]:
     """The requests of a file, in order; blank lines are none. Errors as in `survey`."""
     shown = name or str(path)
-    for number, line in read_lines(path, ("json", "text"), "requests as JSON lines", shown):
+    kind = recognize(path, shown).kind
+    if kind == "parquet":
+        for number, fields in enumerate(read_rows(path, shown), start=1):
+            yield _request(_as_json(fields, f"{shown}, row {number}"), f"{shown}, row {number}", mode, limits)
+        return
+    lines = read_lines(path, ("json", "text"), "requests: write them as JSON lines", shown)
+    for count, (number, line) in enumerate(lines):
+        if kind == "text" and count == 0 and not line.lstrip().startswith((b"{", b"[")):
+            raise UserError(
+                f"{shown}:{number}: not JSON but plain text: {_AS_INPUTS} where each line is an input, "
+                f"{_AS_PAIRS} where it is input<TAB>target"
+            )
         yield parse(line, f"{shown}:{number}", mode, limits)
 
 
@@ -94,10 +111,29 @@ def parse(line: bytes, place: str, mode: Mode, limits: Limits) -> Request:
     """
     try:
         fields = json.loads(line.decode(), parse_constant=_refuse_constant, parse_float=_finite)
-    except (ValueError, RecursionError) as error:  # decoding errors are ValueErrors
+    except UnicodeDecodeError as error:
+        raise UserError(f"{place}: not JSON, since it is not UTF-8 ({error.reason}): write it as UTF-8") from None
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise UserError(f'{place}: not a JSON object such as {{"inputs": "..."}}')
+    return _request(fields, place, mode, limits)
+
+
+def _as_json(fields: dict[str, Any], place: str) -> dict[str, Any]:
+    """The columns of a row, which an answer repeats as JSON. One without a value is as a field that is not there."""
+    for name, value in fields.items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            kind = type(value).__name__
+            raise UserError(
+                f"{place}: column '{name}' holds {kind}, which JSON cannot repeat: leave it out, or write it as text"
+            ) from None
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _request(fields: dict[str, Any], place: str, mode: Mode, limits: Limits) -> Request:
     input_ids = _ids(fields, "inputs", "input_ids", place, limits.vocab_size)
     if len(input_ids) > limits.input_length:
         if limits.long_inputs == "refuse":

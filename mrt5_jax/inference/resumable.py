@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import STANDARD_INPUT, explain, explained, files_for
+from mrt5_jax.runs.files import STANDARD_INPUT, explain, explained, files_for, read_bytes
 from mrt5_jax.training.model_dir import write_atomically
 
 _MARK = {"made_by": "mrt5 infer"}
@@ -91,7 +91,7 @@ def _explained(path: str | Path) -> Iterator[None]:
 def _check_settings(path: Path, settings_path: Path, settings: dict[str, Any] | None) -> None:
     """That `settings_path` is ours and, unless `settings` is None, says the same."""
     try:
-        old = json.loads(settings_path.read_text(encoding="utf-8"))
+        old = json.loads(read_bytes(settings_path))
     except (FileNotFoundError, ValueError):
         old = None
     if not isinstance(old, dict) or not _MARK.items() <= old.items():

@@ -115,6 +115,12 @@ def _named_once(stored: dict[str, np.ndarray], fields: dict[str, Any], place: st
         for name, other in ((_EMBEDDING[0], _HEAD), (_HEAD, _EMBEDDING[0])):
             if name not in found and other in found:
                 found[name] = found[other]
+    elif _HEAD not in found and embeddings:
+        raise UserError(
+            f"{place}: missing: {_HEAD}, which {CONFIG} says is no copy of the embedding (tie_word_embeddings: false): "
+            "give the file that has it; if the embedding shall be the head, as transformers 5 takes it, write "
+            '"tie_word_embeddings": true and "scale_decoder_outputs": false'
+        )
     return found
 
 

@@ -184,6 +184,8 @@ def explain(error: OSError, path: AnyPath) -> str:
         return "a link that leads back to itself"
     if error.errno == errno.ENOENT and os.path.islink(path):
         return f"a link to {os.readlink(path)}, which is not there"
+    if error.errno == errno.ENOENT and glob.has_magic(str(path)):
+        return "nothing has this very name, and globs are not taken here: name one file"
     if error.errno == errno.ENOTDIR and os.path.isfile(str(path).rstrip("/")):
         return "a file, not a folder: leave out the slash at the end"
     if error.errno == errno.EISDIR:

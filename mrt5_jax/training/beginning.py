@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import read_bytes
 from mrt5_jax.training.model_dir import CHECKPOINTS, DAMAGED, EVENTS, METRICS, TIMING
 
 SET_ASIDE = "set_aside"
@@ -61,7 +62,7 @@ def _sign_of_training(folder: Path, entries: list[str] | None, before: RunConfig
 def _last_step(path: Path) -> int | None:
     """Of the last whole line; None where there is none."""
     try:
-        lines = path.read_bytes().split(b"\n")[:-1]
+        lines = read_bytes(path).split(b"\n")[:-1]
         return int(json.loads(lines[-1])["step"]) if lines else None
     except FileNotFoundError:
         return None

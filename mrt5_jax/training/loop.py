@@ -58,7 +58,7 @@ from mrt5_jax.training.preemption import PreemptionNotice
 from mrt5_jax.training.processes import from_first_process, say
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
-from mrt5_jax.training.run_files import claim, read_run, slots_of, under_saved_names
+from mrt5_jax.training.run_files import check_claim, claim, slots_of, under_saved_names
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
@@ -114,7 +114,7 @@ def train(
 
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
-        opened.enter_context(_own(run, config_text, own.files, start_over))
+        opened.enter_context(_own(run, own.files, start_over))
         if jax.process_index() == 0:
             accepted()
         opened.enter_context(on_mesh(mesh, run.execution.mesh))
@@ -160,6 +160,7 @@ def train(
             batches.restore(restored.data_state)
         elif run.warm_start is not None:
             restored = restored._replace(state=_warm(restored.state, run.warm_start))
+        _in_first_process(lambda: claim(run, config_text, own.files))
         display = ProgressDisplay(run.training.num_steps, restored.step or 0)
         writers = opened.enter_context(open_writers(run.model_dir, restored.step, [display]))
         notice = opened.enter_context(PreemptionNotice())
@@ -217,27 +218,35 @@ def _under(run: RunConfig, deletion: TrainingDeletion) -> RunConfig:
 
 
 @contextmanager
-def _own(run: RunConfig, config_text: str, files: Sequence[SourceFile], start_over: bool) -> Iterator[None]:
-    """MODEL_DIR is this run's while the context lasts; one process writes what it says of the run.
+def _own(run: RunConfig, files: Sequence[SourceFile], start_over: bool) -> Iterator[None]:
+    """MODEL_DIR is this run's while the context lasts. What it says of the run is written when nothing is refused.
 
     Raises:
         UserError: it is another run's; in all processes, so that none waits for one that has left.
     """
-    problem = ""
     with ExitStack() as held:
-        if jax.process_index() == 0:
-            try:
-                held.enter_context(run_lock(run.model_dir))
-                before = read_run(run.model_dir)
-                claim(run, config_text, files)
-                check_beginning(run.model_dir, before, start_over=start_over)
-                for line in describe_files(files):
-                    say(line)
-            except UserError as error:
-                problem = str(error)
-        if problem := from_first_process(problem):
-            raise UserError(problem)
+
+        def begin() -> None:
+            held.enter_context(run_lock(run.model_dir))
+            before = check_claim(run, files)
+            check_beginning(run.model_dir, before, start_over=start_over)
+            for line in describe_files(files):
+                say(line)
+
+        _in_first_process(begin)
         yield
+
+
+def _in_first_process(act: Callable[[], None]) -> None:
+    """Acts in the first process; what it refuses is refused in all, so that none waits for one that has left."""
+    problem = ""
+    if jax.process_index() == 0:
+        try:
+            act()
+        except UserError as error:
+            problem = str(error)
+    if problem := from_first_process(problem):
+        raise UserError(problem)
 
 
 def _warm(state: TrainState, model_dir: str) -> TrainState:

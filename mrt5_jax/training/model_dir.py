@@ -27,7 +27,7 @@ from typing import Any
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import renew_model
-from mrt5_jax.runs.files import explain, files_for
+from mrt5_jax.runs.files import explain, files_for, read_bytes
 from mrt5_jax.training.saved_configs import read_config
 
 MODEL_CONFIG = "model_config.json"
@@ -71,7 +71,10 @@ def run_lock(model_dir: str | Path) -> Iterator[None]:
         since = time.strftime("%Y-%m-%d %H:%M:%S")
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            file.truncate(0)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -89,12 +92,18 @@ def write_model_config(model_dir: str | Path, config: ModelConfig) -> None:
         Path(model_dir) / MODEL_CONFIG,
         json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + "\n",
     )
-    if path.exists():
-        check_same_config(read_model_config(model_dir), config, str(path))
-        if path.read_text(encoding="utf-8") == text:
-            return
+    check_model_config(model_dir, config)
+    if path.exists() and read_bytes(path) == text.encode():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
+
+
+def check_model_config(model_dir: str | Path, config: ModelConfig) -> None:
+    """Refuses a MODEL_DIR of another model; see `write_model_config`."""
+    path = Path(model_dir) / MODEL_CONFIG
+    if path.exists():
+        check_same_config(read_model_config(model_dir), config, str(path))
 
 
 def read_model_config(model_dir: str | Path) -> ModelConfig:

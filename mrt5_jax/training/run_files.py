@@ -18,7 +18,7 @@ from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import renew_run
 from mrt5_jax.runs.files import read_bytes
-from mrt5_jax.training.model_dir import check_same_config, write_atomically, write_model_config
+from mrt5_jax.training.model_dir import check_model_config, check_same_config, write_atomically, write_model_config
 from mrt5_jax.training.saved_configs import read_config
 from mrt5_jax.unread_settings import without_unread
 
@@ -90,16 +90,8 @@ def under_saved_names(run: RunConfig) -> RunConfig:
     return dataclasses.replace(run, data=data)
 
 
-def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) -> None:
-    """Writes what MODEL_DIR says of the run or, where there is a run already, checks that it is this one.
-
-    Args:
-        config_text: gin text that resolves to the run.
-        files: of the user's that it is trained on.
-
-    Raises:
-        UserError: MODEL_DIR belongs to another run; the message lists every difference. Nothing is written.
-    """
+def check_claim(run: RunConfig, files: Sequence[SourceFile] = ()) -> SavedRun | None:
+    """The run that MODEL_DIR has, if any, which has to be this one; see `claim`. Writes nothing."""
     folder = Path(run.model_dir)
     try:
         old, data_files = read_run(folder), folder / DATA_FILES
@@ -112,13 +104,32 @@ def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) ->
                     f"{name_files(files)} is not where it was: put it back, or give another MODEL_DIR"
                 )
             check_same_config(_what_matters(old), _what_matters(run), str(folder / RUN_CONFIG))
+        check_model_config(folder, run.model)
+    except OSError as error:
+        raise UserError(f"MODEL_DIR {folder}: {error.strerror}; give a folder that can be read") from None
+    return old
+
+
+def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) -> None:
+    """Writes what MODEL_DIR says of the run or, where there is a run already, checks that it is this one.
+
+    Args:
+        config_text: gin text that resolves to the run.
+        files: of the user's that it is trained on.
+
+    Raises:
+        UserError: MODEL_DIR belongs to another run; the message lists every difference. Nothing is written.
+    """
+    folder = Path(run.model_dir)
+    check_claim(run, files)
+    try:
         slots = slots_of(run)
         write_model_config(folder, run.model)
         write_atomically(folder / RUN_CONFIG, json.dumps(_as_json(run, slots), indent=2, allow_nan=False) + "\n")
         write_atomically(folder / CONFIG_GIN, config_text)
         if files:
             record = {"version": _DATA_FILES_VERSION, "files": record_of(files)}
-            write_atomically(data_files, json.dumps(record, indent=2, allow_nan=False) + "\n")
+            write_atomically(folder / DATA_FILES, json.dumps(record, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"MODEL_DIR {folder}: {error.strerror}; give a folder that can be written") from None
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import read_bytes
 from mrt5_jax.validation import check_ranges
 
 Config = TypeVar("Config")
@@ -25,7 +26,7 @@ def read_config(cls: type[Config], path: Path, renew: Callable[[dict[str, Any], 
         UserError: it cannot be read, or has a field that is unknown, missing, of a wrong type or out of range.
     """
     try:
-        values = json.loads(path.read_bytes().decode(), parse_constant=_refuse_constant)
+        values = json.loads(read_bytes(path).decode(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         return None
     except OSError as error:

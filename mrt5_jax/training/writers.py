@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import jax
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import read_bytes
 from mrt5_jax.training.model_dir import EVENTS, METRICS, TIMING, write_atomically
 
 Scalars = Mapping[str, Any]
@@ -142,9 +143,10 @@ def cut_beyond(path: Path, step: int) -> None:
     Raises:
         UserError: a line that is whole is not a JSON object with a step.
     """
-    if not path.exists():
+    try:
+        lines = read_bytes(path).decode(errors="replace").splitlines(keepends=True)
+    except FileNotFoundError:
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     kept = []
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):

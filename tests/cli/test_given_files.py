@@ -249,6 +249,39 @@ def through_a_pipe(path: Path, content: bytes) -> threading.Thread:
     return thread
 
 
+def test_what_is_no_word_list_is_said_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "words.txt", tmp_path / "out"
+    command = ["data", "make", "word_search", f"--source={source}", f"--out={out}"]
+    for content, message in (
+        (b"", "words.txt: too little to make a train split of"),
+        (b"caf\xe9\nna\xefve\n" * 9, "(18 lines, 18 lines that are not UTF-8"),
+        (b'{"text": "a word"}\n', "words.txt: holds JSON lines, not a word a line: write them as plain text"),
+    ):
+        source.write_bytes(content)
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert message in said
+        assert said.count("\n") == 1
+        assert not out.exists()
+    source.write_bytes("\n".join(WORDS).encode() + b"\ncaf\xe9\n")
+    assert main(command) == 0
+    said = capsys.readouterr().out
+    assert f"of {len(WORDS) + 1} words" in said
+    assert "left out: 1 lines that are not UTF-8" in said
+
+
+def test_misspellings_are_made_of_whatever_is_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "en.txt").write_text("\n".join(SENTENCES))
+    (tmp_path / "en.jsonl").write_text("".join(json.dumps({"text": sentence}) + "\n" for sentence in SENTENCES))
+    for name in ("en.txt", "en.jsonl"):
+        assert main(["data", "make", "spelling", f"--source={tmp_path / name}", f"--out={tmp_path / name}.out"]) == 0
+    for split in ("train", "validation", "test"):
+        text, lines = (tmp_path / f"{name}.out" / f"{split}.tsv" for name in ("en.txt", "en.jsonl"))
+        assert text.read_bytes() == lines.read_bytes()
+
+
 WORDS = [f"слов{a}{b}" for a in "абвгдежзик" for b in "лмнопрст"]
 
 
