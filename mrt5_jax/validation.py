@@ -111,7 +111,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "capacity": CAPACITY,
         "seed": SEED,
     },
-    config.RunConfig: {"model_dir": NOT_EMPTY},
+    config.RunConfig: {"model_dir": NOT_EMPTY, "warm_start": NOT_EMPTY},
 }
 
 

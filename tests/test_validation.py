@@ -59,6 +59,7 @@ OUT_OF_RANGE = {
     "evaluation.deletions": [()],
     "evaluation.num_examples": [0],
     "model_dir": [""],
+    "warm_start": [""],
 }
 
 
