@@ -61,6 +61,10 @@ def _has_gate(run: RunConfig) -> bool:
     return run.model.gate is not None
 
 
+def _saturates(run: RunConfig) -> bool:
+    return run.training.deletion == "saturated" and run.training.hard_probability < 1
+
+
 def _has_factor(*names: str) -> Callable[[RunConfig], bool]:
     """Whether the schedule is a product with one of T5X's factors in it."""
 
@@ -83,7 +87,7 @@ _NOT_SATURATED = "saturated deletion alone reads it"
 READERS = (
     Reader(
         "model.gate",
-        ("bias_init", "layer_norm", "gumbel_noise"),
+        ("threshold", "bias_init", "layer_norm", "gumbel_noise"),
         steers,
         "a learned gate alone reads it",
         ("GateConfig.kind",),
@@ -115,7 +119,7 @@ READERS = (
     Reader(
         "optimizer",
         ("gate_learning_rate",),
-        lambda run: "gate" not in run.optimizer.freeze,
+        lambda run: not set(run.optimizer.freeze) & {"encoder", "gate", "encoder/gate"},
         "the gate is frozen",
         ("OptimizerConfig.freeze",),
     ),
@@ -180,16 +184,16 @@ READERS = (
     Reader(
         "compaction",
         ("saturation_threshold",),
-        lambda run: run.training.deletion == "saturated",
+        _saturates,
         _NOT_SATURATED,
-        ("TrainingConfig.deletion",),
+        ("TrainingConfig.deletion", "TrainingConfig.hard_probability"),
     ),
     Reader(
         "monitor",
         ("interval", "tolerance", "hysteresis"),
-        lambda run: run.training.deletion == "saturated",
+        _saturates,
         _NOT_SATURATED,
-        ("TrainingConfig.deletion",),
+        ("TrainingConfig.deletion", "TrainingConfig.hard_probability"),
     ),
     Reader("evaluation", ("capacity",), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
     Reader(

@@ -111,7 +111,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "capacity": CAPACITY,
         "seed": SEED,
     },
-    config.RunConfig: {"model_dir": NOT_EMPTY},
+    config.RunConfig: {"model_dir": NOT_EMPTY, "warm_start": NOT_EMPTY},
 }
 
 
@@ -134,6 +134,15 @@ def validate(run: config.RunConfig) -> None:
     if run.model.relpos_max_distance <= run.model.relpos_num_buckets // 4:
         _refuse(
             run.model, "relpos_max_distance", f"above a quarter of relpos_num_buckets={run.model.relpos_num_buckets}"
+        )
+    if run.training.profile_steps is not None and run.training.profile_steps[1] > run.training.num_steps:
+        _refuse(
+            run.training, "profile_steps", f"steps of the run, of which there are num_steps={run.training.num_steps}"
+        )
+    if run.controller is not None and run.controller.proportional_gain == run.controller.integral_gain == 0:
+        raise UserError(
+            "config.ControllerConfig.proportional_gain and integral_gain are both 0, so alpha would stay 0: give one "
+            "of them, or set config.RunConfig.controller to None"
         )
     for field in unread(run):
         raise UserError(field.complaint)

@@ -41,6 +41,7 @@ OUT_OF_RANGE = {
     "data.input_length": [0],
     "data.batch_size": [0],
     "training.num_steps": [0],
+    "training.profile_steps": [(0, 2), (3, 2), (9, 11), (11, 12)],
     "execution.log_every": [0],
     "loss.score_penalty": [-1.0, float("inf")],
     "loss.regularizer_delay": [-1],
@@ -58,6 +59,7 @@ OUT_OF_RANGE = {
     "evaluation.deletions": [()],
     "evaluation.num_examples": [0],
     "model_dir": [""],
+    "warm_start": [""],
 }
 
 
@@ -84,6 +86,7 @@ def test_a_value_out_of_range_is_refused_in_one_line_that_names_it(path: str, va
 
 def test_optional_values_may_be_left_out() -> None:
     validate(replaced(replaced(RUN, "optimizer.clip_norm", None), "model.gate.threshold", -15.0))
+    validate(replaced(RUN, "training.profile_steps", (10, 10)))
 
 
 def test_a_model_without_a_gate_needs_no_controller_and_may_have_none() -> None:
@@ -91,6 +94,13 @@ def test_a_model_without_a_gate_needs_no_controller_and_may_have_none() -> None:
     with pytest.raises(UserError, match="without a gate"):
         validate(plain)
     validate(replaced(plain, "controller", None))
+
+
+def test_a_controller_that_could_never_push_is_refused() -> None:
+    weak = replaced(RUN, "controller.proportional_gain", 0.0)
+    validate(weak)
+    with pytest.raises(UserError, match="both 0, so alpha would stay 0: give one of them"):
+        validate(replaced(weak, "controller.integral_gain", 0.0))
 
 
 def test_saturated_deletion_is_refused_where_it_can_remove_nothing_or_too_much() -> None:

@@ -57,16 +57,17 @@ def axis_rules(config: MeshConfig) -> AxisRules:
     """LOGICAL_AXIS_RULES, with those of `config.rules` in the place of their namesakes and before them.
 
     Raises:
-        UserError: a rule names an axis that is not there, or spreads the batch, which `put_batch` does, otherwise.
+        UserError: a rule names an axis that is not there or one axis twice, or spreads the batch, which `put_batch`
+            does, otherwise.
     """
     known = [name for name, _ in LOGICAL_AXIS_RULES if name != "batch"]
     ours = []
     for name, written in config.rules:
         axes = tuple(written.split("+")) if written else ()
-        if name not in known or not set(axes) <= set(MESH_AXES):
+        if name not in known or not set(axes) <= set(MESH_AXES) or len(set(axes)) < len(axes):
             raise UserError(
-                f"config.MeshConfig.rules: ({name!r}, {written!r}) should be one of {', '.join(known)}, and mesh axes "
-                f"joined by + out of {', '.join(MESH_AXES)}, or '' for none"
+                f"config.MeshConfig.rules: ({name!r}, {written!r}) should be one of {', '.join(known)}, and different "
+                f"mesh axes joined by + out of {', '.join(MESH_AXES)}, or '' for none"
             )
         ours.append((name, axes[0] if len(axes) == 1 else axes or None))
     replaced = {name for name, _ in ours}

@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mrt5_jax.config import RunConfig
+from mrt5_jax.config import OptimizerConfig, RunConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.forward import split_parameters
 from mrt5_jax.network import MrT5
 from mrt5_jax.spelling import nearest
 from mrt5_jax.training.state import Params
@@ -27,33 +28,46 @@ def stop_gradients(params: Params, frozen: Sequence[str]) -> Params:
     )
 
 
-def check_frozen(run: RunConfig) -> None:
-    """Every name of `OptimizerConfig.freeze` is one of the model's, and something is left to train.
+def check_names(run: RunConfig) -> None:
+    """Every parameter that the optimizer's configuration names is there, and something is left to train.
 
     Raises:
-        UserError: a name that no parameter has, with the nearest; or all parameters are frozen.
+        UserError: a name that no parameter has, with the nearest; all parameters are frozen; or all that deletion
+            depends on are, and the run wants to steer it.
     """
     frozen = run.optimizer.freeze
-    if not frozen:
+    excluded = set(run.optimizer.weight_decay_exclude) - set(OptimizerConfig().weight_decay_exclude)
+    if not (frozen or excluded):
         return
     tokens = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     params = jax.eval_shape(MrT5(run.model).init, jax.random.key(0), tokens, tokens)["params"]
-    paths = [_written(path).removesuffix("/value") for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-    for name in frozen:
-        if not any(_matches(path, (name,)) for path in paths):
-            raise UserError(
-                f"config.OptimizerConfig.freeze: no parameter has {name!r} in its path{nearest(name, _names(paths))}"
-            )
+    paths = _paths(params)
+    for field, names in {"freeze": frozen, "weight_decay_exclude": sorted(excluded)}.items():
+        for name in names:
+            if not any(_matches(path, (name,)) for path in paths):
+                known = nearest(name, {part for path in paths for part in path.split("/")})
+                raise UserError(f"config.OptimizerConfig.{field}: no parameter has {name!r} in its path{known}")
     if all(_matches(path, frozen) for path in paths):
         raise UserError(f"config.OptimizerConfig.freeze = {frozen!r}: freezes all parameters, and nothing would train")
+    if all(_matches(path, frozen) for path in _paths(split_parameters(params).prefix)):
+        for field, value, default in (
+            ("config.RunConfig.controller", run.controller, None),
+            ("config.LossConfig.gate_weight", run.loss.gate_weight, 0.0),
+        ):
+            if value != default:
+                raise UserError(
+                    f"config.OptimizerConfig.freeze = {frozen!r}: freezes all that deletion depends on, so {field} "
+                    f"would steer nothing; set it to {default!r}, or let the gate train"
+                )
+
+
+def _paths(params: Any) -> list[str]:
+    """Names of a model's parameters, as they are made."""
+    return [_written(path).removesuffix("/value") for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def _matches(path: str, names: Iterable[str]) -> bool:
     return any(f"/{name}/" in f"/{path}/" for name in names)
-
-
-def _names(paths: Iterable[str]) -> set[str]:
-    return {name for path in paths for name in path.split("/")}
 
 
 def _written(path: Any) -> str:

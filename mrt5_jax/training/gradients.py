@@ -271,16 +271,21 @@ def rest(setting: Setting) -> Body:
 
 def finish(at_gate: AtGate, ran: Ran) -> LossAndGradients:
     """Differentiates the prefix, and puts the parts together."""
-    total: RestTotal = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), ran.total)
+    return put_together(ran.total, *differentiate_prefix(at_gate, ran))
+
+
+def differentiate_prefix(at_gate: AtGate, ran: Ran) -> tuple[Params, MeasuredRows]:
+    """The gradient of the prefix's parameters, and the rows in their order; the total of `ran` is not read."""
     out, rung = restore_rows(ran.by_row(), at_gate.chunked.order)
-    (prefix_gradient,) = at_gate.pull_back((out.hidden_bar, out.gate_values_bar))
-    return LossAndGradients(
-        total.loss,
-        total.gate_mean,
-        total.score_penalty,
-        merge_gradients(Parts(prefix_gradient, total.gradient)),
-        MeasuredRows(out.losses, at_gate.mask, at_gate.keep, at_gate.rescued, at_gate.dropped, rung),
-    )
+    (gradient,) = at_gate.pull_back((out.hidden_bar, out.gate_values_bar))
+    return gradient, MeasuredRows(out.losses, at_gate.mask, at_gate.keep, at_gate.rescued, at_gate.dropped, rung)
+
+
+def put_together(rest_total: RestTotal, prefix_gradient: Params, rows: MeasuredRows) -> LossAndGradients:
+    """Sums over the groups, and gradients in one tree: of a batch, or of parts whose totals were added up."""
+    total: RestTotal = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), rest_total)
+    gradients = merge_gradients(Parts(prefix_gradient, total.gradient))
+    return LossAndGradients(total.loss, total.gate_mean, total.score_penalty, gradients, rows)
 
 
 def _in_groups(of_group: Callable[[RestRows], ChunkResult], rows: RestRows, num_groups: int) -> ChunkResult:

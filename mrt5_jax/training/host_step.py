@@ -2,9 +2,11 @@
 
     begin    prefix with its pull-back, gate, rows sorted into chunks     one program
     rest     gradient of the model after the gate, for one chunk          one program for each rung
-    finish   the prefix's gradient, parts added up                        one program
-    update   optimizer, controller, metrics                               one program
+    finish   the prefix's gradient                                        one program
+    update   gradients put together, optimizer, controller, metrics       one program
 
+Gradients are added up over chunks and microbatches in two totals, which are zeroed once a step: `rest` adds to the one
+and `finish` to the other, each in the total's own memory.
 All compile before the first step of an input length, in parallel threads: nothing compiles later, whatever is kept.
 The memory of a step is that of the lengths that ran, and gradients stay outside of conditionals.
 """
@@ -26,27 +28,32 @@ from mrt5_jax.network import MrT5
 from mrt5_jax.training.axis_rules import DATA
 from mrt5_jax.training.gradients import (
     AtGate,
-    LossAndGradients,
     MeasuredRows,
     RestTotal,
     Shared,
     begin,
-    finish,
+    differentiate_prefix,
     lengths_of,
+    put_together,
     rest,
 )
 from mrt5_jax.training.partitioning import batch_sharding, replicated, row_shards
-from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.state import Params, TrainState
 from mrt5_jax.training.step import Learning, Stepped, choose_by_branch, make_setting, step_inputs, update
+
+
+class Totals(NamedTuple):
+    """Sums over the chunks and microbatches of a step."""
+
+    rest: RestTotal
+    prefix_gradient: Params
 
 
 class Programs(NamedTuple):
     """Compiled for one input length."""
 
-    whole_zeros: Any
-    """Of what a step adds up over its microbatches."""
-    rest_zeros: Any
-    """Of what a microbatch adds up over its chunks."""
+    zeros: Any
+    """Totals before the first microbatch."""
     begin: Any
     rest: dict[int, Program]
     finish: Any
@@ -79,17 +86,17 @@ class HostTrainStep:
         assert self._programs is not None
         programs = self._programs
         parts = split_parameters(state.params)
-        total, measured = programs.whole_zeros(), []
+        total, prefix_gradient = programs.zeros()
+        measured = []
         for number in range(self._run.execution.microbatches):
             at_gate = programs.begin(state, batch, np.int32(number))
             shared = Shared(parts.rest, at_gate.shared.objective)
             chunked = at_gate.chunked
-            ran = run_on_host(
-                programs.rest, lengths_of(self._setting), programs.rest_zeros(), shared, chunked.rows, chunked.most
-            )
-            total, rows = programs.finish(total, at_gate, ran)
+            ran = run_on_host(programs.rest, lengths_of(self._setting), total, shared, chunked.rows, chunked.most)
+            total = ran.total
+            prefix_gradient, rows = programs.finish(prefix_gradient, at_gate, ran._replace(total=None))
             measured.append(rows)
-        return programs.update(state, batch, total, measured)
+        return programs.update(state, batch, Totals(total, prefix_gradient), measured)
 
     def prepare(self, batch: dict[str, jax.ShapeDtypeStruct]) -> None:
         """Compiles ahead of the first step what batches of these shapes will need."""
@@ -100,43 +107,40 @@ class HostTrainStep:
         shardings = jax.tree.map(lambda leaf: leaf.sharding, self._abstract)
         rows: Any = batch_sharding(self._mesh)
         everywhere: Any = replicated(self._mesh)
-        rest_total = RestTotal(everywhere, everywhere, everywhere, split_parameters(shardings.params).rest)
+        parameters = split_parameters(shardings.params)
+        rest_total = RestTotal(everywhere, everywhere, everywhere, parameters.rest)
         rest_total = jax.tree.map(self._by_group, rest_total)
-        whole_total = LossAndGradients(everywhere, everywhere, everywhere, shardings.params, None)
-        whole_zeros = jax.jit(self._whole_zeros, out_shardings=whole_total).lower().compile()
-        rest_zeros = jax.jit(self._rest_zeros, out_shardings=rest_total).lower().compile()
+        made = jax.jit(self._zeros, out_shardings=Totals(rest_total, parameters.prefix)).lower().compile()
+        zeros: Totals = abstract_outputs(made)
         started = jax.jit(self._begin).lower(self._abstract, batch, jax.ShapeDtypeStruct((), jnp.int32)).compile()
         at_gate = abstract_outputs(started)
         shared = Shared(split_parameters(self._abstract.params).rest, at_gate.shared.objective)
         compiled = compile_programs(
             rest(self._setting),
             lengths_of(self._setting).rungs,
-            abstract_outputs(rest_zeros),
+            zeros.rest,
             shared,
             at_gate.chunked.rows,
             (rest_total, rows),
         )
-        total, out = abstract_outputs(next(iter(compiled.values())))
+        _, out = abstract_outputs(next(iter(compiled.values())))
         num_chunks = self._run.execution.chunks
         rungs: Any = jax.ShapeDtypeStruct((num_chunks,), jnp.int32)
-        ran = Ran(total, [out] * num_chunks, rungs)
-        finished = jax.jit(self._finish, donate_argnums=0, out_shardings=(whole_total, rows))
-        finished = finished.lower(abstract_outputs(whole_zeros), at_gate, ran).compile()
-        total, measured = abstract_outputs(finished)
+        finished = jax.jit(self._finish, donate_argnums=0, out_shardings=(parameters.prefix, rows))
+        finished = finished.lower(zeros.prefix_gradient, at_gate, Ran(None, [out] * num_chunks, rungs)).compile()
+        _, measured = abstract_outputs(finished)
         updated = jax.jit(self._update, donate_argnums=0, out_shardings=Stepped(shardings, everywhere))
-        updated = updated.lower(self._abstract, batch, total, [measured] * self._run.execution.microbatches).compile()
-        return Programs(whole_zeros, rest_zeros, started, compiled, finished, updated)
+        updated = updated.lower(self._abstract, batch, zeros, [measured] * self._run.execution.microbatches).compile()
+        return Programs(made, started, compiled, finished, updated)
 
-    def _whole_zeros(self) -> LossAndGradients:
-        gradients = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), self._abstract.params)
-        dtype = jnp.promote_types(self._abstract.controller.alpha.dtype, jax.tree.leaves(gradients)[0].dtype)
-        nothing = jnp.zeros((), dtype)
-        return LossAndGradients(nothing, nothing, nothing, gradients, None)
+    def _zeros(self) -> Totals:
+        def zeros(leading: tuple[int, ...], params: Params) -> Params:
+            return jax.tree.map(lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype), params)
 
-    def _rest_zeros(self) -> RestTotal:
-        whole, groups = jax.eval_shape(self._whole_zeros), self._setting.num_groups
-        rest = RestTotal(whole.loss, whole.gate_mean, whole.score_penalty, split_parameters(whole.gradients).rest)
-        return jax.tree.map(lambda leaf: jnp.zeros((groups, *leaf.shape), leaf.dtype), rest)
+        params, groups = split_parameters(self._abstract.params), (self._setting.num_groups,)
+        dtype = jnp.promote_types(self._abstract.controller.alpha.dtype, jax.tree.leaves(params)[0].dtype)
+        nothing = jnp.zeros(groups, dtype)
+        return Totals(RestTotal(nothing, nothing, nothing, zeros(groups, params.rest)), zeros((), params.prefix))
 
     def _by_group(self, sharding: NamedSharding) -> NamedSharding:
         """Of totals with a leading axis of groups."""
@@ -153,16 +157,15 @@ class HostTrainStep:
         nowhere: Any = None  # the parameters are there already
         return at_gate._replace(shared=Shared(nowhere, inputs.objective))
 
-    def _finish(self, total: LossAndGradients, at_gate: AtGate, ran: Ran) -> tuple[LossAndGradients, MeasuredRows]:
-        own = finish(at_gate, ran)
-        assert own.rows is not None
-        return jax.tree.map(jnp.add, total, own._replace(rows=None)), own.rows
+    def _finish(self, total: Params, at_gate: AtGate, ran: Ran) -> tuple[Params, MeasuredRows]:
+        gradient, rows = differentiate_prefix(at_gate, ran)
+        return jax.tree.map(jnp.add, total, gradient), rows
 
     def _update(
-        self, state: TrainState, batch: dict[str, Array], total: LossAndGradients, measured: list[MeasuredRows]
+        self, state: TrainState, batch: dict[str, Array], totals: Totals, measured: list[MeasuredRows]
     ) -> Stepped:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *measured)
-        result = total._replace(rows=join_rows(stacked, self._setting.shards.count))
+        result = put_together(*totals, join_rows(stacked, self._setting.shards.count))
         return update(self._run, self._learning, self._ladder, state, batch, result, choose_by_branch)
 
 

@@ -39,8 +39,10 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
     Of several TPU slices, each has a part of the data axis and all of the others.
 
     Raises:
-        UserError: the axes do not multiply to the number of devices, or the data axis not to that of slices.
+        UserError: the axes do not multiply to the number of devices, or the data axis not to that of slices; or see
+            `axis_rules`, whose rules are used later, when MODEL_DIR is this run's.
     """
+    axis_rules(config)
     devices = jax.devices() if devices is None else devices
     sizes = {axis: getattr(config, axis) for axis in MESH_AXES}
     written = " x ".join(f"{axis}={size}" for axis, size in sizes.items())

@@ -74,6 +74,19 @@ def test_a_file_sets_the_monitor(write: Callable[..., str]) -> None:
         (QUICKSTART + "config.OptimizerConfig.steps_per_cycle = 7\n", ["no factor cosine_decay"]),
         (QUICKSTART + "config.OptimizerConfig.weight_decay_exclude = ('bias',)\n", ["weight_decay is 0"]),
         (QUICKSTART + "config.EvaluationConfig.seed = 7\n", ["random deletion alone"]),
+        (
+            QUICKSTART + "config.TrainingConfig.deletion = 'saturated'\nconfig.TrainingConfig.hard_probability = 1.0\n"
+            "config.MonitorConfig.tolerance = 0.25\n",
+            [":6: ", "saturated deletion alone reads it"],
+        ),
+        *(
+            (
+                QUICKSTART + f"config.OptimizerConfig.freeze = ({name!r},)\n"
+                "config.OptimizerConfig.gate_learning_rate = 0.1\n",
+                [":5: ", "the gate is frozen"],
+            )
+            for name in ("gate", "encoder/gate", "encoder")
+        ),
     ],
 )
 def test_what_nothing_reads_is_refused_with_its_file_and_line(
@@ -178,6 +191,15 @@ def test_saved_settings_without_effect_are_named_and_not_refused() -> None:
                 "config.GateConfig.gumbel_noise=True",
             ],
             ["gumbel_noise"],
+        ),
+        (
+            [
+                "config.GateConfig.kind='fixed'",
+                "config.RunConfig.controller=None",
+                "config.LossConfig.regularizer_delay=0",
+                "config.GateConfig.threshold=-10.0",
+            ],
+            ["threshold = -10.0", "a learned gate alone reads it"],
         ),
     ],
 )

@@ -21,6 +21,7 @@ from mrt5_jax.config import (
     TrainingConfig,
     TrainingDeletion,
 )
+from mrt5_jax.forward import split_parameters
 from mrt5_jax.network import MrT5
 from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.host_step import HostTrainStep
@@ -111,6 +112,24 @@ def test_every_way_takes_the_same_steps(deletion: TrainingDeletion, dispatch: Di
         np.testing.assert_allclose(params[path], array, rtol=1e-8, atol=1e-10, err_msg=path)
     if "chunks" in changes and deletion == "hard":
         assert metrics[0]["rung"] < expected_metrics[0]["rung"], "short rows run at short lengths"
+
+
+def test_the_host_zeroes_its_totals_once_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many microbatches and chunks: programs that take nothing make one number for each that has a gradient."""
+    made = []
+    call = jax.stages.Compiled.__call__
+
+    def counting_call(program: jax.stages.Compiled, *arguments: Any) -> Any:
+        result = call(program, *arguments)
+        if not jax.tree.leaves(arguments):
+            made.append(sum(leaf.size for leaf in jax.tree.leaves(result)))
+        return result
+
+    monkeypatch.setattr(jax.stages.Compiled, "__call__", counting_call)
+    run_steps(make_run("hard", microbatches=4, chunks=2), "host", Ladder((LENGTH,)))
+    parts = split_parameters(make_params(in_double(make_config()), 1))
+    gradients, losses = sum(leaf.size for leaf in jax.tree.leaves(parts)), 3
+    assert sum(made) == len(two_batches()) * (gradients + losses)
 
 
 @pytest.mark.parametrize("deletion", ["saturated", "hard"])

@@ -119,23 +119,34 @@ def _keeping_gradients(optimizer: optax.GradientTransformation) -> optax.Gradien
 
 
 @pytest.mark.parametrize(
-    ("freeze", "words"),
+    ("setting", "words"),
     [
-        (("gat",), ["no parameter has 'gat' in its path", "did you mean gate?"]),
-        (("encoder/decoder",), ["'encoder/decoder'"]),
-        (("token_embedder", "encoder", "decoder"), ["freezes all parameters"]),
+        ("freeze=('gat',)", ["freeze: no parameter has 'gat' in its path", "did you mean gate?"]),
+        ("freeze=('encoder/decoder',)", ["'encoder/decoder'"]),
+        ("freeze=('token_embedder', 'encoder', 'decoder')", ["freezes all parameters"]),
+        ("freeze=('token_embedder', 'encoder')", ["config.RunConfig.controller would steer nothing; set it to None"]),
+        ("weight_decay_exclude=('scale', 'bais')", ["weight_decay_exclude: no parameter has 'bais'", "mean bias?"]),
     ],
 )
-def test_names_that_match_nothing_or_everything_are_refused(
-    freeze: tuple[str, ...], words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_names_that_match_nothing_or_too_much_are_refused(
+    setting: str, words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    flags = [f"--gin.MODEL_DIR='{tmp_path / 'model'}'", f"--gin.config.OptimizerConfig.freeze={freeze!r}"]
+    bindings = [f"MODEL_DIR='{tmp_path / 'model'}'", f"config.OptimizerConfig.{setting}"]
+    if "exclude" in setting:
+        bindings.append("config.OptimizerConfig.weight_decay=0.1")
+    flags = [f"--gin.{binding}" for binding in bindings]
     assert main(["train", "--gin_file=runs/quickstart.gin", *flags]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     for word in words:
         assert word in error
     assert not (tmp_path / "model").exists()
+
+
+def test_a_gate_weight_where_only_the_decoder_trains_is_refused() -> None:
+    with pytest.raises(UserError, match=r"LossConfig.gate_weight would steer nothing; set it to 0\.0"):
+        make_learning(run_with(("encoder", "token_embedder")))
+    make_learning(run_with(("encoder/prefix", "gate", "encoder/relpos_bias")))
 
 
 def test_a_resume_with_another_freeze_is_refused(tmp_path: Path) -> None:

@@ -141,10 +141,12 @@ def test_rules_of_a_run_take_the_place_of_the_built_in_ones():
     assert param_shardings(boxed, mesh)["wi"].spec == PartitionSpec(None, "fsdp", "tensor")
 
 
-@pytest.mark.parametrize("rule", [("mpl", "fsdp"), ("mlp", "model"), ("batch", "tensor")])
-def test_a_rule_of_axes_that_are_not_there_is_refused(rule):
-    with pytest.raises(UserError, match=rf"config.MeshConfig.rules: \('{rule[0]}', '{rule[1]}'\) should be"):
-        axis_rules(MeshConfig(rules=(rule,)))
+@pytest.mark.parametrize("rule", [("mpl", "fsdp"), ("mlp", "model"), ("batch", "tensor"), ("mlp", "tensor+tensor")])
+def test_a_rule_of_axes_that_are_not_there_is_refused_with_the_mesh(rule):
+    """Before anything is written to MODEL_DIR."""
+    with pytest.raises(UserError) as error:
+        make_mesh(MeshConfig(rules=(rule,)))
+    assert str(error.value).startswith(f"config.MeshConfig.rules: {rule!r} should be")
 
 
 def test_slices_need_a_data_axis_that_spans_them():
