@@ -63,9 +63,9 @@ class Attended(NamedTuple):
 
 
 class _QuerySide(NamedTuple):
-    """What is cut into blocks of one row's queries; heads first where there are heads."""
+    """What is cut into blocks of one row's queries."""
 
-    query: Float[Array, "heads query head_dim"]
+    query: Float[Array, "query heads head_dim"]
     mask: Bool[Array, " query"]
     segments: Int[Array, " query"] | None
     index: Int[Array, " query"]
@@ -76,8 +76,8 @@ class _QuerySide(NamedTuple):
 class _KeySide(NamedTuple):
     """What every block of a row's queries sees."""
 
-    key: Float[Array, "heads key head_dim"]
-    value: Float[Array, "heads key head_dim"]
+    key: Float[Array, "key heads head_dim"]
+    value: Float[Array, "key heads head_dim"]
     mask: Bool[Array, " key"]
     gate: Float[Array, " key"] | None
     segments: Int[Array, " key"] | None
@@ -87,7 +87,7 @@ class _KeySide(NamedTuple):
 
 
 class _BlockAttended(NamedTuple):
-    values: Float[Array, "heads query head_dim"]
+    values: Float[Array, "query heads head_dim"]
     excess: Float[Array, ""]
     """Summed over the counted pairs."""
     pairs: Float[Array, ""]
@@ -150,9 +150,12 @@ def attend(
         value = jnp.where(jnp.swapaxes(kept_weights, 1, 2)[..., None], value, jnp.zeros((), value.dtype))
     blocks = _num_blocks(num_queries, num_scores)
     compute_bias = bias_by_look_up if rows == "one_by_one" else bias_by_product
-    attend_block = partial(_attend_block, compute_bias=compute_bias, causal=causal, softmax1=softmax1)
-    if rows == "one_by_one" or blocks > 1:
+    form = _Form(compute_bias, causal, softmax1)
+    attend_block = partial(_attend_block, form)
+    if rows == "one_by_one":
         # Computing scores anew in the backward pass is faster than storing those of all rows and reading them.
+        attend_block = partial(_attend_block_anew, form)
+    elif blocks > 1:
         attend_block = jax.checkpoint(attend_block)
 
     own, shared = _split(position_bias)
@@ -169,9 +172,9 @@ def attend(
                 return attend_block(jax.lax.optimization_barrier(part), key_side)
 
             parts = jax.lax.map(attend_part, _cut(query_side, blocks))
-            values = jnp.moveaxis(parts.values, 0, 1).reshape(heads, num_queries, -1)
+            values = parts.values.reshape(num_queries, heads, -1)
             attended = _BlockAttended(values, jnp.sum(parts.excess), jnp.sum(parts.pairs))
-        values = jnp.swapaxes(attended.values, 0, 1) / (1.0 - dropout_rate)
+        values = attended.values / (1.0 - dropout_rate)
         return values.astype(query.dtype), attended.excess / (heads * jnp.maximum(attended.pairs, 1))
 
     each = (query, key, value, queries, keys, own)
@@ -251,8 +254,7 @@ def _sides(
     shared: _BiasParts,
 ) -> tuple[_QuerySide, _KeySide]:
     bias = _merged(own, shared)
-    query, key, value = (jnp.swapaxes(array, 0, 1) for array in (query, key, value))
-    index = jnp.arange(query.shape[1])
+    index = jnp.arange(query.shape[0])
     return (
         _QuerySide(query, queries.mask, queries.segments, index, bias.query_positions, bias.ready),
         _KeySide(
@@ -279,7 +281,7 @@ def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
         return None if leaf is None else cut(leaf, axis)
 
     return _QuerySide(
-        query=cut(queries.query, 1),
+        query=cut(queries.query, 0),
         mask=cut(queries.mask, 0),
         segments=cut_optional(queries.segments, 0),
         index=cut(queries.index, 0),
@@ -288,39 +290,130 @@ def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
     )
 
 
-def _attend_block(
-    queries: _QuerySide, keys: _KeySide, *, compute_bias: Callable[..., Array], causal: bool, softmax1: bool
-) -> _BlockAttended:
-    scores = product("hqd,hkd->hqk", queries.query, keys.key)
+class _Form(NamedTuple):
+    """What is static about a block's attention."""
+
+    compute_bias: Callable[..., Array]
+    causal: bool
+    softmax1: bool
+
+
+def _attend_block(form: _Form, queries: _QuerySide, keys: _KeySide) -> _BlockAttended:
+    attended, _ = _attend_and_sums(form, queries, keys)
+    return attended
+
+
+class _Sums(NamedTuple):
+    """A query's weights are exp(score - top) / total."""
+
+    top: Float[Array, "heads query"]
+    total: Float[Array, "heads query"]
+
+
+def _attend_and_sums(form: _Form, queries: _QuerySide, keys: _KeySide) -> tuple[_BlockAttended, _Sums]:
+    scores = _scores(form, queries, keys)
+    visible = _visible(form, queries, keys)
+    # By query first: XLA's CPU backend takes one sum over everything twice as long.
+    excess = jnp.sum(jnp.where(visible[None], jnp.maximum(scores - SCORE_CEILING, 0), 0), axis=-1)
+    excess = jnp.sum(jnp.where(queries.mask[None], excess, 0))
+    scores = scores + _offsets(visible, keys, scores.dtype)
+    top = jnp.max(scores, axis=-1, initial=0.0 if form.softmax1 else _LOWEST)
+    top = jax.lax.stop_gradient(top)
+    weights = jnp.exp(scores - top[..., None])
+    total = jnp.sum(weights, axis=-1)
+    if form.softmax1:
+        total = total + jnp.exp(-top)
+    # Dividing values instead of weights saves a pass over [heads query key].
+    values = product("hqk,hkd->hqd", weights.astype(keys.value.dtype), jnp.swapaxes(keys.value, 0, 1))
+    values = jnp.where(jnp.any(visible, axis=-1)[None, :, None], values / total[..., None], 0)
+    pairs = jnp.sum(jnp.broadcast_to(visible & queries.mask[:, None], scores.shape[1:]), dtype=excess.dtype)
+    return _BlockAttended(jnp.swapaxes(values, 0, 1), excess, pairs), _Sums(top, total)
+
+
+def _scores(form: _Form, queries: _QuerySide, keys: _KeySide) -> Float[Array, "heads query key"]:
+    scores = product("hqd,hkd->hqk", jnp.swapaxes(queries.query, 0, 1), jnp.swapaxes(keys.key, 0, 1))
     if queries.bias is not None:
         scores = scores + queries.bias
     if keys.embedding is not None:
         assert keys.buckets is not None
         assert queries.positions is not None
         assert keys.positions is not None
-        scores = scores + compute_bias(keys.embedding, keys.buckets, queries.positions, keys.positions)
+        scores = scores + form.compute_bias(keys.embedding, keys.buckets, queries.positions, keys.positions)
+    return scores
+
+
+def _visible(form: _Form, queries: _QuerySide, keys: _KeySide) -> Bool[Array, "#query key"]:
     visible = keys.mask[None, :]
-    if causal:
-        visible = visible & (queries.index[:, None] >= jnp.arange(scores.shape[2])[None, :])
+    if form.causal:
+        visible = visible & (queries.index[:, None] >= jnp.arange(keys.mask.shape[0])[None, :])
     if keys.segments is not None and queries.segments is not None:
         visible = visible & (queries.segments[:, None] == keys.segments[None, :])
-    # By query first: XLA's CPU backend takes one sum over everything twice as long.
-    excess = jnp.sum(jnp.where(visible[None], jnp.maximum(scores - SCORE_CEILING, 0), 0), axis=-1)
-    excess = jnp.sum(jnp.where(queries.mask[None], excess, 0))
-    # Added, not selected: a score is lost beside it, and [1 key] or [query key] numbers serve all heads.
-    gate = jnp.zeros_like(keys.mask, scores.dtype) if keys.gate is None else keys.gate
-    scores = scores + jnp.where(visible, gate[None], _LOWEST)[None]
-    top = jnp.max(scores, axis=-1, initial=0.0 if softmax1 else _LOWEST)
-    top = jax.lax.stop_gradient(top)
-    weights = jnp.exp(scores - top[..., None])
-    total = jnp.sum(weights, axis=-1)
-    if softmax1:
-        total = total + jnp.exp(-top)
-    # Dividing values instead of weights saves a pass over [heads query key].
-    values = product("hqk,hkd->hqd", weights.astype(keys.value.dtype), keys.value) / total[..., None]
-    values = jnp.where(jnp.any(visible, axis=-1)[None, :, None], values, 0)
-    pairs = jnp.sum(jnp.broadcast_to(visible & queries.mask[:, None], scores.shape[1:]), dtype=excess.dtype)
-    return _BlockAttended(values, excess, pairs)
+    return visible
+
+
+def _offsets(visible: Bool[Array, "#query key"], keys: _KeySide, dtype: Any) -> Float[Array, "1 #query key"]:
+    """What is added to the scores of all heads: gate values, and where a query does not see a key, `_LOWEST`.
+
+    Added, not selected: a score is lost beside it, and [1 key] or [query key] numbers serve all heads.
+    """
+    gate = jnp.zeros_like(keys.mask, dtype) if keys.gate is None else keys.gate
+    return jnp.where(visible, gate[None], _LOWEST)[None]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend_block_anew(form: _Form, queries: _QuerySide, keys: _KeySide) -> _BlockAttended:
+    """`_attend_block` for CPUs: its derivative computes the weights anew, from two numbers a query that were kept.
+
+    Of JAX's own derivative under `jax.checkpoint` it leaves out the product with the values and two passes over
+    [heads query key].
+    """
+    return _attend_block(form, queries, keys)
+
+
+def _attend_block_forward(form: _Form, queries: _QuerySide, keys: _KeySide) -> tuple[_BlockAttended, Any]:
+    attended, sums = _attend_and_sums(form, queries, keys)
+    return attended, (queries, keys, attended.values, sums)
+
+
+def _attend_block_backward(form: _Form, kept: Any, bars: _BlockAttended) -> tuple[_QuerySide, _KeySide]:
+    queries, keys, values, sums = kept
+    visible = _visible(form, queries, keys)
+
+    def both_scores(queries: _QuerySide, keys: _KeySide) -> tuple[Array, Array]:
+        keys = keys._replace(key=_gradient_by_dimension(keys.key))
+        scores = _scores(form, queries, keys)
+        return scores, scores + _offsets(visible, keys, scores.dtype)
+
+    def weighed(weights: Array, value: Array) -> Array:
+        return product("hqk,hkd->hqd", weights, jnp.swapaxes(_gradient_by_dimension(value), 0, 1))
+
+    (scores, biased), pull_scores = jax.vjp(both_scores, queries, keys)
+    weights = jnp.exp(biased - sums.top[..., None])  # not divided by their total: values_bar is
+    _, pull_values = jax.vjp(weighed, weights.astype(keys.value.dtype), keys.value)
+    values_bar = jnp.where(jnp.any(visible, axis=-1)[:, None, None], bars.values / sums.total.T[..., None], 0)
+    weights_bar, value_bar = pull_values(jnp.swapaxes(values_bar, 0, 1))
+    # The softmax's derivative; the sum over keys of weights * weights_bar is one over a head's dimensions.
+    biased_bar = weights * (weights_bar - jnp.sum(values_bar * values, axis=-1).T[..., None])
+    counted = (visible & queries.mask[:, None])[None] & (scores > SCORE_CEILING)
+    queries_bar, keys_bar = pull_scores((jnp.where(counted, bars.excess, 0), biased_bar))
+    return queries_bar, keys_bar._replace(value=value_bar)
+
+
+@jax.custom_vjp
+def _gradient_by_dimension(array: Float[Array, "key heads head_dim"]) -> Float[Array, "key heads head_dim"]:
+    """The array. Its gradient is computed as [heads head_dim key] and then turned.
+
+    XLA's CPU backend otherwise turns the product that makes it, and [heads query key] floats are read across.
+    """
+    return array
+
+
+def _gradient_by_dimension_backward(_: None, bar: Array) -> tuple[Array]:
+    return (jnp.transpose(jax.lax.optimization_barrier(jnp.transpose(bar, (1, 2, 0))), (2, 0, 1)),)
+
+
+_gradient_by_dimension.defvjp(lambda array: (array, None), _gradient_by_dimension_backward)
+_attend_block_anew.defvjp(_attend_block_forward, _attend_block_backward)
 
 
 def masked_softmax(
