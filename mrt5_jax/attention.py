@@ -17,12 +17,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from mrt5_jax.attention_block import BlockAttended, Form, KeySide, QuerySide, attend_block, attend_block_anew
 from mrt5_jax.config import AttentionRows
 from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_look_up, bias_by_product
-from mrt5_jax.products import product
-
-SCORE_CEILING = 5.0
-"""Scores above this are penalised by the score regulariser."""
 
 _MANY_SCORES = 2**17
 """Scores [heads query key] of a row that keep the cores of a CPU busy without other rows beside it."""
@@ -32,9 +29,6 @@ _MATERIALIZED_BIASES = 2**25
 
 _BLOCK_SCORES = 2**23
 """The most scores [heads query key] of a row that are computed at once."""
-
-_LOWEST = -1e30
-"""Score of a key that a query does not see: finite, so that no difference of two scores is NaN."""
 
 
 class Keys(NamedTuple):
@@ -60,38 +54,6 @@ class Attended(NamedTuple):
     values: Float[Array, "batch query heads head_dim"]
     score_excess: Float[Array, " batch"]
     """Mean over heads and valid pairs of max(score, 5) - 5, scores taken before the gate's bias."""
-
-
-class _QuerySide(NamedTuple):
-    """What is cut into blocks of one row's queries."""
-
-    query: Float[Array, "query heads head_dim"]
-    mask: Bool[Array, " query"]
-    segments: Int[Array, " query"] | None
-    index: Int[Array, " query"]
-    positions: Int[Array, " query"] | None
-    bias: Float[Array, "heads query key"] | None
-
-
-class _KeySide(NamedTuple):
-    """What every block of a row's queries sees."""
-
-    key: Float[Array, "key heads head_dim"]
-    value: Float[Array, "key heads head_dim"]
-    mask: Bool[Array, " key"]
-    gate: Float[Array, " key"] | None
-    segments: Int[Array, " key"] | None
-    positions: Int[Array, " key"] | None
-    embedding: Float[Array, "heads buckets"] | None
-    buckets: Int[Array, " distances"] | None
-
-
-class _BlockAttended(NamedTuple):
-    values: Float[Array, "query heads head_dim"]
-    excess: Float[Array, ""]
-    """Summed over the counted pairs."""
-    pairs: Float[Array, ""]
-    """How many were counted, in one head."""
 
 
 def choose_rows(setting: AttentionRows, num_scores: int) -> Literal["batched", "one_by_one"]:
@@ -150,30 +112,27 @@ def attend(
         value = jnp.where(jnp.swapaxes(kept_weights, 1, 2)[..., None], value, jnp.zeros((), value.dtype))
     blocks = _num_blocks(num_queries, num_scores)
     compute_bias = bias_by_look_up if rows == "one_by_one" else bias_by_product
-    form = _Form(compute_bias, causal, softmax1)
-    attend_block = partial(_attend_block, form)
-    if rows == "one_by_one":
-        # Computing scores anew in the backward pass is faster than storing those of all rows and reading them.
-        attend_block = partial(_attend_block_anew, form)
-    elif blocks > 1:
-        attend_block = jax.checkpoint(attend_block)
+    form = Form(compute_bias, causal, softmax1)
+    of_block = partial(attend_block_anew if rows == "one_by_one" else attend_block, form)
+    if rows == "batched" and blocks > 1:
+        of_block = jax.checkpoint(of_block)
 
     own, shared = _split(position_bias)
 
     def one(row: Any, shared: _BiasParts) -> tuple[Float[Array, "query heads head_dim"], Float[Array, ""]]:
         query_side, key_side = _sides(*row, shared=shared)
         if blocks == 1:
-            attended = attend_block(query_side, key_side)
+            attended = of_block(query_side, key_side)
         else:
 
-            def attend_part(part: _QuerySide) -> _BlockAttended:
+            def attend_part(part: QuerySide) -> BlockAttended:
                 # Ties positions to their queries: alone they are the same in every layer, and JAX would compute the
                 # biases of all blocks before the first layer and hold them.
-                return attend_block(jax.lax.optimization_barrier(part), key_side)
+                return of_block(jax.lax.optimization_barrier(part), key_side)
 
             parts = jax.lax.map(attend_part, _cut(query_side, blocks))
             values = parts.values.reshape(num_queries, heads, -1)
-            attended = _BlockAttended(values, jnp.sum(parts.excess), jnp.sum(parts.pairs))
+            attended = BlockAttended(values, jnp.sum(parts.excess), jnp.sum(parts.pairs))
         values = attended.values / (1.0 - dropout_rate)
         return values.astype(query.dtype), attended.excess / (heads * jnp.maximum(attended.pairs, 1))
 
@@ -252,12 +211,12 @@ def _sides(
     keys: Keys,
     own: _BiasParts,
     shared: _BiasParts,
-) -> tuple[_QuerySide, _KeySide]:
+) -> tuple[QuerySide, KeySide]:
     bias = _merged(own, shared)
     index = jnp.arange(query.shape[0])
     return (
-        _QuerySide(query, queries.mask, queries.segments, index, bias.query_positions, bias.ready),
-        _KeySide(
+        QuerySide(query, queries.mask, queries.segments, index, bias.query_positions, bias.ready),
+        KeySide(
             key,
             value,
             keys.mask,
@@ -270,7 +229,7 @@ def _sides(
     )
 
 
-def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
+def _cut(queries: QuerySide, blocks: int) -> QuerySide:
     """Blocks of queries along a new first axis."""
 
     def cut(leaf: Array, axis: int) -> Array:
@@ -280,7 +239,7 @@ def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
     def cut_optional(leaf: Array | None, axis: int) -> Array | None:
         return None if leaf is None else cut(leaf, axis)
 
-    return _QuerySide(
+    return QuerySide(
         query=cut(queries.query, 0),
         mask=cut(queries.mask, 0),
         segments=cut_optional(queries.segments, 0),
@@ -288,132 +247,6 @@ def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
         positions=cut_optional(queries.positions, 0),
         bias=cut_optional(queries.bias, 1),
     )
-
-
-class _Form(NamedTuple):
-    """What is static about a block's attention."""
-
-    compute_bias: Callable[..., Array]
-    causal: bool
-    softmax1: bool
-
-
-def _attend_block(form: _Form, queries: _QuerySide, keys: _KeySide) -> _BlockAttended:
-    attended, _ = _attend_and_sums(form, queries, keys)
-    return attended
-
-
-class _Sums(NamedTuple):
-    """A query's weights are exp(score - top) / total."""
-
-    top: Float[Array, "heads query"]
-    total: Float[Array, "heads query"]
-
-
-def _attend_and_sums(form: _Form, queries: _QuerySide, keys: _KeySide) -> tuple[_BlockAttended, _Sums]:
-    scores = _scores(form, queries, keys)
-    visible = _visible(form, queries, keys)
-    # By query first: XLA's CPU backend takes one sum over everything twice as long.
-    excess = jnp.sum(jnp.where(visible[None], jnp.maximum(scores - SCORE_CEILING, 0), 0), axis=-1)
-    excess = jnp.sum(jnp.where(queries.mask[None], excess, 0))
-    scores = scores + _offsets(visible, keys, scores.dtype)
-    top = jnp.max(scores, axis=-1, initial=0.0 if form.softmax1 else _LOWEST)
-    top = jax.lax.stop_gradient(top)
-    weights = jnp.exp(scores - top[..., None])
-    total = jnp.sum(weights, axis=-1)
-    if form.softmax1:
-        total = total + jnp.exp(-top)
-    # Dividing values instead of weights saves a pass over [heads query key].
-    values = product("hqk,hkd->hqd", weights.astype(keys.value.dtype), jnp.swapaxes(keys.value, 0, 1))
-    values = jnp.where(jnp.any(visible, axis=-1)[None, :, None], values / total[..., None], 0)
-    pairs = jnp.sum(jnp.broadcast_to(visible & queries.mask[:, None], scores.shape[1:]), dtype=excess.dtype)
-    return _BlockAttended(jnp.swapaxes(values, 0, 1), excess, pairs), _Sums(top, total)
-
-
-def _scores(form: _Form, queries: _QuerySide, keys: _KeySide) -> Float[Array, "heads query key"]:
-    scores = product("hqd,hkd->hqk", jnp.swapaxes(queries.query, 0, 1), jnp.swapaxes(keys.key, 0, 1))
-    if queries.bias is not None:
-        scores = scores + queries.bias
-    if keys.embedding is not None:
-        assert keys.buckets is not None
-        assert queries.positions is not None
-        assert keys.positions is not None
-        scores = scores + form.compute_bias(keys.embedding, keys.buckets, queries.positions, keys.positions)
-    return scores
-
-
-def _visible(form: _Form, queries: _QuerySide, keys: _KeySide) -> Bool[Array, "#query key"]:
-    visible = keys.mask[None, :]
-    if form.causal:
-        visible = visible & (queries.index[:, None] >= jnp.arange(keys.mask.shape[0])[None, :])
-    if keys.segments is not None and queries.segments is not None:
-        visible = visible & (queries.segments[:, None] == keys.segments[None, :])
-    return visible
-
-
-def _offsets(visible: Bool[Array, "#query key"], keys: _KeySide, dtype: Any) -> Float[Array, "1 #query key"]:
-    """What is added to the scores of all heads: gate values, and where a query does not see a key, `_LOWEST`.
-
-    Added, not selected: a score is lost beside it, and [1 key] or [query key] numbers serve all heads.
-    """
-    gate = jnp.zeros_like(keys.mask, dtype) if keys.gate is None else keys.gate
-    return jnp.where(visible, gate[None], _LOWEST)[None]
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend_block_anew(form: _Form, queries: _QuerySide, keys: _KeySide) -> _BlockAttended:
-    """`_attend_block` for CPUs: its derivative computes the weights anew, from two numbers a query that were kept.
-
-    Of JAX's own derivative under `jax.checkpoint` it leaves out the product with the values and two passes over
-    [heads query key].
-    """
-    return _attend_block(form, queries, keys)
-
-
-def _attend_block_forward(form: _Form, queries: _QuerySide, keys: _KeySide) -> tuple[_BlockAttended, Any]:
-    attended, sums = _attend_and_sums(form, queries, keys)
-    return attended, (queries, keys, attended.values, sums)
-
-
-def _attend_block_backward(form: _Form, kept: Any, bars: _BlockAttended) -> tuple[_QuerySide, _KeySide]:
-    queries, keys, values, sums = kept
-    visible = _visible(form, queries, keys)
-
-    def both_scores(queries: _QuerySide, keys: _KeySide) -> tuple[Array, Array]:
-        keys = keys._replace(key=_gradient_by_dimension(keys.key))
-        scores = _scores(form, queries, keys)
-        return scores, scores + _offsets(visible, keys, scores.dtype)
-
-    def weighed(weights: Array, value: Array) -> Array:
-        return product("hqk,hkd->hqd", weights, jnp.swapaxes(_gradient_by_dimension(value), 0, 1))
-
-    (scores, biased), pull_scores = jax.vjp(both_scores, queries, keys)
-    weights = jnp.exp(biased - sums.top[..., None])  # not divided by their total: values_bar is
-    _, pull_values = jax.vjp(weighed, weights.astype(keys.value.dtype), keys.value)
-    values_bar = jnp.where(jnp.any(visible, axis=-1)[:, None, None], bars.values / sums.total.T[..., None], 0)
-    weights_bar, value_bar = pull_values(jnp.swapaxes(values_bar, 0, 1))
-    # The softmax's derivative; the sum over keys of weights * weights_bar is one over a head's dimensions.
-    biased_bar = weights * (weights_bar - jnp.sum(values_bar * values, axis=-1).T[..., None])
-    counted = (visible & queries.mask[:, None])[None] & (scores > SCORE_CEILING)
-    queries_bar, keys_bar = pull_scores((jnp.where(counted, bars.excess, 0), biased_bar))
-    return queries_bar, keys_bar._replace(value=value_bar)
-
-
-@jax.custom_vjp
-def _gradient_by_dimension(array: Float[Array, "key heads head_dim"]) -> Float[Array, "key heads head_dim"]:
-    """The array. Its gradient is computed as [heads head_dim key] and then turned.
-
-    XLA's CPU backend otherwise turns the product that makes it, and [heads query key] floats are read across.
-    """
-    return array
-
-
-def _gradient_by_dimension_backward(_: None, bar: Array) -> tuple[Array]:
-    return (jnp.transpose(jax.lax.optimization_barrier(jnp.transpose(bar, (1, 2, 0))), (2, 0, 1)),)
-
-
-_gradient_by_dimension.defvjp(lambda array: (array, None), _gradient_by_dimension_backward)
-_attend_block_anew.defvjp(_attend_block_forward, _attend_block_backward)
 
 
 def masked_softmax(
