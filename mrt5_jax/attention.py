@@ -17,12 +17,9 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from mrt5_jax.attention_block import BlockAttended, Form, KeySide, QuerySide, attend_block, attend_block_anew
 from mrt5_jax.config import AttentionRows
 from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_look_up, bias_by_product
-from mrt5_jax.products import product
-
-SCORE_CEILING = 5.0
-"""Scores above this are penalised by the score regulariser."""
 
 _MANY_SCORES = 2**17
 """Scores [heads query key] of a row that keep the cores of a CPU busy without other rows beside it."""
@@ -32,9 +29,6 @@ _MATERIALIZED_BIASES = 2**25
 
 _BLOCK_SCORES = 2**23
 """The most scores [heads query key] of a row that are computed at once."""
-
-_LOWEST = -1e30
-"""Score of a key that a query does not see: finite, so that no difference of two scores is NaN."""
 
 
 class Keys(NamedTuple):
@@ -60,38 +54,6 @@ class Attended(NamedTuple):
     values: Float[Array, "batch query heads head_dim"]
     score_excess: Float[Array, " batch"]
     """Mean over heads and valid pairs of max(score, 5) - 5, scores taken before the gate's bias."""
-
-
-class _QuerySide(NamedTuple):
-    """What is cut into blocks of one row's queries; heads first where there are heads."""
-
-    query: Float[Array, "heads query head_dim"]
-    mask: Bool[Array, " query"]
-    segments: Int[Array, " query"] | None
-    index: Int[Array, " query"]
-    positions: Int[Array, " query"] | None
-    bias: Float[Array, "heads query key"] | None
-
-
-class _KeySide(NamedTuple):
-    """What every block of a row's queries sees."""
-
-    key: Float[Array, "heads key head_dim"]
-    value: Float[Array, "heads key head_dim"]
-    mask: Bool[Array, " key"]
-    gate: Float[Array, " key"] | None
-    segments: Int[Array, " key"] | None
-    positions: Int[Array, " key"] | None
-    embedding: Float[Array, "heads buckets"] | None
-    buckets: Int[Array, " distances"] | None
-
-
-class _BlockAttended(NamedTuple):
-    values: Float[Array, "heads query head_dim"]
-    excess: Float[Array, ""]
-    """Summed over the counted pairs."""
-    pairs: Float[Array, ""]
-    """How many were counted, in one head."""
 
 
 def choose_rows(setting: AttentionRows, num_scores: int) -> Literal["batched", "one_by_one"]:
@@ -150,28 +112,28 @@ def attend(
         value = jnp.where(jnp.swapaxes(kept_weights, 1, 2)[..., None], value, jnp.zeros((), value.dtype))
     blocks = _num_blocks(num_queries, num_scores)
     compute_bias = bias_by_look_up if rows == "one_by_one" else bias_by_product
-    attend_block = partial(_attend_block, compute_bias=compute_bias, causal=causal, softmax1=softmax1)
-    if rows == "one_by_one" or blocks > 1:
-        # Computing scores anew in the backward pass is faster than storing those of all rows and reading them.
-        attend_block = jax.checkpoint(attend_block)
+    form = Form(compute_bias, causal, softmax1)
+    of_block = partial(attend_block_anew if rows == "one_by_one" else attend_block, form)
+    if rows == "batched" and blocks > 1:
+        of_block = jax.checkpoint(of_block)
 
     own, shared = _split(position_bias)
 
     def one(row: Any, shared: _BiasParts) -> tuple[Float[Array, "query heads head_dim"], Float[Array, ""]]:
         query_side, key_side = _sides(*row, shared=shared)
         if blocks == 1:
-            attended = attend_block(query_side, key_side)
+            attended = of_block(query_side, key_side)
         else:
 
-            def attend_part(part: _QuerySide) -> _BlockAttended:
+            def attend_part(part: QuerySide) -> BlockAttended:
                 # Ties positions to their queries: alone they are the same in every layer, and JAX would compute the
                 # biases of all blocks before the first layer and hold them.
-                return attend_block(jax.lax.optimization_barrier(part), key_side)
+                return of_block(jax.lax.optimization_barrier(part), key_side)
 
             parts = jax.lax.map(attend_part, _cut(query_side, blocks))
-            values = jnp.moveaxis(parts.values, 0, 1).reshape(heads, num_queries, -1)
-            attended = _BlockAttended(values, jnp.sum(parts.excess), jnp.sum(parts.pairs))
-        values = jnp.swapaxes(attended.values, 0, 1) / (1.0 - dropout_rate)
+            values = parts.values.reshape(num_queries, heads, -1)
+            attended = BlockAttended(values, jnp.sum(parts.excess), jnp.sum(parts.pairs))
+        values = attended.values / (1.0 - dropout_rate)
         return values.astype(query.dtype), attended.excess / (heads * jnp.maximum(attended.pairs, 1))
 
     each = (query, key, value, queries, keys, own)
@@ -249,13 +211,12 @@ def _sides(
     keys: Keys,
     own: _BiasParts,
     shared: _BiasParts,
-) -> tuple[_QuerySide, _KeySide]:
+) -> tuple[QuerySide, KeySide]:
     bias = _merged(own, shared)
-    query, key, value = (jnp.swapaxes(array, 0, 1) for array in (query, key, value))
-    index = jnp.arange(query.shape[1])
+    index = jnp.arange(query.shape[0])
     return (
-        _QuerySide(query, queries.mask, queries.segments, index, bias.query_positions, bias.ready),
-        _KeySide(
+        QuerySide(query, queries.mask, queries.segments, index, bias.query_positions, bias.ready),
+        KeySide(
             key,
             value,
             keys.mask,
@@ -268,7 +229,7 @@ def _sides(
     )
 
 
-def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
+def _cut(queries: QuerySide, blocks: int) -> QuerySide:
     """Blocks of queries along a new first axis."""
 
     def cut(leaf: Array, axis: int) -> Array:
@@ -278,49 +239,14 @@ def _cut(queries: _QuerySide, blocks: int) -> _QuerySide:
     def cut_optional(leaf: Array | None, axis: int) -> Array | None:
         return None if leaf is None else cut(leaf, axis)
 
-    return _QuerySide(
-        query=cut(queries.query, 1),
+    return QuerySide(
+        query=cut(queries.query, 0),
         mask=cut(queries.mask, 0),
         segments=cut_optional(queries.segments, 0),
         index=cut(queries.index, 0),
         positions=cut_optional(queries.positions, 0),
         bias=cut_optional(queries.bias, 1),
     )
-
-
-def _attend_block(
-    queries: _QuerySide, keys: _KeySide, *, compute_bias: Callable[..., Array], causal: bool, softmax1: bool
-) -> _BlockAttended:
-    scores = product("hqd,hkd->hqk", queries.query, keys.key)
-    if queries.bias is not None:
-        scores = scores + queries.bias
-    if keys.embedding is not None:
-        assert keys.buckets is not None
-        assert queries.positions is not None
-        assert keys.positions is not None
-        scores = scores + compute_bias(keys.embedding, keys.buckets, queries.positions, keys.positions)
-    visible = keys.mask[None, :]
-    if causal:
-        visible = visible & (queries.index[:, None] >= jnp.arange(scores.shape[2])[None, :])
-    if keys.segments is not None and queries.segments is not None:
-        visible = visible & (queries.segments[:, None] == keys.segments[None, :])
-    # By query first: XLA's CPU backend takes one sum over everything twice as long.
-    excess = jnp.sum(jnp.where(visible[None], jnp.maximum(scores - SCORE_CEILING, 0), 0), axis=-1)
-    excess = jnp.sum(jnp.where(queries.mask[None], excess, 0))
-    # Added, not selected: a score is lost beside it, and [1 key] or [query key] numbers serve all heads.
-    gate = jnp.zeros_like(keys.mask, scores.dtype) if keys.gate is None else keys.gate
-    scores = scores + jnp.where(visible, gate[None], _LOWEST)[None]
-    top = jnp.max(scores, axis=-1, initial=0.0 if softmax1 else _LOWEST)
-    top = jax.lax.stop_gradient(top)
-    weights = jnp.exp(scores - top[..., None])
-    total = jnp.sum(weights, axis=-1)
-    if softmax1:
-        total = total + jnp.exp(-top)
-    # Dividing values instead of weights saves a pass over [heads query key].
-    values = product("hqk,hkd->hqd", weights.astype(keys.value.dtype), keys.value) / total[..., None]
-    values = jnp.where(jnp.any(visible, axis=-1)[None, :, None], values, 0)
-    pairs = jnp.sum(jnp.broadcast_to(visible & queries.mask[:, None], scores.shape[1:]), dtype=excess.dtype)
-    return _BlockAttended(values, excess, pairs)
 
 
 def masked_softmax(

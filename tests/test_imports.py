@@ -22,6 +22,7 @@ LAYERS = [
     {
         "layers",
         "attention",
+        "attention_block",
         "position_bias",
         "dropout",
         "gates",

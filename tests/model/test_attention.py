@@ -38,18 +38,21 @@ ARRAYS = (
     normal(4, BATCH, HEADS, QUERIES, SLOTS),
 )
 KEPT = np.random.default_rng(5).random((BATCH, HEADS, SLOTS)) < 0.7
+COUNTED = np.random.default_rng(6).random((BATCH, QUERIES)) < 0.8
+EXAMPLES = np.sort(np.random.default_rng(7).integers(1, 4, (BATCH, SLOTS)), axis=1)
+"""Of packed rows, the example of each key; a query belongs to that of the key at its index."""
 
 
-def run(arrays: tuple, rows: Any, *, softmax1: bool, shared: bool = False) -> Attended:
+def run(arrays: tuple, rows: Any, *, softmax1: bool, shared: bool, causal: bool, packed: bool) -> Attended:
     query, key, value, key_bias, position_bias = arrays
     return attend(
         query,
         key,
         value,
-        Queries(jnp.ones((BATCH, QUERIES), bool)),
-        Keys(jnp.asarray(MASK), key_bias),
+        Queries(jnp.asarray(COUNTED), jnp.asarray(EXAMPLES[:, :QUERIES]) if packed else None),
+        Keys(jnp.asarray(MASK), key_bias, jnp.asarray(EXAMPLES) if packed else None),
         position_bias=position_bias[:1] if shared else position_bias,
-        causal=not shared,
+        causal=causal,
         softmax1=softmax1,
         kept_weights=jnp.asarray(KEPT),
         dropout_rate=0.3,
@@ -57,28 +60,40 @@ def run(arrays: tuple, rows: Any, *, softmax1: bool, shared: bool = False) -> At
     )
 
 
-def values_and_gradients(rows: Any, *, softmax1: bool, shared: bool) -> tuple[Attended, Any]:
+def values_and_gradients(rows: Any, **how: bool) -> tuple[Attended, Any]:
+    """In float64: the derivative for rows one by one is written by hand, that for batched rows is JAX's own."""
+
     def total(arrays: tuple) -> tuple[jax.Array, Attended]:
-        attended = run(arrays, rows, softmax1=softmax1, shared=shared)
-        return jnp.sum(jnp.sin(attended.values)) + jnp.sum(attended.score_excess), attended
+        attended = run(arrays, rows, **how)
+        return jnp.sum(jnp.sin(attended.values)) + jnp.sum(jnp.sin(attended.score_excess)), attended
 
-    gradient, attended = jax.jit(jax.grad(total, has_aux=True))(ARRAYS)
-    return jax.device_get((attended, gradient))
+    with jax.enable_x64(True):
+        wide = tuple(jnp.asarray(array, jnp.float64) for array in ARRAYS)
+        gradient, attended = jax.jit(jax.grad(total, has_aux=True))(wide)
+        return jax.device_get((attended, gradient))
 
 
-@pytest.fixture(scope="module", params=[(False, False), (True, True)], ids=["causal", "softmax1, shared bias"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        {"causal": True, "packed": False, "softmax1": False, "shared": False},
+        {"causal": False, "packed": False, "softmax1": True, "shared": True},
+        {"causal": True, "packed": True, "softmax1": True, "shared": False},
+        {"causal": False, "packed": True, "softmax1": False, "shared": True},
+    ],
+    ids=lambda how: ", ".join(name for name, applies in how.items() if applies),
+)
 def both(request) -> tuple[tuple[Attended, Any], tuple[Attended, Any]]:
     """Values and gradients, batched and one by one."""
-    softmax1, shared = request.param
-    batched, one_by_one = (
-        values_and_gradients(rows, softmax1=softmax1, shared=shared) for rows in ("batched", "one_by_one")
-    )
+    batched, one_by_one = (values_and_gradients(rows, **request.param) for rows in ("batched", "one_by_one"))
     return batched, one_by_one
 
 
 def test_batched_is_one_by_one(both) -> None:
     """Values, score excess and the gradients of all inputs, with a bias of each kind, dropout and masks."""
-    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6), *both)
+    jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-12, atol=1e-12), *both)
+    for leaf in jax.tree.leaves(both[0]):
+        assert np.abs(leaf[:2]).max() > 1e-3, "all of it counts"
 
 
 def test_queries_without_keys_receive_zeros_and_pass_no_gradient(both) -> None:
