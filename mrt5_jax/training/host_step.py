@@ -39,7 +39,15 @@ from mrt5_jax.training.gradients import (
 )
 from mrt5_jax.training.partitioning import batch_sharding, replicated, row_shards
 from mrt5_jax.training.state import Params, TrainState
-from mrt5_jax.training.step import Learning, Stepped, choose_by_branch, make_setting, step_inputs, update
+from mrt5_jax.training.step import (
+    Learning,
+    Stepped,
+    choose_by_branch,
+    choose_leaf_by_leaf,
+    make_setting,
+    step_inputs,
+    update,
+)
 
 
 class Totals(NamedTuple):
@@ -166,7 +174,9 @@ class HostTrainStep:
     ) -> Stepped:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *measured)
         result = put_together(*totals, join_rows(stacked, self._setting.shards.count))
-        return update(self._run, self._learning, self._ladder, state, batch, result, choose_by_branch)
+        on_cpu = self._mesh.devices.flat[0].platform == "cpu"
+        choose = choose_by_branch if on_cpu else choose_leaf_by_leaf
+        return update(self._run, self._learning, self._ladder, state, batch, result, choose)
 
 
 def _abstract(array: Array) -> jax.ShapeDtypeStruct:

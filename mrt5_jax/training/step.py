@@ -130,7 +130,8 @@ def in_parts(
 def choose_leaf_by_leaf(finite: Bool[Array, ""], move: Move, state: TrainState, gradients: Params) -> TrainState:
     """The moved state where a step is finite, else the old one, chosen within the update's own loops.
 
-    For a step in one program: with a branch a TPU's compiler holds 0.65 GB more of ByT5-small.
+    With a branch a TPU's compiler holds more of ByT5-small: 0.65 GB in a step of one program, 2.7 GB in an update that
+    is a program of its own.
     """
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), move(state, gradients), state)
 
@@ -138,7 +139,7 @@ def choose_leaf_by_leaf(finite: Bool[Array, ""], move: Move, state: TrainState, 
 def choose_by_branch(finite: Bool[Array, ""], move: Move, state: TrainState, gradients: Params) -> TrainState:
     """As `choose_leaf_by_leaf`, by a branch of the program.
 
-    For an update that is a program of its own, where a choice leaf by leaf holds moments before and after it.
+    For an update that is a program of its own on a CPU, where a choice leaf by leaf holds moments before and after it.
     """
     return jax.lax.cond(finite, move, lambda state, _: state, state, gradients)
 
