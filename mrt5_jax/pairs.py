@@ -69,6 +69,10 @@ _UNSTEERED = (
     "config.RunConfig.controller: nothing steers a selector of kind = {!r}, so a controller cannot change its deletion "
     "rate; set it to None, or give config.GateConfig.kind = 'learned'"
 )
+_DELETES_NOTHING = (
+    "config.RunConfig.controller: a step of deletion = 'none' deletes nothing, whatever the gate says, so its rate "
+    "tells a controller nothing; set it to None, or train with deletion = 'soft', 'hard' or 'saturated'"
+)
 _REMOVES_NOTHING = (
     "config.CompactionConfig.capacity: no step of deletion = {!r} removes positions; set it to None, or train with "
     "deletion = 'saturated' or 'hard', or with a hard_probability"
@@ -82,6 +86,10 @@ REFUSED = (
         "config.ModelConfig.gate",
     ),
     *(Refused(("selector", kind), ("controller", "on"), _UNSTEERED.format(kind)) for kind in ("random", "fixed")),
+    *(
+        Refused(("deletion", deletion), ("controller", "on"), _DELETES_NOTHING)
+        for deletion in ("none", "none and hard")
+    ),
     Refused(
         ("selector", "none"),
         ("deletion", "saturated"),

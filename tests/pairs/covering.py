@@ -19,7 +19,7 @@ hard | random | off | none | in buckets | on | off | bfloat16 | some | host | se
 soft | random | off | none | packed | on | on | float32 | some | in_graph | one | one | parameters
 none | random | off | none | one_a_row | off | off | float64 | none | host | several | one | parameters
 hard | fixed | off | none | one_a_row | off | off | float32 | none | in_graph | several | several | parameters
-none | learned | on | none | packed | on | on | float32 | none | host | several | several | parameters
+none | learned | off | none | packed | on | on | float32 | none | host | several | several | parameters
 soft | fixed | off | none | one_a_row | on | off | float64 | none | in_graph | one | several | data
 saturated | learned | off | none | in buckets | off | on | float64 | none | in_graph | one | several | parameters
 none | none | off | none | one_a_row | off | off | float32 | none | host | one | one | data
