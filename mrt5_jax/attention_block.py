@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.products import product
+from mrt5_jax.kernels.products import product
 
 SCORE_CEILING = 5.0
 """Scores above this are penalised by the score regulariser."""

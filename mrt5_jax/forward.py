@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.attention import Keys, Queries
 from mrt5_jax.compaction.chunks import Chunked, chunk_rows, restore_rows
 from mrt5_jax.compaction.dispatch import Body, ChunkResult, Ran, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder
@@ -20,6 +19,7 @@ from mrt5_jax.compaction.plan import Kept, best_of_parts, count_kept, gather, pl
 from mrt5_jax.config import CompactionConfig, Deletion, TrainingDeletion
 from mrt5_jax.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.gates import Selection, random_like, token_keys
+from mrt5_jax.kernels.attention import Keys, Queries
 from mrt5_jax.network import Compact, MrT5, Prefix
 
 Params = dict[str, Any]

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
-from mrt5_jax.attention import Attended, Keys, Queries, attend
 from mrt5_jax.config import ExecutionConfig, ModelConfig
 from mrt5_jax.dropout import drop_units
-from mrt5_jax.elementwise import gated_gelu, rms_norm
-from mrt5_jax.position_bias import PositionBias
-from mrt5_jax.products import project
+from mrt5_jax.kernels.attention import Attended, Keys, Queries, attend
+from mrt5_jax.kernels.elementwise import gated_gelu, rms_norm
+from mrt5_jax.kernels.position_bias import PositionBias
+from mrt5_jax.kernels.products import project
 
 _PROJECTED = "projected"
 """What projections give; `remat = "dots"` saves it. By name, since products with their own derivative show no dots."""

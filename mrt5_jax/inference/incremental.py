@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.attention import Keys, masked_softmax
 from mrt5_jax.config import ExecutionConfig, ModelConfig
+from mrt5_jax.kernels.attention import Keys, masked_softmax
+from mrt5_jax.kernels.position_bias import relative_bias
 from mrt5_jax.network import Compact, DecoderLayer, MrT5
-from mrt5_jax.position_bias import relative_bias
 
 Params = dict[str, Any]
 

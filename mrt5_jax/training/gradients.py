@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.attention import Queries
 from mrt5_jax.compaction.chunks import Chunked, chunk_rows, restore_rows
 from mrt5_jax.compaction.dispatch import Body, ChunkResult, Ran, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder
@@ -36,6 +35,7 @@ from mrt5_jax.forward import (
     split_parameters,
     survivors,
 )
+from mrt5_jax.kernels.attention import Queries
 from mrt5_jax.network import MrT5, Prefix
 from mrt5_jax.objectives.losses import (
     Denominators,

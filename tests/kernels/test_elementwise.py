@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrt5_jax import elementwise
+from mrt5_jax.kernels import elementwise
 
 EPSILON = 1e-6
 

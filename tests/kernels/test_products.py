@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrt5_jax.products import product, project
+from mrt5_jax.kernels.products import product, project
 
 
 def normal(seed: int, *shape: int) -> np.ndarray:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.attention_block import BlockAttended, Form, KeySide, QuerySide, attend_block, attend_block_anew
 from mrt5_jax.config import AttentionRows
-from mrt5_jax.position_bias import PositionBias, RelativeBias, bias_by_look_up, bias_by_product
+from mrt5_jax.kernels.position_bias import PositionBias, RelativeBias, bias_by_look_up, bias_by_product
 
 _MANY_SCORES = 2**17
 """Scores [heads query key] of a row that keep the cores of a CPU busy without other rows beside it."""
