@@ -24,9 +24,9 @@ import numpy as np
 
 from benchmarks.bench_model import BATCH, BYT5, CONFIG, DATA, EXECUTION, LENGTH, keeping, make_batch, make_params
 from benchmarks.torch_model import TorchSetting, make_torch_t5, torch_contestants
-from mrt5_jax.analysis.multiply_adds import forward_multiply_adds
 from mrt5_jax.config import Deletion
 from mrt5_jax.inference.engine import Engine
+from mrt5_jax.model.multiply_adds import forward_multiply_adds
 
 TOKENS = 64
 DType = Literal["float32", "bfloat16"]

@@ -30,12 +30,12 @@ from benchmarks.bench_model import (
     multiply_adds,
 )
 from benchmarks.torch_model import torch_contestants, torch_forward
-from mrt5_jax.analysis.multiply_adds import forward_multiply_adds
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import Deletion, ModelConfig
-from mrt5_jax.forward import ForwardSetting, Params, forward, run_prefix
 from mrt5_jax.kernels.products import product, project
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import ForwardSetting, Params, forward, run_prefix
+from mrt5_jax.model.multiply_adds import forward_multiply_adds
 
 
 def jax_contestants(batch: dict[str, jax.Array]) -> dict[str, Contestant]:

@@ -20,14 +20,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.bench_model import CONFIG, EXECUTION, make_params
-from mrt5_jax.analysis.multiply_adds import forward_multiply_adds
 from mrt5_jax.compaction.chunks import chunk_rows, restore_rows
 from mrt5_jax.compaction.dispatch import run_in_graph
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.config import DataConfig, ExecutionConfig
-from mrt5_jax.forward import ForwardRows, ForwardSetting, ForwardTargets, Survivors, forward_rest, split_parameters
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import (
+    ForwardRows,
+    ForwardSetting,
+    ForwardTargets,
+    Survivors,
+    forward_rest,
+    split_parameters,
+)
+from mrt5_jax.model.multiply_adds import forward_multiply_adds
 
 ROWS, LENGTH, TARGET = 256, 256, 48
 DATA = DataConfig("", (), LENGTH, TARGET, ROWS, ROWS)

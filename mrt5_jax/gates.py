@@ -15,8 +15,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from mrt5_jax.compaction.plan import never_empty
 from mrt5_jax.config import GateConfig, ModelConfig
-from mrt5_jax.dropout import RowKeys
-from mrt5_jax.layers import RMSNorm, parameter
+from mrt5_jax.model.dropout import RowKeys
+from mrt5_jax.model.layers import RMSNorm, parameter
 from mrt5_jax.randomness import SelectorUse
 
 SEPARATORS = (12, 13, *range(35, 51), *range(61, 68), *range(94, 100), *range(126, 130), 1)

@@ -30,11 +30,8 @@ LAYERS = [
         "validation",
         "unread_settings",
         "pairs",
-        "precision",
         "analysis",
     },
-    {"network"},
-    {"forward"},
     {"training", "evaluation", "inference", "interop"},
     {"cli", "__main__"},
 ]

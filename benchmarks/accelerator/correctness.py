@@ -15,8 +15,8 @@ import optax
 from benchmarks.accelerator.sizes import SMALL, Sizes, keeping_even_bytes, make_batch, make_run, with_attention
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import Deletion, MeshConfig
-from mrt5_jax.forward import ForwardSetting, Params, forward
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import ForwardSetting, Params, forward
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.partitioning import init_sharded, jit_step, make_mesh, on_mesh, replicated
 from mrt5_jax.training.state import TrainState, initial_monitor

@@ -15,12 +15,12 @@ import numpy as np
 from benchmarks.accelerator.race import Contestant, UnableError
 from benchmarks.accelerator.sizes import Lengths, Sizes, device_batch, keeping_even_bytes, make_run
 from mrt5_jax.analysis.compiled import Memory, memory_of
-from mrt5_jax.analysis.multiply_adds import forward_multiply_adds, training_multiply_adds
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import Deletion, MeshConfig, TrainingDeletion
-from mrt5_jax.forward import ForwardSetting, Params, forward
 from mrt5_jax.inference.engine import Engine
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import ForwardSetting, Params, forward
+from mrt5_jax.model.multiply_adds import forward_multiply_adds, training_multiply_adds
 from mrt5_jax.training.host_step import HostTrainStep, Programs
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.partitioning import (

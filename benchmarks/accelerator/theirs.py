@@ -17,7 +17,7 @@ from benchmarks.accelerator.ours import FORWARD, TRAINING, decoding_section
 from benchmarks.accelerator.race import Clock, Contestant, UnableError, one_line
 from benchmarks.accelerator.sizes import Sizes, make_batch
 from benchmarks.torch_model import TorchSetting, make_torch_t5
-from mrt5_jax.analysis.multiply_adds import forward_multiply_adds, training_multiply_adds
+from mrt5_jax.model.multiply_adds import forward_multiply_adds, training_multiply_adds
 
 _DEVICES = {"cpu": "cpu", "gpu": "cuda", "cuda": "cuda", "rocm": "cuda"}
 """Platforms of JAX -> PyTorch's names."""

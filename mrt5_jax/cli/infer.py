@@ -133,7 +133,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     from mrt5_jax.inference.answers import NOT_FINITE, Job
     from mrt5_jax.inference.engine import Engine
     from mrt5_jax.inference.resumable import resume_lines
-    from mrt5_jax.precision import check_precision
+    from mrt5_jax.model.precision import check_precision
     from mrt5_jax.training.checkpoints import restore_params
     from mrt5_jax.training.model_dir import read_model_config
     from mrt5_jax.training.run_files import read_run

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mrt5_jax.evaluation.inspection import inspect_windows, make_inspector, split_text
-    from mrt5_jax.network import MrT5
+    from mrt5_jax.model.encoder_decoder import MrT5
     from mrt5_jax.training.checkpoints import restore_params
     from mrt5_jax.training.model_dir import read_model_config, write_atomically
     from mrt5_jax.training.run_files import read_run

@@ -94,7 +94,7 @@ def num_parameters(model: ModelConfig) -> int:
     import jax
     import jax.numpy as jnp
 
-    from mrt5_jax.network import MrT5
+    from mrt5_jax.model.encoder_decoder import MrT5
 
     tokens = jax.ShapeDtypeStruct((1, 8), jnp.int32)
     variables = jax.eval_shape(MrT5(model).init, jax.random.key(0), tokens, tokens)

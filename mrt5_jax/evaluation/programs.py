@@ -12,7 +12,8 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.config import Deletion, Dispatch
 from mrt5_jax.data.vocabulary import PAD_ID
-from mrt5_jax.forward import (
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import (
     ForwardAtGate,
     ForwardSetting,
     Outputs,
@@ -24,7 +25,6 @@ from mrt5_jax.forward import (
     forward_rest,
     split_parameters,
 )
-from mrt5_jax.network import MrT5
 from mrt5_jax.objectives.losses import RowLosses, cross_entropy, sum_rows
 
 INDEX = "index"

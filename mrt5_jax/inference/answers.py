@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrt5_jax.data.vocabulary import decode
-from mrt5_jax.forward import ForwardAtGate
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.requests import Batch, Limits, Mode, Request, cut_into_batches, read
 from mrt5_jax.inference.sampling import row_keys
+from mrt5_jax.model.forward import ForwardAtGate
 
 NOT_FINITE = "the model's numbers are not finite for this line"
 """The `error` of a line that has no answer."""

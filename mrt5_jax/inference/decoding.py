@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.data.vocabulary import EOS_ID, PAD_ID
-from mrt5_jax.dropout import RowKeys
 from mrt5_jax.inference.incremental import CachedDecoder, Past
+from mrt5_jax.model.dropout import RowKeys
 
 START_ID = PAD_ID
 

@@ -23,8 +23,12 @@ from mrt5_jax.compaction.dispatch import Body, ChunkResult, program, run_in_grap
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig
-from mrt5_jax.dropout import RowKeys
-from mrt5_jax.forward import (
+from mrt5_jax.inference.decoding import Generated, Greedy, Search
+from mrt5_jax.inference.incremental import read
+from mrt5_jax.inference.scoring import Scores, target_scores
+from mrt5_jax.model.dropout import RowKeys
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import (
     ForwardAtGate,
     ForwardRows,
     ForwardSetting,
@@ -33,10 +37,6 @@ from mrt5_jax.forward import (
     run_rest,
     run_to_gate,
 )
-from mrt5_jax.inference.decoding import Generated, Greedy, Search
-from mrt5_jax.inference.incremental import read
-from mrt5_jax.inference.scoring import Scores, target_scores
-from mrt5_jax.network import MrT5
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key
 
-from mrt5_jax.dropout import RowKeys
 from mrt5_jax.errors import UserError
 from mrt5_jax.inference.decoding import Generated, decode_tokens
 from mrt5_jax.inference.incremental import CachedDecoder
+from mrt5_jax.model.dropout import RowKeys
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,13 +17,13 @@ from mrt5_jax.analysis.collectives import Collective, collectives
 from mrt5_jax.analysis.compiled import CostEstimate, Memory, cost_of, memory_of
 from mrt5_jax.analysis.cycles import estimated_cycles
 from mrt5_jax.analysis.hlo import parse_hlo
-from mrt5_jax.analysis.multiply_adds import training_multiply_adds
 from mrt5_jax.analysis.topology import Topology
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.network import MrT5
-from mrt5_jax.precision import check_precision
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.multiply_adds import training_multiply_adds
+from mrt5_jax.model.precision import check_precision
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.integrity import array_name
 from mrt5_jax.training.learning import make_learning

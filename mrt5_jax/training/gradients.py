@@ -21,8 +21,10 @@ from mrt5_jax.compaction.dispatch import Body, ChunkResult, Ran, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.config import CompactionConfig, LossConfig, TrainingDeletion
-from mrt5_jax.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, draw_dropout, layers_first, rows_first
-from mrt5_jax.forward import (
+from mrt5_jax.kernels.attention import Queries
+from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, draw_dropout, layers_first, rows_first
+from mrt5_jax.model.encoder_decoder import MrT5, Prefix
+from mrt5_jax.model.forward import (
     Params,
     Parts,
     Survivors,
@@ -35,8 +37,6 @@ from mrt5_jax.forward import (
     split_parameters,
     survivors,
 )
-from mrt5_jax.kernels.attention import Queries
-from mrt5_jax.network import MrT5, Prefix
 from mrt5_jax.objectives.losses import (
     Denominators,
     RowLosses,

@@ -23,8 +23,8 @@ from mrt5_jax.compaction.chunks import join_rows, split_rows
 from mrt5_jax.compaction.dispatch import Program, Ran, abstract_outputs, compile_programs, run_on_host
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import RunConfig
-from mrt5_jax.forward import split_parameters
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import split_parameters
 from mrt5_jax.training.axis_rules import DATA
 from mrt5_jax.training.gradients import (
     AtGate,

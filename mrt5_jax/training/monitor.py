@@ -18,8 +18,8 @@ from jaxtyping import Array, Float
 from mrt5_jax.compaction.chunks import split_rows
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import MonitorConfig, RunConfig
-from mrt5_jax.dropout import RowKeys
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.dropout import RowKeys
+from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.training.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.state import MonitorState, TrainState

@@ -11,8 +11,8 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from mrt5_jax.compaction.chunks import join_rows, split_rows
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import RunConfig
-from mrt5_jax.dropout import RowKeys
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.dropout import RowKeys
+from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, target_metrics

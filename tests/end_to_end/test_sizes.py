@@ -10,7 +10,7 @@ import pytest
 
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.config import ModelConfig
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
 
 MODELS = ["mrt5_small", *sorted(path.stem for path in Path(__file__).parents[2].glob("gin_configs/models/byt5_*.gin"))]
 

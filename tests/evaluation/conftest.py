@@ -11,7 +11,7 @@ import pytest
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
 
 
 class Tiny(NamedTuple):

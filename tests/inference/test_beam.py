@@ -8,10 +8,10 @@ import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.errors import UserError
-from mrt5_jax.forward import ForwardSetting, forward
 from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.engine import Engine
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import ForwardSetting, forward
 
 from .models import CONFIG, MAX_LENGTH, PARAMS, TOKENS, random_inputs, random_params, small_config
 

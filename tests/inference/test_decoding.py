@@ -7,10 +7,10 @@ import pytest
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig
 from mrt5_jax.data.vocabulary import EOS_ID, PAD_ID
-from mrt5_jax.forward import ForwardSetting, forward
 from mrt5_jax.inference.decoding import Generated
 from mrt5_jax.inference.engine import Engine, greedy
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import ForwardSetting, forward
 
 from .models import (
     CONFIG,

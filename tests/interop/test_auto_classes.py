@@ -11,9 +11,9 @@ from safetensors.numpy import load_file, save_file
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.errors import UserError
-from mrt5_jax.forward import ForwardSetting, forward
 from mrt5_jax.interop.hf import read_hf, write_hf
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import ForwardSetting, forward
 
 transformers = pytest.importorskip("transformers", reason="needs transformers: the parity extra on Python 3.11")
 TEXT, IDS = "hi é", [107, 108, 35, 198, 172, 1]

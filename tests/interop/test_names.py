@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
 
 GATES = [None, GateConfig(layer=1), GateConfig(layer=2, layer_norm=False), GateConfig(layer=2, kind="random")]
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mrt5_jax.config import LossConfig, ModelConfig
-from mrt5_jax.dropout import NO_DROPOUT, Dropout
+from mrt5_jax.model.dropout import NO_DROPOUT, Dropout
 
 
 class Passed(NamedTuple):

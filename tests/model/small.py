@@ -10,8 +10,8 @@ import numpy as np
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import Deletion, GateConfig, ModelConfig
-from mrt5_jax.forward import ForwardSetting, Outputs, forward
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import ForwardSetting, Outputs, forward
 
 LENGTH, TARGET = 12, 6
 VOCAB = 20

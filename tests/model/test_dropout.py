@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrt5_jax.dropout import NO_DROPOUT, Dropout, at_positions, draw_dropout, drop_units
+from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, at_positions, draw_dropout, drop_units
 
 from .small import make_config
 

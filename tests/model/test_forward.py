@@ -5,15 +5,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mrt5_jax.forward import (
-    Parts,
-    compact_full,
-    compact_to,
-    merge_gradients,
-    split_parameters,
-    survivors,
-)
 from mrt5_jax.gates import Selection
+from mrt5_jax.model.forward import Parts, compact_full, compact_to, merge_gradients, split_parameters, survivors
 
 from .small import by_path, make_config, make_params
 

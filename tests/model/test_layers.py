@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mrt5_jax.config import ExecutionConfig, Remat
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.training.axis_rules import LOGICAL_AXIS_RULES
 
 from .small import make_batch, make_config, make_params

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = "from tests.model.test_network import test_other_precisions_stay_near as check; check('float32', 1e-4)"
+SCRIPT = "from tests.model.test_encoder_decoder import test_other_precisions_stay_near as check; check('float32', 1e-4)"
 
 
 def test_the_forward_pass_in_float32_is_the_formula(repository: Path) -> None:

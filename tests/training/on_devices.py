@@ -53,7 +53,7 @@ def losses(change: dict[str, Any], steps: int) -> list[dict[str, float]]:
     import jax
 
     from mrt5_jax.compaction.ladder import make_ladder
-    from mrt5_jax.network import MrT5
+    from mrt5_jax.model.encoder_decoder import MrT5
     from mrt5_jax.training import partitioning as parts
     from mrt5_jax.training.host_step import HostTrainStep
     from mrt5_jax.training.learning import make_learning

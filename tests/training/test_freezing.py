@@ -16,7 +16,7 @@ from mrt5_jax.cli.main import main
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import OptimizerConfig, RunConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.optimizers import make_optimizer
 from mrt5_jax.training.run_files import claim

@@ -12,8 +12,8 @@ import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import CompactionConfig, LossConfig, ModelConfig, TrainingDeletion
-from mrt5_jax.dropout import Dropout, draw_dropout
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.dropout import Dropout, draw_dropout
+from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.training.gradients import LossAndGradients, Objective, Setting, loss_and_gradients
 

@@ -25,7 +25,7 @@ from mrt5_jax.config import (
     RunConfig,
     TrainingConfig,
 )
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.training.gradients import LossAndGradients, loss_and_gradients
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning

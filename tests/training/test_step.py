@@ -12,8 +12,8 @@ import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import ControllerConfig, DataConfig, LossConfig, OptimizerConfig, RunConfig, TrainingConfig
-from mrt5_jax.dropout import draw_dropout
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.dropout import draw_dropout
+from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.objectives.controller import make_controller
 from mrt5_jax.training.optimizers import make_optimizer, make_schedule
 from mrt5_jax.training.state import TrainState

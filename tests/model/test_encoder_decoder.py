@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mrt5_jax.config import Deletion, ModelConfig
-from mrt5_jax.network import MrT5
+from mrt5_jax.model.encoder_decoder import MrT5
 
 from . import oracle
 from .small import LENGTH, LENGTHS, by_path, in_double, make_batch, make_config, make_params, run_forward
