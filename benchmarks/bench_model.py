@@ -9,8 +9,9 @@ import numpy as np
 
 from mrt5_jax.config import DataConfig, ExecutionConfig, GateConfig, ModelConfig
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Params, run_prefix
+from mrt5_jax.model.forward import run_prefix
 from mrt5_jax.model.multiply_adds import forward_multiply_adds
+from mrt5_jax.model.parameters import Params
 
 CONFIG = ModelConfig(
     emb_dim=512,

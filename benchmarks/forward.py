@@ -34,8 +34,9 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import Deletion, ModelConfig
 from mrt5_jax.kernels.products import product, project
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import ForwardSetting, Params, forward, run_prefix
+from mrt5_jax.model.forward import ForwardSetting, forward, run_prefix
 from mrt5_jax.model.multiply_adds import forward_multiply_adds
+from mrt5_jax.model.parameters import Params
 
 
 def jax_contestants(batch: dict[str, jax.Array]) -> dict[str, Contestant]:

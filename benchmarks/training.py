@@ -34,8 +34,8 @@ from benchmarks.torch_model import torch_contestants, torch_training_step
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import Dispatch, ModelConfig, OptimizerConfig, RunConfig, TrainingConfig, TrainingDeletion
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Params
 from mrt5_jax.model.multiply_adds import BACKWARD
+from mrt5_jax.model.parameters import Params
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.partitioning import make_mesh, replicated

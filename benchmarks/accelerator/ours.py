@@ -19,8 +19,9 @@ from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import Deletion, MeshConfig, TrainingDeletion
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import ForwardSetting, Params, forward
+from mrt5_jax.model.forward import ForwardSetting, forward
 from mrt5_jax.model.multiply_adds import forward_multiply_adds, training_multiply_adds
+from mrt5_jax.model.parameters import Params
 from mrt5_jax.training.host_step import HostTrainStep, Programs
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.partitioning import (

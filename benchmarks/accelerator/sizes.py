@@ -23,7 +23,7 @@ from mrt5_jax.config import (
     TrainingConfig,
     TrainingDeletion,
 )
-from mrt5_jax.model.forward import Params
+from mrt5_jax.model.parameters import Params
 
 ATTENTIONS = {"xla": "batched"}
 """Names of attention implementations -> what selects them, `ExecutionConfig.attention_rows`."""

@@ -15,7 +15,7 @@ from mrt5_jax.data.batches import EvalBatch, ExampleInfo
 from mrt5_jax.data.vocabulary import decode_to_text
 from mrt5_jax.evaluation.programs import INDEX, Evaluator, RowResults
 from mrt5_jax.evaluation.records import Record
-from mrt5_jax.model.forward import Params
+from mrt5_jax.model.parameters import Params
 
 
 class Cut(NamedTuple):

@@ -10,7 +10,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, EOS_ID, NUM_BYTES, PAD_ID, UNK_ID, encode
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Params, run_prefix
+from mrt5_jax.model.forward import run_prefix
+from mrt5_jax.model.parameters import Params
 
 Kind = Literal["letter", "other", "invalid", "special"]
 """invalid: a byte that is no UTF-8. special: an id that is no byte, such as the end of the sequence."""

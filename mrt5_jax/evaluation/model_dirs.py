@@ -34,7 +34,7 @@ from mrt5_jax.evaluation.records import (
     to_json_lines,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Params
+from mrt5_jax.model.parameters import Params
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.training.checkpoints import restore_params
 from mrt5_jax.training.model_dir import write_atomically

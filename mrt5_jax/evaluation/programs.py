@@ -17,14 +17,13 @@ from mrt5_jax.model.forward import (
     ForwardAtGate,
     ForwardSetting,
     Outputs,
-    Params,
     forward,
     forward_begin,
     forward_finish,
     forward_lengths,
     forward_rest,
-    split_parameters,
 )
+from mrt5_jax.model.parameters import Params, split_parameters
 from mrt5_jax.objectives.losses import RowLosses, cross_entropy, sum_rows
 
 INDEX = "index"

@@ -28,15 +28,8 @@ from mrt5_jax.inference.incremental import read
 from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import (
-    ForwardAtGate,
-    ForwardRows,
-    ForwardSetting,
-    Params,
-    forward_lengths,
-    run_rest,
-    run_to_gate,
-)
+from mrt5_jax.model.forward import ForwardAtGate, ForwardRows, ForwardSetting, forward_lengths, run_rest, run_to_gate
+from mrt5_jax.model.parameters import Params
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
 

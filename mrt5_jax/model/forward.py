@@ -21,8 +21,7 @@ from mrt5_jax.gates import Selection, random_like, token_keys
 from mrt5_jax.kernels.attention import Keys, Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.model.encoder_decoder import Compact, MrT5, Prefix
-
-Params = dict[str, Any]
+from mrt5_jax.model.parameters import Params, split_parameters
 
 SATURATION_THRESHOLD = CompactionConfig.saturation_threshold
 
@@ -34,13 +33,6 @@ class Survivors(NamedTuple):
     scores: Float[Array, "batch length"]
     bias: Float[Array, "batch length"] | None
     segments: Int[Array, "batch length"] | None = None
-
-
-class Parts(NamedTuple):
-    """Parameters of the model before and after the gate; embedding and relative biases are in both."""
-
-    prefix: Params
-    rest: Params
 
 
 class Rest(NamedTuple):
@@ -68,24 +60,6 @@ class Outputs(NamedTuple):
 def compacts(deletion: Deletion | TrainingDeletion) -> bool:
     """Whether a deletion removes positions, rather than masking them."""
     return deletion in ("hard", "random", "saturated")
-
-
-def split_parameters(params: Params) -> Parts:
-    """The parameters that each part reads, so that gradients of neither part carry the other's zeros."""
-    encoder = params["encoder"]
-    before = {name: value for name, value in encoder.items() if name in ("relpos_bias", "prefix", "gate")}
-    after = {name: value for name, value in encoder.items() if name in ("relpos_bias", "suffix", "encoder_norm")}
-    shared = {"token_embedder": params["token_embedder"]}
-    return Parts({**shared, "encoder": before}, {**shared, "encoder": after, "decoder": params["decoder"]})
-
-
-def merge_gradients(gradients: Parts) -> Params:
-    """The gradient of the whole tree: the parts', summed where both read a parameter."""
-    before, after = gradients
-    encoder = {**before["encoder"], **after["encoder"]}
-    encoder["relpos_bias"] = jax.tree.map(jnp.add, before["encoder"]["relpos_bias"], after["encoder"]["relpos_bias"])
-    embedder = jax.tree.map(jnp.add, before["token_embedder"], after["token_embedder"])
-    return {"token_embedder": embedder, "encoder": encoder, "decoder": after["decoder"]}
 
 
 def run_prefix(

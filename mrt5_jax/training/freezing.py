@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from mrt5_jax.config import OptimizerConfig, RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import split_parameters
+from mrt5_jax.model.parameters import split_parameters
 from mrt5_jax.spelling import nearest
 from mrt5_jax.training.state import Params
 

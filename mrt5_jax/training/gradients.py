@@ -24,19 +24,8 @@ from mrt5_jax.config import CompactionConfig, LossConfig, TrainingDeletion
 from mrt5_jax.kernels.attention import Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, draw_dropout, layers_first, rows_first
 from mrt5_jax.model.encoder_decoder import MrT5, Prefix
-from mrt5_jax.model.forward import (
-    Params,
-    Parts,
-    Survivors,
-    compact_at,
-    compacts,
-    fit,
-    merge_gradients,
-    run_prefix,
-    run_rest,
-    split_parameters,
-    survivors,
-)
+from mrt5_jax.model.forward import Survivors, compact_at, compacts, fit, run_prefix, run_rest, survivors
+from mrt5_jax.model.parameters import Params, Parts, merge_gradients, split_parameters
 from mrt5_jax.objectives.losses import (
     Denominators,
     RowLosses,

@@ -24,7 +24,7 @@ from mrt5_jax.compaction.dispatch import Program, Ran, abstract_outputs, compile
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import split_parameters
+from mrt5_jax.model.parameters import split_parameters
 from mrt5_jax.training.axis_rules import DATA
 from mrt5_jax.training.gradients import (
     AtGate,

@@ -25,7 +25,7 @@ from mrt5_jax.evaluation.evaluate import collect_records, deletions_for
 from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
 from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Params
+from mrt5_jax.model.parameters import Params
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.objectives.controller import ControllerState
 from mrt5_jax.runs.files import given_path

@@ -9,7 +9,7 @@ import numpy as np
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Params
+from mrt5_jax.model.parameters import Params
 
 VOCAB = 12
 

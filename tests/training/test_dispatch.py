@@ -22,7 +22,7 @@ from mrt5_jax.config import (
     TrainingDeletion,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import split_parameters
+from mrt5_jax.model.parameters import split_parameters
 from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
