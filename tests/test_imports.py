@@ -24,7 +24,7 @@ LAYERS = [
         "attention_block",
         "position_bias",
         "dropout",
-        "gates",
+        "selection",
         "compaction",
         "objectives",
         "validation",

@@ -19,7 +19,6 @@ from safetensors.numpy import load_file
 
 from mrt5_jax.config import Deletion, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.gates import Selection
 from mrt5_jax.inference.engine import greedy
 from mrt5_jax.interop import names
 from mrt5_jax.interop.hf import read_hf
@@ -27,6 +26,7 @@ from mrt5_jax.interop.t5x import read_t5x
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import compact_full, compact_to, run_prefix, survivors
 from mrt5_jax.objectives import losses
+from mrt5_jax.selection.gates import Selection
 
 Precision = Literal["float32", "float64", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float64", "bfloat16")

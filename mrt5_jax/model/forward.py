@@ -17,11 +17,11 @@ from mrt5_jax.compaction.dispatch import Body, ChunkResult, Ran, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import Kept, best_of_parts, count_kept, gather, plan, restrict
 from mrt5_jax.config import CompactionConfig, Deletion, TrainingDeletion
-from mrt5_jax.gates import Selection, random_like, token_keys
 from mrt5_jax.kernels.attention import Keys, Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.model.encoder_decoder import Compact, MrT5, Prefix
 from mrt5_jax.model.parameters import Params, split_parameters
+from mrt5_jax.selection.gates import Selection, random_like, token_keys
 
 SATURATION_THRESHOLD = CompactionConfig.saturation_threshold
 

@@ -14,8 +14,8 @@ from mrt5_jax.evaluation import programs as module
 from mrt5_jax.evaluation.evaluate import Evaluation, collect_records, deletions_for, evaluate
 from mrt5_jax.evaluation.programs import make_evaluator
 from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, soft_hard_gap, summarize
-from mrt5_jax.gates import Selection
 from mrt5_jax.model.forward import Outputs
+from mrt5_jax.selection.gates import Selection
 
 LENGTH, TARGET, BATCH = 8, 4, 4
 DELETIONS: tuple[Deletion, ...] = ("soft", "hard", "random")

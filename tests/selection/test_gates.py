@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from mrt5_jax.compaction.plan import restrict
 from mrt5_jax.config import GateConfig, ModelConfig
-from mrt5_jax.gates import SEPARATORS, DeleteGate, Selection, deletion_threshold, make_selector, random_like
+from mrt5_jax.selection.gates import SEPARATORS, DeleteGate, Selection, deletion_threshold, make_selector, random_like
 
-from .small import make_config
+from ..model.small import make_config
 
 ROWS, LENGTH = 4, 24
 
