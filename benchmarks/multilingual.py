@@ -26,9 +26,10 @@ from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.config import DataConfig, ExecutionConfig
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import ForwardRows, ForwardSetting, ForwardTargets, Survivors, forward_rest
+from mrt5_jax.model.forward import ForwardRows, ForwardSetting, ForwardTargets, forward_rest
 from mrt5_jax.model.multiply_adds import forward_multiply_adds
 from mrt5_jax.model.parameters import split_parameters
+from mrt5_jax.selection.survivors import Survivors
 
 ROWS, LENGTH, TARGET = 256, 256, 48
 DATA = DataConfig("", (), LENGTH, TARGET, ROWS, ROWS)

@@ -24,9 +24,10 @@ from mrt5_jax.interop import names
 from mrt5_jax.interop.hf import read_hf
 from mrt5_jax.interop.t5x import read_t5x
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import compact_full, compact_to, run_prefix, survivors
+from mrt5_jax.model.forward import compact_full, compact_to, run_prefix
 from mrt5_jax.objectives import losses
 from mrt5_jax.selection.gates import Selection
+from mrt5_jax.selection.survivors import survivors
 
 Precision = Literal["float32", "float64", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float64", "bfloat16")

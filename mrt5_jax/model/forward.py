@@ -15,24 +15,14 @@ from jaxtyping import Array, Bool, Float, Int
 from mrt5_jax.compaction.chunks import Chunked, chunk_rows, restore_rows
 from mrt5_jax.compaction.dispatch import Body, ChunkResult, Ran, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder
-from mrt5_jax.compaction.plan import Kept, best_of_parts, count_kept, gather, plan, restrict
-from mrt5_jax.config import CompactionConfig, Deletion, TrainingDeletion
+from mrt5_jax.compaction.plan import Kept, count_kept, gather, plan, restrict
+from mrt5_jax.config import Deletion
 from mrt5_jax.kernels.attention import Keys, Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.model.encoder_decoder import Compact, MrT5, Prefix
 from mrt5_jax.model.parameters import Params, split_parameters
-from mrt5_jax.selection.gates import Selection, random_like, token_keys
-
-SATURATION_THRESHOLD = CompactionConfig.saturation_threshold
-
-
-class Survivors(NamedTuple):
-    """The positions that stay, their attention bias under soft deletion, and in packed rows their examples."""
-
-    keep: Bool[Array, "batch length"]
-    scores: Float[Array, "batch length"]
-    bias: Float[Array, "batch length"] | None
-    segments: Int[Array, "batch length"] | None = None
+from mrt5_jax.selection.gates import Selection, token_keys
+from mrt5_jax.selection.survivors import Survivors, compacts, survivors
 
 
 class Rest(NamedTuple):
@@ -55,11 +45,6 @@ class Outputs(NamedTuple):
     """The static length that the rest of the model ran at for each row."""
     dropped: Int[Array, " batch"]
     """Positions that a capacity had no slot for."""
-
-
-def compacts(deletion: Deletion | TrainingDeletion) -> bool:
-    """Whether a deletion removes positions, rather than masking them."""
-    return deletion in ("hard", "random", "saturated")
 
 
 def run_prefix(
@@ -85,43 +70,6 @@ def run_rest(
     encoded: Any = model.apply({"params": params}, compact, dropout, method="suffix")
     decoded: Any = model.apply({"params": params}, encoded, decoder_input_tokens, dropout, targets, method="decode")
     return Rest(decoded.logits, jnp.mean(jnp.concatenate([encoded.score_excess, decoded.score_excess]), axis=0))
-
-
-def survivors(
-    mask: Bool[Array, "batch length"],
-    selection: Selection | None,
-    deletion: Deletion | TrainingDeletion,
-    selector_keys: RowKeys | None = None,
-    *,
-    segments: Int[Array, "batch length"] | None = None,
-    saturation_threshold: float = SATURATION_THRESHOLD,
-) -> Survivors:
-    """Who stays under a deletion. A model without a gate deletes nothing, whatever the deletion.
-
-    Args:
-      selector_keys: what random deletion draws from; it chooses among all positions of a row (or example).
-      segments: of packed rows, the example of each position.
-      saturation_threshold: saturated deletion removes positions whose gate value is lower than the highest of their row
-        (or example) by more than this (a negative number). Comparing with the highest matters where a gate nearly
-        closes for a whole row: attention weighs positions against each other, so such a row's positions are not lost to
-        it.
-    """
-    if selection is None or deletion == "none":
-        return Survivors(mask, mask.astype(jnp.float32), None, segments)
-    if deletion == "soft":
-        return Survivors(mask, selection.scores, selection.bias, segments)
-    if deletion == "saturated":
-        values = jnp.where(mask, selection.bias, -jnp.inf)
-        if segments is None:
-            highest = jnp.max(values, axis=1, keepdims=True)
-        else:
-            highest = best_of_parts(values, jnp.where(mask, segments, 0))
-        keep = mask & (selection.bias >= highest + saturation_threshold)
-        return Survivors(keep, selection.scores, selection.bias, segments)
-    if deletion == "random":
-        assert selector_keys is not None
-        selection = random_like(selection, mask, selector_keys, segments)
-    return Survivors(selection.keep, selection.scores, None, segments)
 
 
 def fit(who: Survivors, ladder: Ladder) -> Kept:

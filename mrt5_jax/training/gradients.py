@@ -24,7 +24,7 @@ from mrt5_jax.config import CompactionConfig, LossConfig, TrainingDeletion
 from mrt5_jax.kernels.attention import Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, draw_dropout, layers_first, rows_first
 from mrt5_jax.model.encoder_decoder import MrT5, Prefix
-from mrt5_jax.model.forward import Survivors, compact_at, compacts, fit, run_prefix, run_rest, survivors
+from mrt5_jax.model.forward import compact_at, fit, run_prefix, run_rest
 from mrt5_jax.model.parameters import Params, Parts, merge_gradients, split_parameters
 from mrt5_jax.objectives.losses import (
     Denominators,
@@ -37,6 +37,7 @@ from mrt5_jax.objectives.losses import (
     total_loss,
 )
 from mrt5_jax.randomness import RowUse
+from mrt5_jax.selection.survivors import Survivors, compacts, survivors
 from mrt5_jax.training.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
 from mrt5_jax.training.freezing import stop_gradients
 

@@ -5,9 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mrt5_jax.model.forward import compact_full, compact_to, survivors
+from mrt5_jax.model.forward import compact_full, compact_to
 from mrt5_jax.model.parameters import Parts, merge_gradients, split_parameters
 from mrt5_jax.selection.gates import Selection
+from mrt5_jax.selection.survivors import survivors
 
 from .small import by_path, make_config, make_params
 

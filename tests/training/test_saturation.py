@@ -20,10 +20,10 @@ from mrt5_jax.config import (
     TrainingDeletion,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import survivors
 from mrt5_jax.objectives.controller import make_controller
 from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.selection.gates import Selection
+from mrt5_jax.selection.survivors import survivors
 from mrt5_jax.training.gradients import LossAndGradients, Objective, Setting, loss_and_gradients
 from mrt5_jax.training.loop import deletion_of_step, deletions_of
 from mrt5_jax.training.monitor import Checked, is_due, judge, make_check

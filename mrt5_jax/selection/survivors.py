@@ -1,0 +1,64 @@
+"""Which positions survive a deletion, and with which attention bias."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mrt5_jax.compaction.plan import best_of_parts
+from mrt5_jax.config import CompactionConfig, Deletion, TrainingDeletion
+from mrt5_jax.model.dropout import RowKeys
+from mrt5_jax.selection.gates import Selection, random_like
+
+SATURATION_THRESHOLD = CompactionConfig.saturation_threshold
+
+
+class Survivors(NamedTuple):
+    """The positions that stay, their attention bias under soft deletion, and in packed rows their examples."""
+
+    keep: Bool[Array, "batch length"]
+    scores: Float[Array, "batch length"]
+    bias: Float[Array, "batch length"] | None
+    segments: Int[Array, "batch length"] | None = None
+
+
+def compacts(deletion: Deletion | TrainingDeletion) -> bool:
+    """Whether a deletion removes positions, rather than masking them."""
+    return deletion in ("hard", "random", "saturated")
+
+
+def survivors(
+    mask: Bool[Array, "batch length"],
+    selection: Selection | None,
+    deletion: Deletion | TrainingDeletion,
+    selector_keys: RowKeys | None = None,
+    *,
+    segments: Int[Array, "batch length"] | None = None,
+    saturation_threshold: float = SATURATION_THRESHOLD,
+) -> Survivors:
+    """Who stays under a deletion. A model without a gate deletes nothing, whatever the deletion.
+
+    Args:
+      selector_keys: what random deletion draws from; it chooses among all positions of a row (or example).
+      segments: of packed rows, the example of each position.
+      saturation_threshold: saturated deletion removes positions whose gate value is lower than the highest of their row
+        (or example) by more than this (a negative number). Comparing with the highest matters where a gate nearly
+        closes for a whole row: attention weighs positions against each other, so such a row's positions are not lost to
+        it.
+    """
+    if selection is None or deletion == "none":
+        return Survivors(mask, mask.astype(jnp.float32), None, segments)
+    if deletion == "soft":
+        return Survivors(mask, selection.scores, selection.bias, segments)
+    if deletion == "saturated":
+        values = jnp.where(mask, selection.bias, -jnp.inf)
+        if segments is None:
+            highest = jnp.max(values, axis=1, keepdims=True)
+        else:
+            highest = best_of_parts(values, jnp.where(mask, segments, 0))
+        keep = mask & (selection.bias >= highest + saturation_threshold)
+        return Survivors(keep, selection.scores, selection.bias, segments)
+    if deletion == "random":
+        assert selector_keys is not None
+        selection = random_like(selection, mask, selector_keys, segments)
+    return Survivors(selection.keep, selection.scores, None, segments)
