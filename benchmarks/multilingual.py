@@ -20,10 +20,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.bench_model import CONFIG, EXECUTION, make_params
-from mrt5_jax.compaction.chunks import chunk_rows, restore_rows
 from mrt5_jax.compaction.dispatch import run_in_graph
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
+from mrt5_jax.compaction.rows import chunk_rows, restore_rows
 from mrt5_jax.config import DataConfig, ExecutionConfig
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardRows, ForwardSetting, ForwardTargets, forward_rest

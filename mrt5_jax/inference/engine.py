@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mrt5_jax.compaction.chunks import Chunked, restore_rows
 from mrt5_jax.compaction.dispatch import Body, ChunkResult, program, run_in_graph, run_on_host
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
+from mrt5_jax.compaction.rows import Chunked, restore_rows
 from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
 from mrt5_jax.inference.incremental import read

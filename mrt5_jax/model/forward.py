@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.compaction.chunks import Chunked, chunk_rows, restore_rows
 from mrt5_jax.compaction.dispatch import Body, ChunkResult, Ran, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import Kept, count_kept, gather, plan, restrict
+from mrt5_jax.compaction.rows import Chunked, chunk_rows, restore_rows
 from mrt5_jax.config import Deletion
 from mrt5_jax.kernels.attention import Keys, Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys

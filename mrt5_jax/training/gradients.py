@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.compaction.chunks import Chunked, chunk_rows, restore_rows
 from mrt5_jax.compaction.dispatch import Body, ChunkResult, Ran, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
+from mrt5_jax.compaction.rows import Chunked, chunk_rows, restore_rows
 from mrt5_jax.config import CompactionConfig, LossConfig, TrainingDeletion
 from mrt5_jax.kernels.attention import Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, draw_dropout, layers_first, rows_first

@@ -19,9 +19,9 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Int
 
-from mrt5_jax.compaction.chunks import join_rows, split_rows
 from mrt5_jax.compaction.dispatch import Program, Ran, abstract_outputs, compile_programs, run_on_host
 from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.rows import join_rows, split_rows
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import split_parameters

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from mrt5_jax.compaction.chunks import split_rows
 from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.rows import split_rows
 from mrt5_jax.config import MonitorConfig, RunConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5

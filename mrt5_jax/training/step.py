@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mrt5_jax.compaction.chunks import join_rows, split_rows
 from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.rows import join_rows, split_rows
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrt5_jax.compaction.chunks import chunk_rows, join_rows, restore_rows, split_rows
 from mrt5_jax.compaction.dispatch import ChunkResult, program, run_in_graph, run_on_host
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept, gather, never_empty, plan
+from mrt5_jax.compaction.rows import chunk_rows, join_rows, restore_rows, split_rows
 from mrt5_jax.errors import UserError
 
 from . import oracle
