@@ -14,6 +14,25 @@ from mrt5_jax.config import DataConfig
 from mrt5_jax.data.vocabulary import PAD_ID
 from mrt5_jax.errors import UserError
 
+INDEX = "index"
+"""Key in a batch of the examples' indices, int32 [batch]: what random deletion draws from."""
+
+
+class ExampleInfo(NamedTuple):
+    """Where a row comes from."""
+
+    task: str
+    language: str
+    """Empty where the task has no languages."""
+    index: int
+    """Within the task's split."""
+    answers: tuple[str, ...] = ()
+    """All that are accepted, where the task has more than its target."""
+    input_cut: bool = False
+    """Whether the input was longer than the run's, and cut."""
+    target_cut: bool = False
+
+
 Batch = dict[str, np.ndarray]
 """int32: `encoder_input_tokens` [batch length]; `decoder_input_tokens`, `decoder_target_tokens` and
 `decoder_loss_weights` [batch target]. Of packed rows, `encoder_segment_ids`, `encoder_positions` [batch length] and

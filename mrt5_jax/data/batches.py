@@ -12,6 +12,7 @@ from mrt5_jax.data.arrangements import (
     Arrangement,
     Batch,
     Buckets,
+    ExampleInfo,
     Located,
     OneExampleARow,
     Packed,
@@ -26,21 +27,6 @@ from mrt5_jax.errors import UserError
 DRAWS = 2
 """Raised with every change of the code after which a position stands for other examples (2: span corruption's spans are
 drawn in blocks)."""
-
-
-class ExampleInfo(NamedTuple):
-    """Where a row comes from."""
-
-    task: str
-    language: str
-    """Empty where the task has no languages."""
-    index: int
-    """Within the task's split."""
-    answers: tuple[str, ...] = ()
-    """All that are accepted, where the task has more than its target."""
-    input_cut: bool = False
-    """Whether the input was longer than the run's, and cut."""
-    target_cut: bool = False
 
 
 class EvalBatch(NamedTuple):

@@ -9,7 +9,7 @@ import seqio
 import tensorflow as tf
 
 from mrt5_jax.config import DataConfig
-from mrt5_jax.data.batches import ExampleInfo
+from mrt5_jax.data.arrangements import ExampleInfo
 from mrt5_jax.data.source_files import count_documents, name_files
 from mrt5_jax.data.sources import PositionedSource, cut_feature, map_examples
 from mrt5_jax.data.task_names import label_of

@@ -11,9 +11,10 @@ from jax.experimental import multihost_utils
 from jaxtyping import Array, Int
 
 from mrt5_jax.config import Deletion, ModelConfig
-from mrt5_jax.data.batches import EvalBatch, ExampleInfo
+from mrt5_jax.data.arrangements import INDEX, ExampleInfo
+from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.vocabulary import decode_to_text
-from mrt5_jax.evaluation.programs import INDEX, Evaluator, RowResults
+from mrt5_jax.evaluation.programs import Evaluator, RowResults
 from mrt5_jax.evaluation.records import Record
 from mrt5_jax.model.parameters import Params
 

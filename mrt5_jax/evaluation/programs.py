@@ -11,6 +11,7 @@ from mrt5_jax.compaction.dispatch import Program, Ran, abstract_outputs, compile
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.config import Deletion, Dispatch
+from mrt5_jax.data.arrangements import INDEX
 from mrt5_jax.data.vocabulary import PAD_ID
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import (
@@ -25,9 +26,6 @@ from mrt5_jax.model.forward import (
 )
 from mrt5_jax.model.parameters import Params, split_parameters
 from mrt5_jax.objectives.losses import RowLosses, cross_entropy, sum_rows
-
-INDEX = "index"
-"""Key in a batch of the examples' indices, int32 [batch]: what random deletion draws from."""
 
 Batch = Mapping[str, Array]
 

@@ -17,7 +17,8 @@ import dataclasses, json, sys
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 8)
 from mrt5_jax.config import DataConfig, ExecutionConfig, MeshConfig, RunConfig, TrainingConfig
-from mrt5_jax.data.batches import EvalBatch, ExampleInfo
+from mrt5_jax.data.batches import EvalBatch
+from mrt5_jax.data.arrangements import ExampleInfo
 from mrt5_jax.evaluation import model_dirs
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.training.partitioning import make_mesh, replicated

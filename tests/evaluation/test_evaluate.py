@@ -7,8 +7,8 @@ import pytest
 
 from mrt5_jax.compaction.ladder import ByLength, Ladder
 from mrt5_jax.config import Deletion, GateConfig, ModelConfig
-from mrt5_jax.data.arrangements import model_batch, smallest_length
-from mrt5_jax.data.batches import EvalBatch, ExampleInfo
+from mrt5_jax.data.arrangements import ExampleInfo, model_batch, smallest_length
+from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.vocabulary import EOS_ID, decode_to_text
 from mrt5_jax.evaluation import programs as module
 from mrt5_jax.evaluation.evaluate import Evaluation, collect_records, deletions_for, evaluate

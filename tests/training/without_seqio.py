@@ -42,7 +42,8 @@ def copying_batch(rng: np.random.Generator, rows: slice) -> dict[str, np.ndarray
 
 def pretend_data(loop: Any, writers: Any) -> None:
     """Takes the place of what would import TensorFlow."""
-    from mrt5_jax.data.batches import EvalBatch, ExampleInfo, TrainBatches
+    from mrt5_jax.data.arrangements import ExampleInfo
+    from mrt5_jax.data.batches import EvalBatch, TrainBatches
 
     def train_batches(data: Any, *, seed: int, shard_index: int, num_shards: int) -> TrainBatches:
         return TrainBatches(Copying(shard_index, num_shards), {"seed": seed, "num_shards": num_shards})
