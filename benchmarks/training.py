@@ -36,9 +36,9 @@ from mrt5_jax.config import Dispatch, ModelConfig, OptimizerConfig, RunConfig, T
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.multiply_adds import BACKWARD
 from mrt5_jax.model.parameters import Params
+from mrt5_jax.parallel.mesh import make_mesh, replicated
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
-from mrt5_jax.training.partitioning import make_mesh, replicated
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import make_train_step
 

@@ -185,7 +185,7 @@ class MeshConfig:
     tensor: int = 1
     rules: tuple[tuple[str, str], ...] = ()
     """Pairs of a logical axis and mesh axes, as in (('mlp', 'fsdp+tensor'), ('embed', '')), that replace the built-in
-    rules of these names (training/axis_rules.py)."""
+    rules of these names (parallel/axis_rules.py)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,7 @@ LAYERS = [
         "pairs",
         "analysis",
     },
-    {"training", "evaluation", "inference", "interop"},
+    {"training", "parallel", "evaluation", "inference", "interop"},
     {"cli", "__main__"},
 ]
 """From the ground up; a part may import from its own layer and from those before it."""

@@ -31,7 +31,7 @@ from benchmarks.accelerator.race import Absence, Clock, OutOfMemoryError, Race, 
 from benchmarks.accelerator.sizes import ATTENTIONS, BYT5_SMALL, SMALL, Sizes, with_attention
 from benchmarks.accelerator.theirs import TorchProcess, their_contestants
 from benchmarks.machine import this_machine
-from mrt5_jax.analysis.peaks import peak_multiply_adds
+from mrt5_jax.parallel.peaks import peak_multiply_adds
 
 _FAST_COMPILATION = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 """For a try-out, which compiles for minutes and computes for seconds."""

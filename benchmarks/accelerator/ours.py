@@ -22,9 +22,7 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, forward
 from mrt5_jax.model.multiply_adds import forward_multiply_adds, training_multiply_adds
 from mrt5_jax.model.parameters import Params
-from mrt5_jax.training.host_step import HostTrainStep, Programs
-from mrt5_jax.training.learning import make_learning
-from mrt5_jax.training.partitioning import (
+from mrt5_jax.parallel.mesh import (
     abstract_batch,
     abstract_state,
     init_sharded,
@@ -33,6 +31,8 @@ from mrt5_jax.training.partitioning import (
     on_mesh,
     replicated,
 )
+from mrt5_jax.training.host_step import HostTrainStep, Programs
+from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import make_state, make_train_step
 

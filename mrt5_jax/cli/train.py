@@ -66,7 +66,7 @@ def join_others(args: argparse.Namespace) -> None:
         raise UserError("--cluster finds the other processes itself: leave out the flags that name them")
     if not args.cluster and all(value is None for value in named):
         return
-    from mrt5_jax.training.processes import join_cluster, join_processes
+    from mrt5_jax.parallel.processes import join_cluster, join_processes
 
     if args.cluster:
         join_cluster()

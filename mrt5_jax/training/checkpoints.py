@@ -24,6 +24,7 @@ from jax.experimental import multihost_utils
 
 from mrt5_jax.config import CheckpointConfig, ModelConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.parallel.processes import say
 from mrt5_jax.training.beginning import set_aside
 from mrt5_jax.training.integrity import (
     CHECKSUM_RULE,
@@ -33,7 +34,6 @@ from mrt5_jax.training.integrity import (
     not_finite,
 )
 from mrt5_jax.training.model_dir import CHECKPOINTS, DAMAGED, write_model_config
-from mrt5_jax.training.processes import say
 from mrt5_jax.training.state import Params, TrainState
 from mrt5_jax.training.storage_trouble import is_storage_trouble
 

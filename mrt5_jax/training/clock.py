@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from mrt5_jax.analysis.peaks import peak_multiply_adds
 from mrt5_jax.config import RunConfig
 from mrt5_jax.data.vocabulary import BYTE_OFFSET
 from mrt5_jax.model.multiply_adds import training_multiply_adds
+from mrt5_jax.parallel.peaks import peak_multiply_adds
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 

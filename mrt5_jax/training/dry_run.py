@@ -24,10 +24,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.multiply_adds import training_multiply_adds
 from mrt5_jax.model.precision import check_precision
-from mrt5_jax.training.host_step import HostTrainStep
-from mrt5_jax.training.integrity import array_name
-from mrt5_jax.training.learning import make_learning
-from mrt5_jax.training.partitioning import (
+from mrt5_jax.parallel.mesh import (
     abstract_batch,
     abstract_state,
     check_batch_size,
@@ -37,6 +34,9 @@ from mrt5_jax.training.partitioning import (
     on_mesh,
     row_shards,
 )
+from mrt5_jax.training.host_step import HostTrainStep
+from mrt5_jax.training.integrity import array_name
+from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import make_state, make_train_step
 

@@ -36,9 +36,9 @@ from mrt5_jax.objectives.losses import (
     target_term,
     total_loss,
 )
+from mrt5_jax.parallel.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
 from mrt5_jax.randomness import RowUse
 from mrt5_jax.selection.survivors import Survivors, compacts, survivors
-from mrt5_jax.training.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
 from mrt5_jax.training.freezing import stop_gradients
 
 

@@ -25,7 +25,8 @@ from mrt5_jax.compaction.rows import join_rows, split_rows
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import split_parameters
-from mrt5_jax.training.axis_rules import DATA
+from mrt5_jax.parallel.axis_rules import DATA
+from mrt5_jax.parallel.mesh import batch_sharding, replicated, row_shards
 from mrt5_jax.training.gradients import (
     AtGate,
     MeasuredRows,
@@ -37,7 +38,6 @@ from mrt5_jax.training.gradients import (
     put_together,
     rest,
 )
-from mrt5_jax.training.partitioning import batch_sharding, replicated, row_shards
 from mrt5_jax.training.state import Params, TrainState
 from mrt5_jax.training.step import (
     Learning,
@@ -73,7 +73,7 @@ class HostTrainStep:
 
     Args:
         ladder: the lengths that deletion with compaction runs at.
-        abstract: what `partitioning.abstract_state` returns.
+        abstract: what `state_shardings.abstract_state` returns.
     """
 
     def __init__(self, model: MrT5, run: RunConfig, learning: Learning, ladder: Ladder, abstract: TrainState) -> None:

@@ -28,17 +28,7 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.objectives.controller import ControllerState
-from mrt5_jax.runs.files import given_path
-from mrt5_jax.training.beginning import check_beginning
-from mrt5_jax.training.checkpoints import Checkpoints
-from mrt5_jax.training.clock import Clock, count_bytes
-from mrt5_jax.training.compiling import Compilers
-from mrt5_jax.training.host_step import HostTrainStep
-from mrt5_jax.training.learning import make_learning
-from mrt5_jax.training.model_dir import run_lock
-from mrt5_jax.training.monitor import Check, is_due, make_check, monitor_metrics, switch_line
-from mrt5_jax.training.outcomes import Outcomes
-from mrt5_jax.training.partitioning import (
+from mrt5_jax.parallel.mesh import (
     abstract_batch,
     abstract_eval_batch,
     abstract_state,
@@ -54,8 +44,18 @@ from mrt5_jax.training.partitioning import (
     row_shards,
     row_share,
 )
-from mrt5_jax.training.preemption import PreemptionNotice
-from mrt5_jax.training.processes import from_first_process, say
+from mrt5_jax.parallel.preemption import PreemptionNotice
+from mrt5_jax.parallel.processes import from_first_process, say
+from mrt5_jax.runs.files import given_path
+from mrt5_jax.training.beginning import check_beginning
+from mrt5_jax.training.checkpoints import Checkpoints
+from mrt5_jax.training.clock import Clock, count_bytes
+from mrt5_jax.training.compiling import Compilers
+from mrt5_jax.training.host_step import HostTrainStep
+from mrt5_jax.training.learning import make_learning
+from mrt5_jax.training.model_dir import run_lock
+from mrt5_jax.training.monitor import Check, is_due, make_check, monitor_metrics, switch_line
+from mrt5_jax.training.outcomes import Outcomes
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
 from mrt5_jax.training.run_files import check_claim, claim, slots_of, under_saved_names

@@ -20,7 +20,7 @@ from mrt5_jax.compaction.rows import split_rows
 from mrt5_jax.config import MonitorConfig, RunConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.training.axis_rules import ONE_SHARD, RowShards
+from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.state import MonitorState, TrainState
 from mrt5_jax.training.step import make_setting, step_inputs

@@ -10,8 +10,8 @@ import numpy as np
 from mrt5_jax.config import RunConfig
 from mrt5_jax.data.prefetch import Prefetched
 from mrt5_jax.errors import UserError
+from mrt5_jax.parallel.processes import say
 from mrt5_jax.training.checkpoints import Checkpoints
-from mrt5_jax.training.processes import say
 from mrt5_jax.training.step import Metrics
 from mrt5_jax.training.writers import Writers
 

@@ -10,7 +10,7 @@ import pytest
 
 from mrt5_jax.analysis.cycles import estimated_cycles
 from mrt5_jax.analysis.hlo import parse_hlo
-from mrt5_jax.analysis.peaks import clock_rate
+from mrt5_jax.parallel.peaks import clock_rate
 
 BY_HAND = (Path(__file__).parent / "by_hand.hlo").read_text()
 

@@ -21,7 +21,7 @@ from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.arrangements import ExampleInfo
 from mrt5_jax.evaluation import model_dirs
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.training.partitioning import make_mesh, replicated
+from mrt5_jax.parallel.mesh import make_mesh, replicated
 from tests.model.small import LENGTH, TARGET, make_batch, make_config, make_params
 
 ROWS = 32

@@ -12,7 +12,7 @@ import pytest
 
 from mrt5_jax.config import ExecutionConfig, Remat
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.training.axis_rules import LOGICAL_AXIS_RULES
+from mrt5_jax.parallel.axis_rules import LOGICAL_AXIS_RULES
 
 from .small import make_batch, make_config, make_params
 

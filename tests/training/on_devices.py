@@ -54,7 +54,7 @@ def losses(change: dict[str, Any], steps: int) -> list[dict[str, float]]:
 
     from mrt5_jax.compaction.ladder import make_ladder
     from mrt5_jax.model.encoder_decoder import MrT5
-    from mrt5_jax.training import partitioning as parts
+    from mrt5_jax.parallel import mesh as parts
     from mrt5_jax.training.host_step import HostTrainStep
     from mrt5_jax.training.learning import make_learning
     from mrt5_jax.training.step import make_state, make_train_step

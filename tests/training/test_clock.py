@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mrt5_jax.analysis.peaks import PEAKS, peak_multiply_adds
 from mrt5_jax.config import DataConfig, GateConfig, MeshConfig, ModelConfig, RunConfig, TrainingConfig
 from mrt5_jax.model.multiply_adds import training_multiply_adds
+from mrt5_jax.parallel.mesh import make_mesh
+from mrt5_jax.parallel.peaks import PEAKS, peak_multiply_adds
 from mrt5_jax.training import clock as clock_module
 from mrt5_jax.training.clock import Clock, count_bytes
-from mrt5_jax.training.partitioning import make_mesh
 from mrt5_jax.training.profiling import PROFILE, StepTrace
 
 RUN = RunConfig(

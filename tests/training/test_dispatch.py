@@ -23,10 +23,10 @@ from mrt5_jax.config import (
 )
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import split_parameters
+from mrt5_jax.parallel.mesh import make_mesh, replicated
 from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
-from mrt5_jax.training.partitioning import make_mesh, replicated
 from mrt5_jax.training.state import TrainState, initial_monitor
 from mrt5_jax.training.step import make_setting, make_state, make_train_step, step_inputs
 

@@ -32,8 +32,8 @@ from mrt5_jax.config import (
 from mrt5_jax.data.batches import train_batches
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.parallel.axis_rules import RowShards
 from mrt5_jax.training import loop
-from mrt5_jax.training.axis_rules import RowShards
 from mrt5_jax.training.loop import Trained, deletion_of_step, train
 from mrt5_jax.training.model_dir import LOCK
 from mrt5_jax.training.monitor import Check, Checked

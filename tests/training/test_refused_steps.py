@@ -26,11 +26,11 @@ from mrt5_jax.config import (
     TrainingConfig,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.parallel.mesh import make_mesh, replicated
 from mrt5_jax.training.gradients import LossAndGradients, loss_and_gradients
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.optimizers import updates_made
-from mrt5_jax.training.partitioning import make_mesh, replicated
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import (
     MoveIf,

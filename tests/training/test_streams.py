@@ -13,9 +13,9 @@ from mrt5_jax.compaction.ladder import ByLength, Ladder
 from mrt5_jax.config import DataConfig, OptimizerConfig, RunConfig, TrainingConfig
 from mrt5_jax.evaluation.programs import make_evaluator
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.parallel.mesh import abstract_batch, make_mesh, put_whole_batch, replicated
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
-from mrt5_jax.training.partitioning import abstract_batch, make_mesh, put_whole_batch, replicated
 from mrt5_jax.training.state import TrainState
 
 from ..model.small import LENGTH, TARGET, make_batch, make_config, make_params

@@ -25,7 +25,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from mrt5_jax.config import DataConfig, MeshConfig, RunConfig
 from mrt5_jax.data.arrangements import INDEX
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.axis_rules import BATCH_AXES, LOGICAL_AXIS_RULES, MESH_AXES, RowShards, axis_rules
+from mrt5_jax.parallel.axis_rules import BATCH_AXES, LOGICAL_AXIS_RULES, MESH_AXES, RowShards, axis_rules
 from mrt5_jax.training.monitor import Check, Checked
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import Stepped

@@ -16,8 +16,8 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 
 from mrt5_jax.config import MeshConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.axis_rules import LOGICAL_AXIS_RULES, MESH_AXES, axis_rules
-from mrt5_jax.training.partitioning import (
+from mrt5_jax.parallel.axis_rules import LOGICAL_AXIS_RULES, MESH_AXES, axis_rules
+from mrt5_jax.parallel.mesh import (
     _row_groups,
     _row_shares,
     abstract_state,
@@ -79,10 +79,10 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 import sys; sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
 import jax, numpy as np
-from test_partitioning import make_state
+from test_mesh import make_state
 from mrt5_jax.config import CheckpointConfig, MeshConfig
 from mrt5_jax.training.checkpoints import Checkpoints
-from mrt5_jax.training.partitioning import abstract_state, init_sharded, make_mesh, on_mesh, put_batch
+from mrt5_jax.parallel.mesh import abstract_state, init_sharded, make_mesh, on_mesh, put_batch
 
 single, results = init_sharded(make_state, make_mesh(MeshConfig(), jax.devices()[:1]), jax.random.key(0)), {{}}
 with Checkpoints({str(folder)!r}, CheckpointConfig(), 0) as checkpoints:

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from mrt5_jax.training.preemption import PreemptionNotice
+from mrt5_jax.parallel.preemption import PreemptionNotice
 
 
 def test_sigterm_is_noticed_and_the_old_handler_comes_back():

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mrt5_jax.errors import PREEMPTED_EXIT_CODE
+from mrt5_jax.parallel.processes import from_first_process
 from mrt5_jax.training.model_dir import run_lock
-from mrt5_jax.training.processes import from_first_process
 
 pytestmark = pytest.mark.slow
 
