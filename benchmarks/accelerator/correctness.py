@@ -18,9 +18,10 @@ from mrt5_jax.config import Deletion, MeshConfig
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, forward
 from mrt5_jax.model.parameters import Params
-from mrt5_jax.parallel.mesh import init_sharded, jit_step, make_mesh, on_mesh, replicated
+from mrt5_jax.parallel.mesh import make_mesh, on_mesh, replicated
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState, initial_monitor
+from mrt5_jax.training.state_shardings import init_sharded, jit_step
 from mrt5_jax.training.step import make_state, make_train_step
 
 SIZES = SMALL._replace(model=dataclasses.replace(SMALL.model, emb_dim=128, head_dim=64, dtype="float32"))

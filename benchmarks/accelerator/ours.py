@@ -22,18 +22,12 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, forward
 from mrt5_jax.model.multiply_adds import forward_multiply_adds, training_multiply_adds
 from mrt5_jax.model.parameters import Params
-from mrt5_jax.parallel.mesh import (
-    abstract_batch,
-    abstract_state,
-    init_sharded,
-    jit_step,
-    make_mesh,
-    on_mesh,
-    replicated,
-)
+from mrt5_jax.parallel.batches import abstract_batch
+from mrt5_jax.parallel.mesh import make_mesh, on_mesh, replicated
 from mrt5_jax.training.host_step import HostTrainStep, Programs
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.state_shardings import abstract_state, init_sharded, jit_step
 from mrt5_jax.training.step import make_state, make_train_step
 
 TRAINING, FORWARD = "training step", "forward pass"

@@ -36,7 +36,9 @@ from mrt5_jax.evaluation.records import (
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.model.precision import check_precision
-from mrt5_jax.parallel.mesh import check_batch_size, make_mesh, param_shardings, put_batch, row_shards
+from mrt5_jax.parallel.batches import check_batch_size, put_batch
+from mrt5_jax.parallel.mesh import make_mesh, row_shards
+from mrt5_jax.parallel.shardings import param_shardings
 from mrt5_jax.training.checkpoints import restore_params
 from mrt5_jax.training.model_dir import write_atomically
 

@@ -28,22 +28,16 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.objectives.controller import ControllerState
-from mrt5_jax.parallel.mesh import (
+from mrt5_jax.parallel.batches import (
     abstract_batch,
     abstract_eval_batch,
-    abstract_state,
     check_batch_size,
     check_parts,
-    jit_check,
-    jit_init,
-    jit_step,
-    make_mesh,
-    on_mesh,
     put_batch,
     put_whole_batch,
-    row_shards,
     row_share,
 )
+from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
 from mrt5_jax.parallel.preemption import PreemptionNotice
 from mrt5_jax.parallel.processes import from_first_process, say
 from mrt5_jax.runs.files import given_path
@@ -60,6 +54,7 @@ from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
 from mrt5_jax.training.run_files import check_claim, claim, slots_of, under_saved_names
 from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.state_shardings import abstract_state, jit_check, jit_init, jit_step
 from mrt5_jax.training.step import TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
 from mrt5_jax.training.writers import Writers, open_writers

@@ -17,18 +17,11 @@ from jax.sharding import AbstractMesh, Mesh, PartitionSpec
 from mrt5_jax.config import MeshConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.axis_rules import LOGICAL_AXIS_RULES, MESH_AXES, axis_rules
-from mrt5_jax.parallel.mesh import (
-    _row_groups,
-    _row_shares,
-    abstract_state,
-    check_batch_size,
-    init_sharded,
-    make_mesh,
-    on_mesh,
-    param_shardings,
-    put_batch,
-)
+from mrt5_jax.parallel.batches import _row_groups, _row_shares, check_batch_size, put_batch
+from mrt5_jax.parallel.mesh import make_mesh, on_mesh
+from mrt5_jax.parallel.shardings import param_shardings
 from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.state_shardings import abstract_state, init_sharded
 
 OPTIMIZER = optax.scale_by_adam()
 
@@ -82,7 +75,9 @@ import jax, numpy as np
 from test_mesh import make_state
 from mrt5_jax.config import CheckpointConfig, MeshConfig
 from mrt5_jax.training.checkpoints import Checkpoints
-from mrt5_jax.parallel.mesh import abstract_state, init_sharded, make_mesh, on_mesh, put_batch
+from mrt5_jax.training.state_shardings import abstract_state, init_sharded
+from mrt5_jax.parallel.mesh import make_mesh, on_mesh
+from mrt5_jax.parallel.batches import put_batch
 
 single, results = init_sharded(make_state, make_mesh(MeshConfig(), jax.devices()[:1]), jax.random.key(0)), {{}}
 with Checkpoints({str(folder)!r}, CheckpointConfig(), 0) as checkpoints:

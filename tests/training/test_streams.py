@@ -13,7 +13,8 @@ from mrt5_jax.compaction.ladder import ByLength, Ladder
 from mrt5_jax.config import DataConfig, OptimizerConfig, RunConfig, TrainingConfig
 from mrt5_jax.evaluation.programs import make_evaluator
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.parallel.mesh import abstract_batch, make_mesh, put_whole_batch, replicated
+from mrt5_jax.parallel.batches import abstract_batch, put_whole_batch
+from mrt5_jax.parallel.mesh import make_mesh, replicated
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
