@@ -14,7 +14,6 @@ LAYERS = [
         "user_cache",
         "kernels",
         "randomness",
-        "runs",
         "moved_names",
         "spelling",
     },
@@ -32,7 +31,7 @@ LAYERS = [
         "pairs",
         "analysis",
     },
-    {"training", "parallel", "evaluation", "inference", "interop"},
+    {"training", "runs", "parallel", "evaluation", "inference", "interop"},
     {"cli", "__main__"},
 ]
 """From the ground up; a part may import from its own layer and from those before it."""

@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _saved_config(model_dir: str) -> str:
     """MODEL_DIR/config.gin; empty where there is none, as after an import."""
-    from mrt5_jax.training.run_files import CONFIG_GIN
+    from mrt5_jax.runs.run_files import CONFIG_GIN
 
     path = Path(model_dir) / CONFIG_GIN
     try:
@@ -88,8 +88,8 @@ def _saved_config(model_dir: str) -> str:
 def _resolved(args: argparse.Namespace) -> "Resolved":
     """The run of MODEL_DIR with the flags on top; its model must be the one that lies there."""
     from mrt5_jax.cli import gin_setup
-    from mrt5_jax.training.model_dir import MODEL_CONFIG, check_same_config, read_model_config
-    from mrt5_jax.training.run_files import CONFIG_GIN, read_run
+    from mrt5_jax.runs.model_dir import MODEL_CONFIG, check_same_config, read_model_config
+    from mrt5_jax.runs.run_files import CONFIG_GIN, read_run
 
     model = read_model_config(args.model_dir)
     read_run(args.model_dir)  # a MODEL_DIR with a damaged file is damaged, whether or not this command needs the file

@@ -93,7 +93,7 @@ def quickstart(output_dir: Path, seed: int | None = None) -> Quickstart:
     mrt5 = _train_and_evaluate(output_dir / "mrt5", seed, (), ("soft", "hard"))
     vowels, sections = _inspect(mrt5)
     from mrt5_jax.evaluation.page import render_page
-    from mrt5_jax.training.model_dir import write_atomically
+    from mrt5_jax.runs.model_dir import write_atomically
 
     gate = mrt5.run.model.gate
     assert gate is not None

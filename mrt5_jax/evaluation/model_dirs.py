@@ -39,8 +39,8 @@ from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import check_batch_size, put_batch
 from mrt5_jax.parallel.mesh import make_mesh, row_shards
 from mrt5_jax.parallel.shardings import param_shardings
-from mrt5_jax.training.checkpoints import restore_params
-from mrt5_jax.training.model_dir import write_atomically
+from mrt5_jax.runs.checkpoints import restore_params
+from mrt5_jax.runs.model_dir import write_atomically
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"

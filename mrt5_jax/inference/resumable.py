@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import STANDARD_INPUT, explain, explained, files_for, read_bytes
-from mrt5_jax.training.model_dir import write_atomically
+from mrt5_jax.runs.model_dir import write_atomically
 
 _MARK = {"made_by": "mrt5 infer"}
 _BLOCK = 1 << 20

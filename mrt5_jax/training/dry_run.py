@@ -26,8 +26,8 @@ from mrt5_jax.model.multiply_adds import training_multiply_adds
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import abstract_batch, check_batch_size, check_parts
 from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
+from mrt5_jax.runs.integrity import array_name
 from mrt5_jax.training.host_step import HostTrainStep
-from mrt5_jax.training.integrity import array_name
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.state_shardings import abstract_state, jit_step

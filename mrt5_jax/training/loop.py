@@ -40,19 +40,19 @@ from mrt5_jax.parallel.batches import (
 from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
 from mrt5_jax.parallel.preemption import PreemptionNotice
 from mrt5_jax.parallel.processes import from_first_process, say
+from mrt5_jax.runs.beginning import check_beginning
+from mrt5_jax.runs.checkpoints import Checkpoints
 from mrt5_jax.runs.files import given_path
-from mrt5_jax.training.beginning import check_beginning
-from mrt5_jax.training.checkpoints import Checkpoints
+from mrt5_jax.runs.model_dir import run_lock
+from mrt5_jax.runs.run_files import check_claim, claim, slots_of, under_saved_names
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
-from mrt5_jax.training.model_dir import run_lock
 from mrt5_jax.training.monitor import Check, is_due, make_check, monitor_metrics, switch_line
 from mrt5_jax.training.outcomes import Outcomes
 from mrt5_jax.training.profiling import StepTrace
 from mrt5_jax.training.progress import ProgressDisplay
-from mrt5_jax.training.run_files import check_claim, claim, slots_of, under_saved_names
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.state_shardings import abstract_state, jit_check, jit_init, jit_step
 from mrt5_jax.training.step import TrainStep, make_state, make_train_step

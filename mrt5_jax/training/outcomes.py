@@ -11,7 +11,7 @@ from mrt5_jax.config import RunConfig
 from mrt5_jax.data.prefetch import Prefetched
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.processes import say
-from mrt5_jax.training.checkpoints import Checkpoints
+from mrt5_jax.runs.checkpoints import Checkpoints
 from mrt5_jax.training.step import Metrics
 from mrt5_jax.training.writers import Writers
 

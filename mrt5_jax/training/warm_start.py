@@ -16,8 +16,8 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.checkpoints import restore_params
-from mrt5_jax.training.integrity import not_finite
+from mrt5_jax.runs.checkpoints import restore_params
+from mrt5_jax.runs.integrity import not_finite
 from mrt5_jax.training.state import Params
 
 Flat = dict[str, Array]

@@ -15,7 +15,7 @@ import jax
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import read_bytes
-from mrt5_jax.training.model_dir import EVENTS, METRICS, TIMING, write_atomically
+from mrt5_jax.runs.model_dir import EVENTS, METRICS, TIMING, write_atomically
 
 Scalars = Mapping[str, Any]
 """Names -> numbers: Python's, NumPy's, or JAX arrays of one element."""

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from mrt5_jax.cli import gin_setup
-from mrt5_jax.training.checkpoints import save_model
-from mrt5_jax.training.run_files import claim
+from mrt5_jax.runs.checkpoints import save_model
+from mrt5_jax.runs.run_files import claim
 
 from ..inference.models import random_params
 

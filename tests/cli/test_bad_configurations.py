@@ -7,7 +7,7 @@ import pytest
 
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.cli.main import main
-from mrt5_jax.training.run_files import claim
+from mrt5_jax.runs.run_files import claim
 
 
 @pytest.fixture

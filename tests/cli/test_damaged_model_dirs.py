@@ -9,7 +9,7 @@ import pytest
 
 from mrt5_jax.cli.main import main
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.run_files import read_run
+from mrt5_jax.runs.run_files import read_run
 
 from .small_run import contents, make_model_dir
 

@@ -9,8 +9,8 @@ import pytest
 
 from mrt5_jax.cli.main import main
 from mrt5_jax.evaluation.records import of_deletion, read_records, soft_hard_gap, summarize
-from mrt5_jax.training.checkpoints import save_model
-from mrt5_jax.training.model_dir import read_model_config
+from mrt5_jax.runs.checkpoints import save_model
+from mrt5_jax.runs.model_dir import read_model_config
 
 from ..inference.models import random_params
 from .small_run import NUM_TEST, contents, make_model_dir

@@ -17,7 +17,7 @@ from mrt5_jax.data.batches import train_batches
 from mrt5_jax.data.corpora import open_corpus
 from mrt5_jax.data.span_corruption import Corruption
 from mrt5_jax.data.task_names import key_of
-from mrt5_jax.training.run_files import RUN_CONFIG, claim, under_saved_names
+from mrt5_jax.runs.run_files import RUN_CONFIG, claim, under_saved_names
 
 from .conftest import Refuse
 

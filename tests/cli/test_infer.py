@@ -23,8 +23,8 @@ import pytest
 from mrt5_jax.cli.main import main
 from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig
 from mrt5_jax.inference.engine import Engine
-from mrt5_jax.training.checkpoints import save_model
-from mrt5_jax.training.run_files import RUN_CONFIG
+from mrt5_jax.runs.checkpoints import save_model
+from mrt5_jax.runs.run_files import RUN_CONFIG
 
 from ..inference.models import random_params, small_config
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from mrt5_jax.cli.main import main
-from mrt5_jax.training import checkpoints, loop
+from mrt5_jax.runs import checkpoints
+from mrt5_jax.training import loop
 
 from .small_run import contents, make_model_dir
 

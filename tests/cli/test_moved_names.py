@@ -13,8 +13,8 @@ from mrt5_jax import config
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import MOVED, say_once
-from mrt5_jax.training.model_dir import read_model_config
-from mrt5_jax.training.run_files import claim, read_run, slots_of
+from mrt5_jax.runs.model_dir import read_model_config
+from mrt5_jax.runs.run_files import claim, read_run, slots_of
 
 QUICKSTART = ["runs/quickstart.gin"]
 VALUES = {

@@ -14,8 +14,8 @@ from mrt5_jax.cli.main import main
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop.hf import write_hf
 from mrt5_jax.interop.names import unstack_layers
-from mrt5_jax.training.checkpoints import save_model
-from mrt5_jax.training.model_dir import read_model_config
+from mrt5_jax.runs.checkpoints import save_model
+from mrt5_jax.runs.model_dir import read_model_config
 from mrt5_jax.training.warm_start import warm_start
 
 from ..inference.models import random_params, small_config

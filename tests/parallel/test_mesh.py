@@ -74,7 +74,7 @@ import sys; sys.path.insert(0, {str(__file__.rsplit("/", 1)[0])!r})
 import jax, numpy as np
 from test_mesh import make_state
 from mrt5_jax.config import CheckpointConfig, MeshConfig
-from mrt5_jax.training.checkpoints import Checkpoints
+from mrt5_jax.runs.checkpoints import Checkpoints
 from mrt5_jax.training.state_shardings import abstract_state, init_sharded
 from mrt5_jax.parallel.mesh import make_mesh, on_mesh
 from mrt5_jax.parallel.batches import put_batch

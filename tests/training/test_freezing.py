@@ -17,9 +17,9 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import OptimizerConfig, RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.runs.run_files import claim
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.optimizers import make_optimizer
-from mrt5_jax.training.run_files import claim
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import make_train_step
 

@@ -6,7 +6,7 @@ import pytest
 
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.checkpoints import save_model
+from mrt5_jax.runs.checkpoints import save_model
 from mrt5_jax.training.warm_start import warm_start
 
 BYT5 = ModelConfig(emb_dim=4, num_heads=1, head_dim=4, mlp_dim=8, num_encoder_layers=5, num_decoder_layers=1)

@@ -18,8 +18,8 @@ from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import renew_run
 from mrt5_jax.runs.files import read_bytes
-from mrt5_jax.training.model_dir import check_model_config, check_same_config, write_atomically, write_model_config
-from mrt5_jax.training.saved_configs import read_config
+from mrt5_jax.runs.model_dir import check_model_config, check_same_config, write_atomically, write_model_config
+from mrt5_jax.runs.saved_configs import read_config
 from mrt5_jax.unread_settings import without_unread
 
 RUN_CONFIG = "run_config.json"

@@ -13,8 +13,8 @@ import pytest
 
 from mrt5_jax.config import CheckpointConfig, ModelConfig, OptimizerConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.checkpoints import Checkpoints, best_step, restore_params, save_model
-from mrt5_jax.training.model_dir import read_model_config
+from mrt5_jax.runs.checkpoints import Checkpoints, best_step, restore_params, save_model
+from mrt5_jax.runs.model_dir import read_model_config
 from mrt5_jax.training.optimizers import make_optimizer
 from mrt5_jax.training.state import TrainState
 
@@ -240,7 +240,7 @@ def test_a_poisoned_checkpoint_of_an_older_version_is_passed_over(tmp_path, capl
     """It was saved as a good one; training and evaluation take the one before it."""
     save(tmp_path, 1)
     with monkeypatch.context() as patch, Checkpoints(tmp_path, CheckpointConfig(), seed=7) as checkpoints:
-        patch.setattr("mrt5_jax.training.checkpoints.not_finite", lambda _: "")
+        patch.setattr("mrt5_jax.runs.checkpoints.not_finite", lambda _: "")
         checkpoints.save(poisoned_state(2), DATA_STATE)
     assert restore_params(tmp_path).step == 1
     with caplog.at_level(logging.WARNING, logger="mrt5_jax"):

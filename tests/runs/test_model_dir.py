@@ -10,7 +10,7 @@ import pytest
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.model_dir import (
+from mrt5_jax.runs.model_dir import (
     LOCK,
     MODEL_CONFIG,
     read_model_config,

@@ -25,17 +25,11 @@ from jax.experimental import multihost_utils
 from mrt5_jax.config import CheckpointConfig, ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.processes import say
-from mrt5_jax.training.beginning import set_aside
-from mrt5_jax.training.integrity import (
-    CHECKSUM_RULE,
-    as_saved,
-    check_same_arrays,
-    describe_arrays,
-    not_finite,
-)
-from mrt5_jax.training.model_dir import CHECKPOINTS, DAMAGED, write_model_config
+from mrt5_jax.runs.beginning import set_aside
+from mrt5_jax.runs.integrity import CHECKSUM_RULE, as_saved, check_same_arrays, describe_arrays, not_finite
+from mrt5_jax.runs.model_dir import CHECKPOINTS, DAMAGED, write_model_config
+from mrt5_jax.runs.storage_trouble import is_storage_trouble
 from mrt5_jax.training.state import Params, TrainState
-from mrt5_jax.training.storage_trouble import is_storage_trouble
 
 _ITEMS = ("params", "rest", "run")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")

@@ -8,7 +8,7 @@ from pathlib import Path
 from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import read_bytes
-from mrt5_jax.training.model_dir import CHECKPOINTS, DAMAGED, EVENTS, METRICS, TIMING
+from mrt5_jax.runs.model_dir import CHECKPOINTS, DAMAGED, EVENTS, METRICS, TIMING
 
 SET_ASIDE = "set_aside"
 """Of a MODEL_DIR: a folder for each time that --start_over moved something."""

@@ -7,7 +7,7 @@ import pytest
 
 from mrt5_jax.config import CheckpointConfig, DataConfig, ModelConfig, RunConfig, TrainingConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.beginning import check_beginning
+from mrt5_jax.runs.beginning import check_beginning
 
 MODEL = ModelConfig(emb_dim=4, num_heads=1, head_dim=4, mlp_dim=8, num_encoder_layers=2, num_decoder_layers=1)
 DATA = DataConfig(train_task="t", eval_tasks=(), input_length=8, target_length=8, batch_size=1, eval_batch_size=1)

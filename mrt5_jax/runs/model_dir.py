@@ -28,7 +28,7 @@ from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import renew_model
 from mrt5_jax.runs.files import explain, files_for, read_bytes
-from mrt5_jax.training.saved_configs import read_config
+from mrt5_jax.runs.saved_configs import read_config
 
 MODEL_CONFIG = "model_config.json"
 CHECKPOINTS = "checkpoints"
