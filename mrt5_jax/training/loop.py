@@ -43,7 +43,7 @@ from mrt5_jax.parallel.processes import from_first_process, say
 from mrt5_jax.runs.beginning import check_beginning
 from mrt5_jax.runs.checkpoints import Checkpoints
 from mrt5_jax.runs.files import given_path
-from mrt5_jax.runs.model_dir import run_lock
+from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.run_files import check_claim, claim, slots_of, under_saved_names
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers

@@ -161,7 +161,7 @@ def test_a_mesh_that_does_not_fit_leaves_no_model_dir(refused, tmp_path: Path) -
 
 
 def test_a_second_run_in_a_model_dir_is_told_of_the_first(refused, tmp_path: Path) -> None:
-    from mrt5_jax.runs.model_dir import run_lock
+    from mrt5_jax.runs.lock import run_lock
 
     first = tmp_path / "first"
     with run_lock(first):

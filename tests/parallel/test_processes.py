@@ -12,7 +12,7 @@ import pytest
 
 from mrt5_jax.errors import PREEMPTED_EXIT_CODE
 from mrt5_jax.parallel.processes import from_first_process
-from mrt5_jax.runs.model_dir import run_lock
+from mrt5_jax.runs.lock import run_lock
 
 pytestmark = pytest.mark.slow
 

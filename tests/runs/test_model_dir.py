@@ -10,14 +10,8 @@ import pytest
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.model_dir import (
-    LOCK,
-    MODEL_CONFIG,
-    read_model_config,
-    run_lock,
-    write_atomically,
-    write_model_config,
-)
+from mrt5_jax.runs.lock import LOCK, run_lock
+from mrt5_jax.runs.model_dir import MODEL_CONFIG, read_model_config, write_atomically, write_model_config
 
 MODEL = ModelConfig(
     emb_dim=4,

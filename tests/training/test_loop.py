@@ -33,7 +33,7 @@ from mrt5_jax.data.batches import train_batches
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.axis_rules import RowShards
-from mrt5_jax.runs.model_dir import LOCK
+from mrt5_jax.runs.lock import LOCK
 from mrt5_jax.runs.run_files import read_run
 from mrt5_jax.training import loop
 from mrt5_jax.training.loop import Trained, deletion_of_step, train

@@ -1,0 +1,54 @@
+"""One run at a time in a MODEL_DIR: a lock that a killed process cannot leave behind."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import explain
+
+LOCK = "run.lock"
+
+
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def run_lock(model_dir: str | Path) -> Iterator[None]:
+    """Holds MODEL_DIR for this run. The system frees it when the process ends, however it ends.
+
+    To be held by one process of a run: the one that writes.
+
+    Raises:
+        UserError: another run holds it; the message names that run.
+    """
+    path = Path(model_dir) / LOCK
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a+", encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file system takes
+        reason = explain(error, model_dir) if isinstance(error, OSError) else error
+        raise UserError(f"MODEL_DIR {model_dir!r} cannot be written ({reason}): give a folder that can") from None
+    with opened as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise UserError(
+                f"{model_dir} is in use by another run ({file.read().strip()}): stop it, or give another MODEL_DIR"
+            ) from None
+        except OSError as error:
+            _log.warning("%s cannot be locked (%s): see that no other run uses this MODEL_DIR", path, error)
+        file.truncate(0)
+        since = time.strftime("%Y-%m-%d %H:%M:%S")
+        file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
