@@ -16,13 +16,13 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from mrt5_jax.analysis.collectives import mesh_axes
-from mrt5_jax.analysis.topology import topology_of
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.peaks import clock_rate
-from mrt5_jax.training.dry_run import Compilation, CompiledProgram, Plan, compile_step, plan_run
+from mrt5_jax.tools.collectives import mesh_axes
+from mrt5_jax.tools.dry_run import Compilation, CompiledProgram, Plan, compile_step, plan_run
+from mrt5_jax.tools.topology import topology_of
 
 
 class Row(NamedTuple):

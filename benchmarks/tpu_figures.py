@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.scale import DELETIONS, Row, exchanges, run_of
-from mrt5_jax.analysis.topology import topology_of
 from mrt5_jax.errors import UserError
-from mrt5_jax.training.dry_run import CompiledProgram, Plan, compile_step, plan_run
+from mrt5_jax.tools.dry_run import CompiledProgram, Plan, compile_step, plan_run
+from mrt5_jax.tools.topology import topology_of
 
 FOLDER = Path(__file__).parent / "tpu_compiler"
 ROW = Row("small", "v5e:2x4", 32)

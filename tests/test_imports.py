@@ -29,9 +29,8 @@ LAYERS = [
         "validation",
         "unread_settings",
         "pairs",
-        "analysis",
     },
-    {"training", "runs", "parallel", "evaluation", "inference", "interop"},
+    {"training", "runs", "parallel", "evaluation", "inference", "interop", "tools"},
     {"cli", "__main__"},
 ]
 """From the ground up; a part may import from its own layer and from those before it."""

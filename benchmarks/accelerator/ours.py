@@ -14,7 +14,6 @@ import numpy as np
 
 from benchmarks.accelerator.race import Contestant, UnableError
 from benchmarks.accelerator.sizes import Lengths, Sizes, device_batch, keeping_even_bytes, make_run
-from mrt5_jax.analysis.compiled import Memory, memory_of
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import Deletion, MeshConfig, TrainingDeletion
 from mrt5_jax.inference.engine import Engine
@@ -24,6 +23,7 @@ from mrt5_jax.model.multiply_adds import forward_multiply_adds, training_multipl
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.parallel.batches import abstract_batch
 from mrt5_jax.parallel.mesh import make_mesh, on_mesh, replicated
+from mrt5_jax.tools.compiled import Memory, memory_of
 from mrt5_jax.training.host_step import HostTrainStep, Programs
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState

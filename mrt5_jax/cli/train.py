@@ -76,9 +76,9 @@ def join_others(args: argparse.Namespace) -> None:
 
 def dry_run(resolved: gin_setup.Resolved, topology: str | None) -> None:
     """Prints the configuration, where the run would lie and, for a topology, what its compiler makes of the step."""
-    from mrt5_jax.analysis.topology import LOCAL, topology_of
-    from mrt5_jax.training.dry_run import compile_step, plan_run
-    from mrt5_jax.training.dry_run_report import compilation_report, plan_report
+    from mrt5_jax.tools.dry_run import compile_step, plan_run
+    from mrt5_jax.tools.dry_run_report import compilation_report, plan_report
+    from mrt5_jax.tools.topology import LOCAL, topology_of
 
     plan = plan_run(resolved.run, topology_of(topology or LOCAL))
     resolved.print_notes()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from mrt5_jax.analysis.collectives import Collective, collectives
-from mrt5_jax.analysis.hlo import parse_hlo
+from mrt5_jax.tools.collectives import Collective, collectives
+from mrt5_jax.tools.hlo import parse_hlo
 
 CHILD = """
 import dataclasses, json, sys

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mrt5_jax.analysis.compiled import cost_of
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import DataConfig, ExecutionConfig, GateConfig, ModelConfig
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, forward
 from mrt5_jax.model.multiply_adds import forward_multiply_adds, training_multiply_adds
+from mrt5_jax.tools.compiled import cost_of
 
 UNROLLED = ExecutionConfig(scan_unroll=3, attention_rows="batched")
 """XLA counts a loop's body once."""

@@ -1,4 +1,4 @@
-"""The authors' and T5X's recorded numbers, within the tolerances of `mrt5_jax.interop.parity`."""
+"""The authors' and T5X's recorded numbers, within the tolerances of `mrt5_jax.tools.parity`."""
 
 import shutil
 
@@ -7,7 +7,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.interop import parity
+from mrt5_jax.tools import parity
 
 ALSO_SLOW = pytest.mark.slow
 """Quantities that another fast case covers too; the whole table is in docs/PARITY.md."""

@@ -12,11 +12,11 @@ from safetensors.numpy import save_file
 import mrt5_jax.kernels.attention
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import GateConfig
-from mrt5_jax.interop import parity
 from mrt5_jax.interop.gate_adding import add_gate
 from mrt5_jax.interop.hf import read_hf, write_hf
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, forward
+from mrt5_jax.tools import parity
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: the parity extra on Python 3.11")
 transformers = pytest.importorskip("transformers")

@@ -1,7 +1,7 @@
 """A step's estimate from those of its programs; what a compiler says of whole runs is in tests/cli/test_dry_run.py."""
 
-from mrt5_jax.analysis.compiled import CostEstimate, Memory
-from mrt5_jax.training.dry_run import Compilation, CompiledProgram
+from mrt5_jax.tools.compiled import CostEstimate, Memory
+from mrt5_jax.tools.dry_run import Compilation, CompiledProgram
 
 
 def program(cycles: int | None, runs: int = 1) -> CompiledProgram:

@@ -1,6 +1,6 @@
 """What a run would be, before anything runs: where every array lies, what a step costs, what the compiler makes of it.
 
-Nothing is allocated and no data are read. The devices need not be there (`analysis.topology`).
+Nothing is allocated and no data are read. The devices need not be there (`tools.topology`).
 """
 
 import dataclasses
@@ -13,11 +13,6 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
-from mrt5_jax.analysis.collectives import Collective, collectives
-from mrt5_jax.analysis.compiled import CostEstimate, Memory, cost_of, memory_of
-from mrt5_jax.analysis.cycles import estimated_cycles
-from mrt5_jax.analysis.hlo import parse_hlo
-from mrt5_jax.analysis.topology import Topology
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
@@ -27,6 +22,11 @@ from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import abstract_batch, check_batch_size, check_parts
 from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
 from mrt5_jax.runs.integrity import array_name
+from mrt5_jax.tools.collectives import Collective, collectives
+from mrt5_jax.tools.compiled import CostEstimate, Memory, cost_of, memory_of
+from mrt5_jax.tools.cycles import estimated_cycles
+from mrt5_jax.tools.hlo import parse_hlo
+from mrt5_jax.tools.topology import Topology
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState

@@ -8,7 +8,7 @@ The compiler notes an estimate in cycles of the chip's clock at fusions, copies 
 
 import re
 
-from mrt5_jax.analysis.hlo import Instruction, Program
+from mrt5_jax.tools.hlo import Instruction, Program
 
 _ESTIMATE = re.compile(r'"estimated_cycles":"(\d+)"')
 _NO_ESTIMATE = 2**63 - 1

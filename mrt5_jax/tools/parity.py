@@ -1,4 +1,4 @@
-"""How far our numbers are from the authors' and T5X's, on recorded cases: `python -m mrt5_jax.interop.parity FOLDER`.
+"""How far our numbers are from the authors' and T5X's, on recorded cases: `python -m mrt5_jax.tools.parity FOLDER`.
 
 A case is a small random model with the inputs, outputs and gradients that the original code computed for it (float64
 throughout for Hugging Face's form, float32 for T5X's). Errors are the largest difference over the largest recorded

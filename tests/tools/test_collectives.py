@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mrt5_jax.analysis.collectives import Collective, collectives, mesh_axes
-from mrt5_jax.analysis.hlo import parse_hlo
+from mrt5_jax.tools.collectives import Collective, collectives, mesh_axes
+from mrt5_jax.tools.hlo import parse_hlo
 
 BY_HAND = (Path(__file__).parent / "by_hand.hlo").read_text()
 
@@ -39,9 +39,9 @@ def test_a_group_of_devices_is_named_by_the_axes_it_spans(group: tuple[int, ...]
 REAL = """
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
-from mrt5_jax.analysis.collectives import collectives, mesh_axes
-from mrt5_jax.analysis.compiled import memory_of
-from mrt5_jax.analysis.hlo import parse_hlo
+from mrt5_jax.tools.collectives import collectives, mesh_axes
+from mrt5_jax.tools.compiled import memory_of
+from mrt5_jax.tools.hlo import parse_hlo
 
 mesh = jax.make_mesh((2, 4), ("data", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 place = lambda *axes: NamedSharding(mesh, P(*axes))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mrt5_jax.analysis.hlo import parse_hlo
+from mrt5_jax.tools.hlo import parse_hlo
 
 
 def test_what_is_no_hlo_is_refused() -> None:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrt5_jax.analysis.hlo import Instruction, Program
+from mrt5_jax.tools.hlo import Instruction, Program
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 

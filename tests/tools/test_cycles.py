@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mrt5_jax.analysis.cycles import estimated_cycles
-from mrt5_jax.analysis.hlo import parse_hlo
 from mrt5_jax.parallel.peaks import clock_rate
+from mrt5_jax.tools.cycles import estimated_cycles
+from mrt5_jax.tools.hlo import parse_hlo
 
 BY_HAND = (Path(__file__).parent / "by_hand.hlo").read_text()
 

@@ -3,9 +3,9 @@
 import itertools
 from collections.abc import Iterator
 
-from mrt5_jax.analysis.collectives import Collective, mesh_axes
 from mrt5_jax.parallel.peaks import clock_rate, peak_multiply_adds
-from mrt5_jax.training.dry_run import Compilation, CompiledProgram, Plan, axes_in_words
+from mrt5_jax.tools.collectives import Collective, mesh_axes
+from mrt5_jax.tools.dry_run import Compilation, CompiledProgram, Plan, axes_in_words
 
 
 def plan_report(plan: Plan) -> str:

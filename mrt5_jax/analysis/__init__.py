@@ -1,1 +1,0 @@
-"""What a compiled program costs: multiply-adds, memory, cycles, collectives. Pure functions; no model runs here."""
