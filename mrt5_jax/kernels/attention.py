@@ -17,8 +17,8 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.attention_block import BlockAttended, Form, KeySide, QuerySide, attend_block, attend_block_anew
 from mrt5_jax.config import AttentionRows
+from mrt5_jax.kernels.attention_block import BlockAttended, Form, KeySide, QuerySide, attend_block, attend_block_anew
 from mrt5_jax.kernels.position_bias import PositionBias, RelativeBias, bias_by_look_up, bias_by_product
 
 _MANY_SCORES = 2**17
