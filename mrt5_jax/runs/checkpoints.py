@@ -14,22 +14,23 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
+from jaxtyping import Array, Int
 
 from mrt5_jax.config import CheckpointConfig, ModelConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.model.forward import Params
 from mrt5_jax.parallel.processes import say
 from mrt5_jax.runs.beginning import set_aside
 from mrt5_jax.runs.integrity import CHECKSUM_RULE, as_saved, check_same_arrays, describe_arrays, not_finite
 from mrt5_jax.runs.model_dir import CHECKPOINTS, DAMAGED, write_model_config
 from mrt5_jax.runs.storage_trouble import is_storage_trouble
-from mrt5_jax.training.state import Params, TrainState
 
 _ITEMS = ("params", "rest", "run")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
@@ -38,10 +39,30 @@ _NOT_FINITE_ALLOWED = "not_finite_allowed"
 _log = logging.getLogger(__name__)
 
 
-class Restored(NamedTuple):
+@runtime_checkable
+class CheckpointState(Protocol):
+    """A NamedTuple of which everything is saved, the parameters as an item of their own."""
+
+    @property
+    def step(self) -> Int[Array, ""]:
+        """Number of updates made."""
+        ...
+
+    @property
+    def params(self) -> Params:
+        """The parameters."""
+        ...
+
+    def _replace(self, **fields: Any) -> Any: ...
+
+
+State = TypeVar("State", bound=CheckpointState)
+
+
+class Restored(NamedTuple, Generic[State]):
     """Where training goes on."""
 
-    state: TrainState
+    state: State
     step: int | None
     """Updates made before; None where training begins, from nothing or from imported weights."""
     data_state: dict[str, Any] | None
@@ -107,7 +128,7 @@ class Checkpoints:
         """The newest step on disk; None before the first."""
         return self._manager.latest_step()
 
-    def save(self, state: TrainState, data_state: Mapping[str, Any], hard_loss: float | None = None) -> None:
+    def save(self, state: CheckpointState, data_state: Mapping[str, Any], hard_loss: float | None = None) -> None:
         """Saves `state` under its step. Flush the metrics first: what a checkpoint follows must be on disk before it.
 
         Args:
@@ -149,7 +170,7 @@ class Checkpoints:
         with self._writing():
             self._manager.wait_until_finished()
 
-    def restore_or_init(self, abstract: TrainState, init: Callable[[], TrainState]) -> Restored:
+    def restore_or_init(self, abstract: State, init: Callable[[], State]) -> Restored[State]:
         """The newest checkpoint that is whole or, where there is none at all, what `init` makes.
 
         A damaged checkpoint is passed over with a warning. Once an older one has proved whole it is moved to
@@ -166,7 +187,7 @@ class Checkpoints:
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         damaged: list[int] = []
-        imported: Restored | None = None
+        imported: Restored[State] | None = None
         for step in steps:
             try:
                 restored = self._restore(step, abstract, init)
@@ -184,7 +205,7 @@ class Checkpoints:
             self._refuse_or_start_over(damaged, imported)
         return imported or Restored(init(), None, None)
 
-    def _refuse_or_start_over(self, damaged: Sequence[int], imported: Restored | None) -> None:
+    def _refuse_or_start_over(self, damaged: Sequence[int], imported: Restored[Any] | None) -> None:
         if not self._start_over:
             which = "every checkpoint" if imported is None else "every checkpoint of training"
             raise UserError(
@@ -196,7 +217,7 @@ class Checkpoints:
         multihost_utils.sync_global_devices("checkpoints set aside")
         self._manager.reload()
 
-    def _restore(self, step: int, abstract: TrainState, init: Callable[[], TrainState]) -> Restored:
+    def _restore(self, step: int, abstract: State, init: Callable[[], State]) -> Restored[State]:
         run = _read_run(self._manager, step)
         if "data_state" not in run:
             items = _read_arrays(self._manager, step, {"params": abstract.params}, run)
