@@ -35,7 +35,7 @@ from mrt5_jax.training.integrity import (
 from mrt5_jax.training.model_dir import CHECKPOINTS, DAMAGED, write_model_config
 from mrt5_jax.training.processes import say
 from mrt5_jax.training.state import Params, TrainState
-from mrt5_jax.training.storage_trouble import is_storage_trouble
+from mrt5_jax.training.storage_trouble import is_storage_trouble, trouble_below
 
 _ITEMS = ("params", "rest", "run")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
@@ -377,7 +377,8 @@ def _in_every_process(read: Callable[[], dict[str, Any]], place: Path) -> dict[s
     try:
         result = read()
     except Exception as error:  # whatever the file system, JSON, tensorstore or Orbax make of a broken file
-        problem, trouble = _first_line(error), is_storage_trouble(error)
+        cause = error if is_storage_trouble(error) else trouble_below(place)
+        problem, trouble = _first_line(cause or error), cause is not None
     if jax.process_count() > 1:
         failed, troubled = multihost_utils.process_allgather(np.array([bool(problem), trouble])).reshape(-1, 2).any(0)
         problem, trouble = problem or ("another process cannot read it" if failed else ""), bool(troubled)
