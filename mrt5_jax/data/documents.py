@@ -74,9 +74,9 @@ def _text(value: Any, field: str, path: Path, number: int) -> bytes:
         raise UserError(f"{path}, line {number}: no JSON object with a field '{field}'")
     text = value.get(field)
     if not isinstance(text, str):
-        fields = f"the fields are {', '.join(value) or 'none'}"
-        held = f"which holds {json.dumps(text)[:40]}" if field in value else fields
-        raise UserError(f"{path}, line {number}: no text in field '{field}'; {held}")
+        fields = f"; the fields are {', '.join(value) or 'none'}"
+        held = f", which holds {json.dumps(text)[:40]}" if field in value else fields
+        raise UserError(f"{path}, line {number}: no text in field '{field}'{held}")
     return text.encode(errors="surrogatepass")
 
 
