@@ -30,7 +30,7 @@ from mrt5_jax.parallel.processes import say
 from mrt5_jax.runs.beginning import set_aside
 from mrt5_jax.runs.integrity import CHECKSUM_RULE, as_saved, check_same_arrays, describe_arrays, not_finite
 from mrt5_jax.runs.model_dir import CHECKPOINTS, DAMAGED, write_model_config
-from mrt5_jax.runs.storage_trouble import is_storage_trouble
+from mrt5_jax.runs.storage_trouble import is_storage_trouble, trouble_below
 
 _ITEMS = ("params", "rest", "run")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
@@ -393,7 +393,8 @@ def _in_every_process(read: Callable[[], dict[str, Any]], place: Path) -> dict[s
     try:
         result = read()
     except Exception as error:  # whatever the file system, JSON, tensorstore or Orbax make of a broken file
-        problem, trouble = _first_line(error), is_storage_trouble(error)
+        cause = error if is_storage_trouble(error) else trouble_below(place)
+        problem, trouble = _first_line(cause or error), cause is not None
     if jax.process_count() > 1:
         failed, troubled = multihost_utils.process_allgather(np.array([bool(problem), trouble])).reshape(-1, 2).any(0)
         problem, trouble = problem or ("another process cannot read it" if failed else ""), bool(troubled)
