@@ -168,8 +168,8 @@ def test_the_targets_loss_is_the_loss_that_is_differentiated_without_its_other_t
         params = jax.tree.map(jnp.asarray, make_params(run.model, 1))
         state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
         batch = jax.tree.map(jnp.asarray, two_batches()[0])
-        inputs = step_inputs(run, state, batch)
-        loss = target_loss(make_setting(model, run, LADDER), params, batch, inputs.objective, inputs.row_keys)
+        objective, row_keys = step_inputs(run, state, batch)
+        loss = target_loss(make_setting(model, run, LADDER), params, batch, objective, row_keys)
     whole = run_steps(run, "in_graph")[0][0]
     terms = 0.7 * whole["score_penalty"] + whole["alpha"] * whole["gate_mean"]
     assert float(loss) == pytest.approx(whole["total_loss"] - terms, rel=1e-10)
