@@ -27,7 +27,7 @@ Program = TypeVar("Program", Wrapped, Compiled)
 class Programs(Generic[Program]):
     """What a computation is compiled into."""
 
-    zeros: Program
+    zeros: Callable[[Arrays, Arrays], tuple[Arrays, Arrays]]
     """(first stage's params, second stage's) -> both totals before anything is added"""
     begin: Program
     """(first stage's params, shared, inputs, number of the part) -> (chunks, carry)"""
@@ -65,8 +65,9 @@ class OnHost:
 
     def __init__(self, staged: Staged) -> None:
         self._staged, places = staged, staged.shardings
+        self._totals = places and (places.chunk_total, places.total)
         self._jitted: Programs[Wrapped] = Programs(
-            jax.jit(self._zeros, out_shardings=places and (places.chunk_total, places.total)),
+            jax.jit(self._zeros, out_shardings=self._totals),
             jax.jit(self._begin),
             {
                 rung: jax.jit(
@@ -119,7 +120,7 @@ class OnHost:
         jitted, staged = self._jitted, self._staged
         first, second = staged.split(params)
         number = jax.ShapeDtypeStruct((), jnp.int32)
-        zeros = jitted.zeros.lower(first, second).compile()
+        zeros = jax.jit(lambda: self._zeros(first, second), out_shardings=self._totals).lower().compile()
         chunk_total, total = abstract_outputs(zeros)
         begin = jitted.begin.lower(first, shared, inputs, number).compile()
         chunked, carry = abstract_outputs(begin)
@@ -133,7 +134,7 @@ class OnHost:
         rungs = jax.ShapeDtypeStruct((staged.num_chunks,), jnp.int32)
         finish = jitted.finish.lower(total, carry, chunked.order, [out] * staged.num_chunks, rungs).compile()
         _, rows = abstract_outputs(finish)
-        programs = Programs(zeros, begin, bodies, finish)
+        programs = Programs(lambda first, second: zeros(), begin, bodies, finish)
         self._programs = programs
         return programs, Collected(chunk_total, total, [rows] * staged.num_parts)
 
