@@ -12,7 +12,7 @@ import numpy as np
 from mrt5_jax.data.vocabulary import decode
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
-from mrt5_jax.inference.requests import Batch, Limits, Mode, Request, cut_into_batches, read
+from mrt5_jax.inference.requests import InferMode, Limits, Request, RequestBatch, cut_into_batches, read_requests
 from mrt5_jax.inference.sampling import row_keys
 from mrt5_jax.model.forward import ForwardAtGate
 
@@ -28,7 +28,7 @@ class Job:
     """What to do with requests."""
 
     engine: Engine
-    mode: Mode
+    mode: InferMode
     limits: Limits
     batch_size: int
     search: Search = dataclasses.field(default_factory=Greedy)
@@ -45,7 +45,7 @@ class Job:
         """
         window = BATCHES_IN_WINDOW * self.batch_size
         start = num_done // window * window
-        todo = islice(read(path, self.mode, self.limits, name), start, None)
+        todo = islice(read_requests(path, self.mode, self.limits, name), start, None)
         while requests := list(islice(todo, window)):
             if start + len(requests) > num_done:
                 yield self._answer(requests, start)[max(num_done - start, 0) :]
@@ -62,9 +62,9 @@ class Job:
                 answers[index] |= fields
         return answers
 
-    def _started(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, ForwardAtGate]]:
+    def _started(self, batches: Iterable[RequestBatch]) -> Iterator[tuple[RequestBatch, ForwardAtGate]]:
         """Each batch when the one after it has been sent to the device as well."""
-        ahead: tuple[Batch, ForwardAtGate] | None = None
+        ahead: tuple[RequestBatch, ForwardAtGate] | None = None
         for batch in batches:
             following = batch, self.engine.start(batch.arrays["encoder_input_tokens"])
             if ahead is not None:
@@ -73,14 +73,14 @@ class Job:
         if ahead is not None:
             yield ahead
 
-    def _score(self, batch: Batch, started: ForwardAtGate) -> Iterator[dict[str, Any]]:
+    def _score(self, batch: RequestBatch, started: ForwardAtGate) -> Iterator[dict[str, Any]]:
         found = self.engine.score(batch.arrays, started)._asdict()
         scores = {name: np.asarray(values) for name, values in found.items()}
         for row in range(len(batch.indices)):
             found_here = {name: values[row].item() for name, values in scores.items()}
             yield _finite_or_error(scores["score"][row], found_here)
 
-    def _predict(self, batch: Batch, started: ForwardAtGate, start: int) -> Iterator[dict[str, Any]]:
+    def _predict(self, batch: RequestBatch, started: ForwardAtGate, start: int) -> Iterator[dict[str, Any]]:
         numbers = np.zeros(self.batch_size, np.int32)
         numbers[: len(batch.indices)] = start + np.asarray(batch.indices)
         generated = self.engine.generate(

@@ -24,7 +24,7 @@ from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.rows import Chunked, restore_rows
 from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
-from mrt5_jax.inference.incremental import read
+from mrt5_jax.inference.incremental import memorize
 from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
@@ -126,7 +126,7 @@ class _Generate:
 
     def __call__(self, kept_length: int) -> Callable[[Shared, ForwardRows], ChunkResult]:
         def run(shared: Shared, rows: ForwardRows) -> ChunkResult:
-            decoder = read(self.model, shared.params, rows.compact(kept_length))
+            decoder = memorize(self.model, shared.params, rows.compact(kept_length))
             return ChunkResult((), self.search.search(decoder, _of(rows, shared.by_row), self.max_length))
 
         return run

@@ -16,8 +16,7 @@ from mrt5_jax.config import ExecutionConfig, ModelConfig
 from mrt5_jax.kernels.attention import Keys, masked_softmax
 from mrt5_jax.kernels.position_bias import relative_bias
 from mrt5_jax.model.encoder_decoder import Compact, DecoderLayer, MrT5
-
-Params = dict[str, Any]
+from mrt5_jax.model.parameters import Params
 
 
 class KeyValues(NamedTuple):
@@ -29,7 +28,7 @@ Past = tuple[KeyValues, ...]
 """Each layer's self-attention cache. Beams are rows: row r of a batch has the rows r * beams + (0 .. beams - 1)."""
 
 
-class Stepped(NamedTuple):
+class NextLogits(NamedTuple):
     logits: Float[Array, "batch beams vocab"]
     """Of the next token, in at least float32."""
     past: Past
@@ -110,7 +109,7 @@ class CachedDecoder(NamedTuple):
         empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
         return tuple(KeyValues(empty, empty) for _ in self.layers)
 
-    def step(self, tokens: Int[Array, "batch beams"], slot: Int[Array, ""], past: Past) -> Stepped:
+    def step(self, tokens: Int[Array, "batch beams"], slot: Int[Array, ""], past: Past) -> NextLogits:
         """What follows `tokens`, which stand at position `slot` of the decoder's input."""
         model = MrT5(self.config)
         hidden = _apply(model, self.params, tokens, method=lambda module, ids: module.token_embedder(ids))
@@ -126,10 +125,10 @@ class CachedDecoder(NamedTuple):
             hidden, own_past = _apply(layer, params, hidden, own_past, slot, bias, memory, self.keys, method="step")
             new_past.append(own_past)
         logits = _apply(model, self.params, hidden, method=_head)
-        return Stepped(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(new_past))
+        return NextLogits(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(new_past))
 
 
-def read(model: MrT5, params: Params, compact: Compact) -> CachedDecoder:
+def memorize(model: MrT5, params: Params, compact: Compact) -> CachedDecoder:
     """Runs the rest of the encoder, and computes cross-attention's keys and values from its output."""
     config, encoded = model.config, _apply(model, params, compact, method="suffix")
     stacked = params["decoder"]["layers"]

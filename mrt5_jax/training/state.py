@@ -6,8 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-Params = dict[str, Any]
-"""Nested dictionary of parameter arrays, unboxed."""
+from mrt5_jax.model.parameters import Params
 
 
 class MonitorState(NamedTuple):
@@ -27,7 +26,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     """Number of updates made, int32."""
-    params: Any
+    params: Params
     """The parameters; boxed in their logical axis names only while the state is being born."""
     opt_state: Any
     """The optimizer's state (optax)."""
