@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.config import ExecutionConfig, ModelConfig
-from mrt5_jax.kernels.attention import Keys, masked_softmax
 from mrt5_jax.kernels.position_bias import relative_bias
+from mrt5_jax.kernels.xla import Keys, masked_softmax
 from mrt5_jax.model.encoder_decoder import Compact, DecoderLayer, MrT5
 from mrt5_jax.model.parameters import Params
 

@@ -15,8 +15,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.config import ExecutionConfig, ModelConfig
-from mrt5_jax.kernels.attention import Keys, Queries, materialize_bias
 from mrt5_jax.kernels.position_bias import PositionBias, relative_bias
+from mrt5_jax.kernels.xla import Keys, Queries, materialize_bias
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, at_positions, drop_units
 from mrt5_jax.model.layers import GatedMlp, MultiHeadAttention, Projection, RelativeBiases, RMSNorm, parameter, stack
 from mrt5_jax.selection.gates import Selection, make_selector

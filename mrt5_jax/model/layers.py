@@ -14,10 +14,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float
 
 from mrt5_jax.config import ExecutionConfig, ModelConfig
-from mrt5_jax.kernels.attention import Attended, Keys, Queries, attend
 from mrt5_jax.kernels.elementwise import gated_gelu, rms_norm
 from mrt5_jax.kernels.position_bias import PositionBias
 from mrt5_jax.kernels.products import project
+from mrt5_jax.kernels.xla import Attended, Keys, Queries, attend
 from mrt5_jax.model.dropout import drop_units
 
 _PROJECTED = "projected"

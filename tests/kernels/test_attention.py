@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import mrt5_jax.kernels.attention
-from mrt5_jax.kernels.attention import Attended, Keys, Queries, attend, choose_rows, masked_softmax, materialize_bias
+import mrt5_jax.kernels.xla
 from mrt5_jax.kernels.position_bias import RelativeBias, distance_buckets, relative_bias
+from mrt5_jax.kernels.xla import Attended, Keys, Queries, attend, choose_rows, masked_softmax, materialize_bias
 
 from ..model import oracle
 
@@ -190,7 +190,7 @@ def test_neither_blocks_nor_when_biases_are_computed_change_anything(shared: boo
     """Values, score excess and all gradients, the bias table's among them, whose derivative is written by hand."""
     expected = self_attention_and_gradients(ready=True, rows="batched", shared=shared, segments=segments)
     assert np.abs(expected[0][0]).max() > 1e-3
-    monkeypatch.setattr(mrt5_jax.kernels.attention, "_BLOCK_SCORES", HEADS * LONG * LONG // 3)
+    monkeypatch.setattr(mrt5_jax.kernels.xla, "_BLOCK_SCORES", HEADS * LONG * LONG // 3)
     for ready in (True, False):
         for rows in ("batched", "one_by_one"):
             result = self_attention_and_gradients(ready=ready, rows=rows, shared=shared, segments=segments)
@@ -240,7 +240,7 @@ def test_biases_are_computed_once_where_rows_run_one_by_one(monkeypatch) -> None
     assert isinstance(materialize_bias(bias, "batched"), RelativeBias)
     assert isinstance(materialize_bias(bias, "one_by_one"), jax.Array)
     assert isinstance(materialize_bias(bias, "auto"), jax.Array), "the tests run on one CPU device"
-    monkeypatch.setattr(mrt5_jax.kernels.attention, "_MATERIALIZED_BIASES", BATCH * HEADS * LONG * LONG - 1)
+    monkeypatch.setattr(mrt5_jax.kernels.xla, "_MATERIALIZED_BIASES", BATCH * HEADS * LONG * LONG - 1)
     assert isinstance(materialize_bias(bias, "auto"), RelativeBias), "memory has no room for them"
 
 

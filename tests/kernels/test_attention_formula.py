@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import mrt5_jax.kernels.attention
-from mrt5_jax.kernels.attention import Attended, Keys, Queries, attend
+import mrt5_jax.kernels.xla
 from mrt5_jax.kernels.position_bias import relative_bias
+from mrt5_jax.kernels.xla import Attended, Keys, Queries, attend
 
 BATCH, QUERIES, SLOTS, HEADS, WIDTH, BUCKETS, FARTHEST = 3, 6, 9, 2, 4, 8, 16
 Arrays = dict[str, np.ndarray]
@@ -100,7 +100,7 @@ def weighed(values: Any, excess: Any, bar: np.ndarray) -> Any:
 )
 def test_it_is_the_formula(rows: str, causal: bool, softmax1: bool, blocks: int, monkeypatch) -> None:
     """Values, excess, and all gradients along random directions, by central differences of the formula."""
-    monkeypatch.setattr(mrt5_jax.kernels.attention, "_BLOCK_SCORES", HEADS * QUERIES * SLOTS // blocks)
+    monkeypatch.setattr(mrt5_jax.kernels.xla, "_BLOCK_SCORES", HEADS * QUERIES * SLOTS // blocks)
     bar = np.random.default_rng(1).normal(size=(BATCH, QUERIES, HEADS, WIDTH))
 
     def total(floats: Any, rest: Any) -> Any:
