@@ -154,7 +154,7 @@ def train(
         if restored.data_state is not None:
             batches.restore(restored.data_state)
         elif run.warm_start is not None:
-            restored = restored._replace(state=_warm(restored.state, run.warm_start))
+            restored = dataclasses.replace(restored, state=_warm(restored.state, run.warm_start))
         _in_first_process(lambda: claim(run, config_text, own.files))
         display = ProgressDisplay(run.training.num_steps, restored.step or 0)
         writers = opened.enter_context(open_writers(run.model_dir, restored.step, [display]))
