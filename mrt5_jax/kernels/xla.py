@@ -1,4 +1,4 @@
-"""Multi-head attention over one row at a time, and the two ways of running it over a batch.
+"""Attention in XLA's own operations, over one row at a time, and the two ways of running it over a batch.
 
 A row's attention is written once, heads before positions. Accelerators want the rows batched (`vmap`); XLA's CPU
 backend is several times faster when they follow each other (`lax.map`), because its batched matrix products are slow
@@ -15,11 +15,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mrt5_jax.config import AttentionRows
 from mrt5_jax.kernels.attention_block import BlockAttended, Form, KeySide, QuerySide, attend_block, attend_block_anew
-from mrt5_jax.kernels.position_bias import PositionBias, RelativeBias, bias_by_look_up, bias_by_product
+from mrt5_jax.kernels.position_bias import bias_by_look_up, bias_by_product, relative_bias
 
 _MANY_SCORES = 2**17
 """Scores [heads query key] of a row that keep the cores of a CPU busy without other rows beside it."""
@@ -31,48 +31,35 @@ _BLOCK_SCORES = 2**23
 """The most scores [heads query key] of a row that are computed at once."""
 
 
-class Keys(NamedTuple):
-    """What an attention needs to know of its key positions, besides the keys."""
-
-    mask: Bool[Array, "batch key"]
-    """True = attend."""
-    bias: Float[Array, "batch key"] | None = None
-    """Gate values, added to the scores of their keys (soft deletion)."""
-    segments: Int[Array, "batch key"] | None = None
-    """In packed rows, the number of the example that a key belongs to: a query sees its own example alone."""
-
-
-class Queries(NamedTuple):
-    """What an attention needs to know of its query positions, besides the queries."""
-
-    mask: Bool[Array, "batch query"]
-    """Valid queries; only the score regulariser looks at it, results of other queries are never used."""
-    segments: Int[Array, "batch query"] | None = None
-
-
-class Attended(NamedTuple):
-    values: Float[Array, "batch query heads head_dim"]
-    score_excess: Float[Array, " batch"]
-    """Mean over heads and valid pairs of max(score, 5) - 5, scores taken before the gate's bias."""
+_Sides = tuple[QuerySide, KeySide]
 
 
 def choose_rows(setting: AttentionRows, num_scores: int) -> Literal["batched", "one_by_one"]:
-    """How to run a batch; auto: one by one on a single CPU device if a row has many scores, batched elsewhere."""
+    """Decides how a batch is run; auto: one by one on a lone CPU device if a row has many scores, else batched."""
     if setting in ("batched", "one_by_one"):
         return setting
     return "one_by_one" if _alone_on_cpu() and num_scores >= _MANY_SCORES else "batched"
 
 
-def materialize_bias(bias: RelativeBias, setting: AttentionRows) -> PositionBias:
-    """Computes the full bias once per stack where memory allows; otherwise each layer computes its own.
+def materialize_bias(
+    table: Float[Array, "heads buckets"],
+    query_positions: Int[Array, "rows query"],
+    key_positions: Int[Array, "rows key"],
+    *,
+    max_distance: int,
+    causal: bool,
+    rows: AttentionRows,
+) -> Float[Array, "heads buckets"] | Float[Array, "rows heads query key"]:
+    """Computes the full bias once per stack where memory allows; otherwise each layer computes its own from the table.
 
     XLA's CPU backend computes biases slowly and has memory for some of them; on an accelerator [batch heads query key]
     floats that live as long as the layers are what fills the memory.
     """
-    on_cpu = _alone_on_cpu() if setting == "auto" else setting == "one_by_one"
-    rows, num_queries = bias.query_positions.shape
-    size = rows * bias.embedding.shape[0] * num_queries * bias.key_positions.shape[1]
-    return bias.whole() if on_cpu and size <= _MATERIALIZED_BIASES else bias
+    on_cpu = _alone_on_cpu() if rows == "auto" else rows == "one_by_one"
+    size = math.prod(query_positions.shape) * table.shape[0] * key_positions.shape[1]
+    if not on_cpu or size > _MATERIALIZED_BIASES:
+        return table
+    return relative_bias(table, query_positions, key_positions, bidirectional=not causal, max_distance=max_distance)
 
 
 def _alone_on_cpu() -> bool:
@@ -80,47 +67,29 @@ def _alone_on_cpu() -> bool:
 
 
 def attend(
-    query: Float[Array, "batch query heads head_dim"],
-    key: Float[Array, "batch key heads head_dim"],
-    value: Float[Array, "batch key heads head_dim"],
-    queries: Queries,
-    keys: Keys,
-    *,
-    position_bias: PositionBias = None,
-    causal: bool = False,
-    softmax1: bool = False,
-    kept_weights: Bool[Array, "batch heads key"] | None = None,
-    dropout_rate: float = 0.0,
-    rows: AttentionRows = "auto",
-) -> Attended:
-    """T5 attention: softmax(q k^T + position bias + gate bias) v, without score scaling.
+    queries: QuerySide, keys: KeySide, *, causal: bool, sink: bool, excess: bool, rows: AttentionRows
+) -> tuple[Float[Array, "batch query heads head_dim"], Float[Array, " batch"]]:
+    """Attends in all rows of a batch.
 
     Args:
-      causal: whether a query sees only keys at its own index or before it.
-      softmax1: exp(s) / (1 + sum exp(s)), a sink that lets a head attend to nothing.
-      kept_weights: the attention weights that dropout leaves, of a key for all queries together; None: all.
-      dropout_rate: the share that it takes away.
+      queries, keys: with the rows as first axis, of size 1 where all rows share positions or biases; `keys.table` and
+        `keys.buckets` without it.
       rows: how the batch is run; auto: as `choose_rows` says.
 
-    A query without any valid key receives zeros.
+    Returns:
+      (values, score excess), as `kernels.attention.attention` describes them.
     """
-    num_queries, heads = query.shape[1:3]
-    num_scores = heads * num_queries * key.shape[1]
+    num_queries, heads = queries.query.shape[1:3]
+    num_scores = heads * num_queries * keys.key.shape[1]
     rows = choose_rows(rows, num_scores)
-    if kept_weights is not None:
-        # A key's weights are dropped by dropping its value: one pass over [key head_dim] instead of [query key].
-        value = jnp.where(jnp.swapaxes(kept_weights, 1, 2)[..., None], value, jnp.zeros((), value.dtype))
     blocks = _num_blocks(num_queries, num_scores)
-    compute_bias = bias_by_look_up if rows == "one_by_one" else bias_by_product
-    form = Form(compute_bias, causal, softmax1)
+    form = Form(bias_by_look_up if rows == "one_by_one" else bias_by_product, causal, sink, excess)
     of_block = partial(attend_block_anew if rows == "one_by_one" else attend_block, form)
     if rows == "batched" and blocks > 1:
         of_block = jax.checkpoint(of_block)
 
-    own, shared = _split(position_bias)
-
-    def one(row: Any, shared: _BiasParts) -> tuple[Float[Array, "query heads head_dim"], Float[Array, ""]]:
-        query_side, key_side = _sides(*row, shared=shared)
+    def one(own: _Sides, shared: _Shared) -> tuple[Float[Array, "query heads head_dim"], Float[Array, ""]]:
+        query_side, key_side = _joined(own, shared)
         if blocks == 1:
             attended = of_block(query_side, key_side)
         else:
@@ -133,104 +102,91 @@ def attend(
             parts = jax.lax.map(attend_part, _cut(query_side, blocks))
             values = parts.values.reshape(num_queries, heads, -1)
             attended = BlockAttended(values, jnp.sum(parts.excess), jnp.sum(parts.pairs))
-        values = attended.values / (1.0 - dropout_rate)
-        return values.astype(query.dtype), attended.excess / (heads * jnp.maximum(attended.pairs, 1))
+        values = attended.values.astype(queries.query.dtype)
+        return values, attended.excess / (heads * jnp.maximum(attended.pairs, 1))
 
-    each = (query, key, value, queries, keys, own)
+    own, shared = _split(queries, keys)
     if rows == "one_by_one":
-        return Attended(*jax.lax.map(partial(one, shared=shared), each))
-    return Attended(*_batched(one, each, shared))
+        return jax.lax.map(partial(one, shared=shared), own)
+    return _batched(one, own, shared)
 
 
 def _num_blocks(num_queries: int, num_scores: int) -> int:
-    """Into how many equal parts to cut the queries, so that no part has too many scores if that can be."""
+    """Returns into how many equal parts to cut the queries, so that no part has too many scores if that can be."""
     fitting = (n for n in range(1, num_queries + 1) if num_queries % n == 0 and num_scores <= n * _BLOCK_SCORES)
     return next(fitting, 1)
 
 
-class _BiasParts(NamedTuple):
-    """A position bias apart, each part with or without the axis of rows."""
+class _Shared(NamedTuple):
+    """Holds what all rows share; those of a row's own arrays are None then."""
 
-    ready: Array | None = None
-    query_positions: Array | None = None
-    key_positions: Array | None = None
-    embedding: Array | None = None
-    buckets: Array | None = None
-
-
-def _split(bias: PositionBias) -> tuple[_BiasParts, _BiasParts]:
-    """(what differs from row to row, what all rows share)."""
-    if isinstance(bias, RelativeBias):
-        positions = _BiasParts(None, bias.query_positions, bias.key_positions)
-        table = _BiasParts(None, None, None, bias.embedding, bias.buckets)
-    else:
-        positions, table = _BiasParts(bias), _BiasParts()
-    if all(leaf.shape[0] == 1 for leaf in jax.tree.leaves(positions)):
-        return _BiasParts(), _merged(jax.tree.map(lambda leaf: leaf[0], positions), table)
-    return positions, table
+    query_positions: Int[Array, " query"] | None
+    position_bias: Float[Array, "heads query key"] | None
+    key_positions: Int[Array, " key"] | None
+    table: Float[Array, "*places heads buckets"] | None
+    buckets: Int[Array, " distances"] | None
 
 
-def _merged(own: _BiasParts, shared: _BiasParts) -> _BiasParts:
-    return _BiasParts(*(theirs if mine is None else mine for mine, theirs in zip(own, shared, strict=True)))
+def _split(queries: QuerySide, keys: KeySide) -> tuple[_Sides, _Shared]:
+    """Returns (what differs from row to row, what all rows share)."""
+    query_positions, shared_query_positions = _by_row(queries.positions)
+    position_bias, shared_position_bias = _by_row(queries.position_bias)
+    key_positions, shared_key_positions = _by_row(keys.positions)
+    own = (
+        queries._replace(positions=query_positions, position_bias=position_bias),
+        keys._replace(positions=key_positions, table=None, buckets=None),
+    )
+    return own, _Shared(shared_query_positions, shared_position_bias, shared_key_positions, keys.table, keys.buckets)
 
 
-def _batched(one: Callable[..., Any], each: Any, shared: _BiasParts) -> Any:
-    """`one` of every row at once.
+def _by_row(array: Array | None) -> tuple[Array | None, Array | None]:
+    """Returns (array, None), or (None, its only row)."""
+    return (array, None) if array is None or array.shape[0] > 1 else (None, array[0])
+
+
+def _joined(own: _Sides, shared: _Shared) -> _Sides:
+    """Returns a row's own arrays with those that all rows share."""
+    queries, keys = own
+    if shared.query_positions is not None:
+        queries = queries._replace(positions=shared.query_positions)
+    if shared.position_bias is not None:
+        queries = queries._replace(position_bias=shared.position_bias)
+    if shared.key_positions is not None:
+        keys = keys._replace(positions=shared.key_positions)
+    return queries, keys._replace(table=shared.table, buckets=shared.buckets)
+
+
+def _batched(one: Callable[[_Sides, _Shared], tuple[Array, Array]], own: _Sides, shared: _Shared) -> Any:
+    """Runs `one` of every row at once.
 
     Rows that share their positions share their biases. The gradients of these are added up at each place of the mesh
-    that has rows before they become gradients of the embedding: so places exchange [heads buckets] numbers, and not
+    that has rows before they become gradients of the table: so places exchange [heads buckets] numbers, and not
     [heads query key] of them in every layer.
     """
     every_row = jax.vmap(one, in_axes=(0, None))
     axes = _batch_axes()
     places = math.prod(jax.sharding.get_abstract_mesh().shape[axis] for axis in axes)
-    rows = jax.tree.leaves(each)[0].shape[0]
-    if shared.key_positions is None or shared.embedding is None or places == 1 or rows % places:
-        return every_row(each, shared)
-    embedding = jnp.broadcast_to(shared.embedding, (places, *shared.embedding.shape))
+    batch = own[0].query.shape[0]
+    if shared.table is None or shared.key_positions is None or places == 1 or batch % places:
+        return every_row(own, shared)
+    table = jnp.broadcast_to(shared.table, (places, *shared.table.shape))
     free = PartitionSpec.UNCONSTRAINED
-    shared = shared._replace(embedding=jax.lax.with_sharding_constraint(embedding, PartitionSpec(axes, free, free)))
-    apart = jax.tree.map(lambda leaf: leaf.reshape(places, -1, *leaf.shape[1:]), each)
-    over_places = _BiasParts(embedding=0)  # pyright: ignore[reportArgumentType]
+    shared = shared._replace(table=jax.lax.with_sharding_constraint(table, PartitionSpec(axes, free, free)))
+    apart = jax.tree.map(lambda leaf: leaf.reshape(places, -1, *leaf.shape[1:]), own)
+    over_places = _Shared(None, None, None, table=0, buckets=None)  # pyright: ignore[reportArgumentType]
     done = jax.vmap(every_row, in_axes=(0, over_places))(apart, shared)
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), done)
 
 
 def _batch_axes() -> tuple[str, ...]:
-    """The axes of the mesh in use that the rows of a batch are spread over."""
+    """Returns the axes of the mesh in use that the rows of a batch are spread over."""
     (axes,) = nn.spmd.logical_to_mesh_axes(("batch",)) or (None,)
     axes = (axes,) if isinstance(axes, str) else axes or ()
     return tuple(axis for axis in axes if axis in jax.sharding.get_abstract_mesh().shape)
 
 
-def _sides(
-    query: Float[Array, "query heads head_dim"],
-    key: Float[Array, "key heads head_dim"],
-    value: Float[Array, "key heads head_dim"],
-    queries: Queries,
-    keys: Keys,
-    own: _BiasParts,
-    shared: _BiasParts,
-) -> tuple[QuerySide, KeySide]:
-    bias = _merged(own, shared)
-    index = jnp.arange(query.shape[0])
-    return (
-        QuerySide(query, queries.mask, queries.segments, index, bias.query_positions, bias.ready),
-        KeySide(
-            key,
-            value,
-            keys.mask,
-            keys.bias,
-            keys.segments,
-            bias.key_positions,
-            bias.embedding,
-            bias.buckets,
-        ),
-    )
-
-
 def _cut(queries: QuerySide, blocks: int) -> QuerySide:
-    """Blocks of queries along a new first axis."""
+    """Returns the queries in blocks along a new first axis."""
 
     def cut(leaf: Array, axis: int) -> Array:
         shape = (*leaf.shape[:axis], blocks, -1, *leaf.shape[axis + 1 :])
@@ -241,22 +197,8 @@ def _cut(queries: QuerySide, blocks: int) -> QuerySide:
 
     return QuerySide(
         query=cut(queries.query, 0),
-        mask=cut(queries.mask, 0),
+        mask=cut_optional(queries.mask, 0),
         segments=cut_optional(queries.segments, 0),
-        index=cut(queries.index, 0),
         positions=cut_optional(queries.positions, 0),
-        bias=cut_optional(queries.bias, 1),
+        position_bias=cut_optional(queries.position_bias, 1),
     )
-
-
-def masked_softmax(
-    scores: Float[Array, "*batch key"], mask: Bool[Array, "*#batch key"], *, softmax1: bool
-) -> Float[Array, "*batch key"]:
-    """Softmax over the unmasked keys, zeros where there are none; `softmax1` adds a key of score 0 and value 0."""
-    lowest = jnp.zeros((), scores.dtype) if softmax1 else jnp.asarray(jnp.finfo(scores.dtype).min, scores.dtype)
-    ceiling = jnp.max(scores, axis=-1, keepdims=True, initial=lowest, where=mask)
-    ceiling = jax.lax.stop_gradient(ceiling)
-    weights = jnp.where(mask, jnp.exp(jnp.where(mask, scores - ceiling, 0)), 0)
-    total = jnp.sum(weights, axis=-1, keepdims=True)
-    total = total + jnp.exp(-ceiling) if softmax1 else jnp.where(total == 0, 1, total)
-    return weights / total

@@ -17,9 +17,9 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import Kept, count_kept, gather, plan, restrict
 from mrt5_jax.compaction.rows import Chunked, chunk_rows, restore_rows
 from mrt5_jax.config import Deletion
-from mrt5_jax.kernels.xla import Keys, Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.model.encoder_decoder import Compact, MrT5, Prefix
+from mrt5_jax.model.layers import Keys, Queries
 from mrt5_jax.model.parameters import Params, split_parameters
 from mrt5_jax.selection.gates import Selection, token_keys
 from mrt5_jax.selection.survivors import Survivors, compacts, survivors

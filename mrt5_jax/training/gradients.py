@@ -21,10 +21,10 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.rows import Chunked, chunk_rows, restore_rows
 from mrt5_jax.config import CompactionConfig, LossConfig, TrainingDeletion
-from mrt5_jax.kernels.xla import Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, draw_dropout, layers_first, rows_first
 from mrt5_jax.model.encoder_decoder import MrT5, Prefix
 from mrt5_jax.model.forward import compact_at, fit, run_prefix, run_rest
+from mrt5_jax.model.layers import Queries
 from mrt5_jax.model.parameters import Params, Parts, merge_gradients, split_parameters
 from mrt5_jax.objectives.losses import (
     Denominators,
