@@ -18,7 +18,7 @@ class Compilers:
 
     def __init__(self) -> None:
         self._threads = ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="compiler")
-        self._untraced: list[CompiledWhenCalled] = []
+        self._untraced: list[Program] = []
 
     def __enter__(self) -> "Compilers":
         return self
@@ -26,18 +26,18 @@ class Compilers:
     def __exit__(self, *error: object) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def program(self, function: Any, *arguments: Any) -> "CompiledWhenCalled":
+    def program(self, function: Any, *arguments: Any) -> "Program":
         """A program of `function` for arguments of these shapes; nothing is traced yet.
 
         Args:
             function: made by `jax.jit`; traced in the thread that calls programs, where the mesh is set.
             *arguments: pytrees of arrays or ShapeDtypeStructs with shardings, and static arguments as they are.
         """
-        program = CompiledWhenCalled(self, function, arguments)
+        program = Program(self, function, arguments)
         self._untraced.append(program)
         return program
 
-    def start(self, program: "CompiledWhenCalled") -> Future[Any]:
+    def start(self, program: "Program") -> Future[Any]:
         """Traces a program and has it compiled."""
         self._untraced.remove(program)
         with _without_collections():
@@ -51,7 +51,7 @@ class Compilers:
         return compiling.result()
 
 
-class CompiledWhenCalled:
+class Program:
     """A compiled function of fixed shapes; the first call traces it, unless an earlier wait has, and waits for it."""
 
     def __init__(self, compilers: Compilers, function: Any, arguments: tuple[Any, ...]) -> None:

@@ -45,6 +45,7 @@ from mrt5_jax.runs.checkpoints import Checkpoints
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.run_files import check_claim, claim, slots_of, under_saved_names
+from mrt5_jax.selection.deletions import DELETIONS, MEASURE_OF_BEST, MIXED_IN
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
 from mrt5_jax.training.host_step import HostTrainStep
@@ -125,7 +126,7 @@ def train(
             if run.execution.dispatch == "host":
                 return HostTrainStep(model, under, learning, ladder, abstract)
             step = jit_step(make_train_step(model, under, learning, ladder, shards), abstract)
-            if run.training.deletion == "saturated" and deletion == "soft":
+            if deletion == DELETIONS[run.training.deletion].stand_in:
                 return step  # compiled if the monitor ever asks for it
             return compilers.program(step, abstract, abstract_batch(_of_length(run.data, ladder), mesh))
 
@@ -180,9 +181,9 @@ def deletions_of(training: TrainingConfig) -> set[TrainingDeletion]:
     """All that steps may delete by."""
     deletions: set[TrainingDeletion] = {training.deletion}
     if training.hard_probability > 0:
-        deletions.add("hard")
-    if training.deletion == "saturated":
-        deletions.add("soft")
+        deletions.add(MIXED_IN)
+    if (stand_in := DELETIONS[training.deletion].stand_in) is not None:
+        deletions.add(stand_in)
     return deletions
 
 
@@ -190,11 +191,12 @@ def deletion_of_step(training: TrainingConfig, step: int, saturated: bool = True
     """`training.deletion` or, with probability `training.hard_probability`, hard: a function of (seed, step) alone.
 
     Args:
-        saturated: whether the monitor lets saturated deletion go on; if not, soft takes its place.
+        saturated: whether the monitor lets saturated deletion go on; if not, its stand-in takes its place.
     """
     if np.random.default_rng((training.seed, step)).random() < training.hard_probability:
-        return "hard"
-    return "soft" if training.deletion == "saturated" and not saturated else training.deletion
+        return MIXED_IN
+    stand_in = None if saturated else DELETIONS[training.deletion].stand_in
+    return stand_in or training.deletion
 
 
 def _prepare(step: ByLength, run: RunConfig, mesh: Mesh) -> None:
@@ -355,7 +357,7 @@ class _Loop:
         seconds = time.perf_counter() - start
         self._clock.pause(seconds)
         self._writers.write(step, metrics, {"evaluation_seconds": seconds})
-        losses = [value for name, value in metrics.items() if name.endswith("/hard/loss")]
+        losses = [value for name, value in metrics.items() if name.endswith(f"/{MEASURE_OF_BEST}/loss")]
         return math.fsum(losses) / len(losses) if losses else None
 
 

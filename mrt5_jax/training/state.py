@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.model.parameters import Params
+Params = dict[str, Any]
+"""Nested dictionary of parameter arrays, unboxed."""
 
 
 class MonitorState(NamedTuple):
@@ -26,7 +27,7 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     """Number of updates made, int32."""
-    params: Params
+    params: Any
     """The parameters; boxed in their logical axis names only while the state is being born."""
     opt_state: Any
     """The optimizer's state (optax)."""

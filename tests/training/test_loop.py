@@ -39,7 +39,7 @@ from mrt5_jax.training import loop
 from mrt5_jax.training.loop import Trained, deletion_of_step, train
 from mrt5_jax.training.monitor import Check, Checked
 from mrt5_jax.training.state import MonitorState, TrainState
-from mrt5_jax.training.step import Learning, Stepped, TrainStep, make_train_step
+from mrt5_jax.training.step import Learning, StepResult, TrainStep, make_train_step
 
 STEPS, EVERY = 6, 3
 AHEAD = 2
@@ -171,9 +171,9 @@ def test_batches_of_several_lengths_have_a_program_and_a_ladder_each(tmp_path: P
     shapes = set()
 
     def pretend(model: MrT5, run: RunConfig, learning: Learning, ladder: Ladder, *_: Any) -> TrainStep:
-        def step_function(state: TrainState, batch: Any) -> Stepped:
+        def step_function(state: TrainState, batch: Any) -> StepResult:
             shapes.add((ladder, batch["encoder_input_tokens"].shape[1]))
-            return Stepped(state._replace(step=state.step + 1), {"total_loss": jnp.float32(1.0)})
+            return StepResult(state._replace(step=state.step + 1), {"total_loss": jnp.float32(1.0)})
 
         return step_function
 
@@ -269,10 +269,10 @@ def test_a_loss_that_is_not_finite_stops_training_before_it_is_saved(
 ) -> None:
     """The message names the step, though it was not to be reported, and the checkpoint to go back to."""
 
-    def pretend(*_: Any) -> Callable[[TrainState, Any], Stepped]:
-        def step_function(state: TrainState, batch: Any) -> Stepped:
+    def pretend(*_: Any) -> Callable[[TrainState, Any], StepResult]:
+        def step_function(state: TrainState, batch: Any) -> StepResult:
             step = state.step + 1
-            return Stepped(state._replace(step=step), {"total_loss": jnp.where(step == 5, jnp.nan, 1.0)})
+            return StepResult(state._replace(step=step), {"total_loss": jnp.where(step == 5, jnp.nan, 1.0)})
 
         return step_function
 
@@ -294,12 +294,12 @@ def test_a_loss_that_is_not_finite_stops_training_before_it_is_saved(
 def pretended(monkeypatch: pytest.MonkeyPatch, refused: tuple[int, ...] = (), not_finite: tuple[int, ...] = ()) -> None:
     """Steps that compute nothing; those of these numbers are refused, or have a loss that is not finite."""
 
-    def pretend(*_: Any) -> Callable[[TrainState, Any], Stepped]:
-        def step_function(state: TrainState, batch: Any) -> Stepped:
+    def pretend(*_: Any) -> Callable[[TrainState, Any], StepResult]:
+        def step_function(state: TrainState, batch: Any) -> StepResult:
             step = state.step + 1
             loss = jnp.where(jnp.isin(step, jnp.asarray(not_finite, int)), jnp.nan, 1.0)
             metrics = {"total_loss": loss, "refused": jnp.isin(step, jnp.asarray(refused, int)).astype(jnp.float32)}
-            return Stepped(state._replace(step=step), metrics)
+            return StepResult(state._replace(step=step), metrics)
 
         return step_function
 
