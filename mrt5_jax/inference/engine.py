@@ -20,7 +20,7 @@ from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Begun, InGraph, Part
 from mrt5_jax.config import Deletion, Dispatch, ExecutionConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
-from mrt5_jax.inference.incremental import read
+from mrt5_jax.inference.incremental import memorize
 from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
@@ -109,7 +109,7 @@ def _generation(setting: ForwardSetting, search: Search, max_length: int, dispat
 
     def at(slots: int) -> Callable[[Params, tuple[()], GateRows], Part]:
         def run(params: Params, shared: tuple[()], rows: GateRows) -> Part:
-            decoder = read(setting.model, params, rows.compact(slots))
+            decoder = memorize(setting.model, params, rows.compact(slots))
             return Part((), search.search(decoder, rows.own, max_length))
 
         return run
