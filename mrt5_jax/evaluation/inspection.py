@@ -188,7 +188,9 @@ def _visible(text: str) -> str:
 
 def tally(found: Sequence[Piece]) -> dict[TokenKind, Tally]:
     """Tokens of each kind that occurs, in the order of TOKEN_KINDS."""
-    of_kind = {kind: [piece for piece in found if piece.kind == kind] for kind in TOKEN_KINDS}
+    of_kind: dict[TokenKind, list[Piece]] = {
+        kind: [piece for piece in found if piece.kind == kind] for kind in TOKEN_KINDS
+    }
     return {
         kind: Tally(sum(len(piece.ids) for piece in of), sum(piece.num_deleted for piece in of))
         for kind, of in of_kind.items()
