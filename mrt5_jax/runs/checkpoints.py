@@ -59,7 +59,8 @@ class CheckpointState(Protocol):
 State = TypeVar("State", bound=CheckpointState)
 
 
-class Restored(NamedTuple, Generic[State]):
+@dataclasses.dataclass(frozen=True)
+class Restored(Generic[State]):
     """Where training goes on."""
 
     state: State

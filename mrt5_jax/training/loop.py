@@ -1,7 +1,6 @@
 """The training loop: from a configuration to a MODEL_DIR, and on from where a MODEL_DIR stopped."""
 
 import dataclasses
-import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,53 +8,47 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
-from mrt5_jax.compaction.ladder import ByLength, Ladder, make_ladders
-from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig, TrainingDeletion
-from mrt5_jax.data.arrangements import Batch, input_lengths
+from mrt5_jax.compaction.ladder import ByLength, Ladder
+from mrt5_jax.config import RunConfig, TrainingDeletion
+from mrt5_jax.data.arrangements import Batch
 from mrt5_jax.data.batches import check_evaluation, eval_batches, train_batches
 from mrt5_jax.data.prefetch import Prefetched
 from mrt5_jax.data.source_files import describe_files
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import Preempted, UserError
 from mrt5_jax.evaluation.evaluate import collect_records, deletions_for
-from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
+from mrt5_jax.evaluation.programs import Evaluator
 from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
-from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.objectives.controller import ControllerState
 from mrt5_jax.parallel.batches import (
-    abstract_batch,
-    abstract_eval_batch,
     check_batch_size,
     check_parts,
     put_batch,
     put_whole_batch,
     row_share,
 )
-from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
+from mrt5_jax.parallel.mesh import make_mesh, on_mesh
 from mrt5_jax.parallel.preemption import PreemptionNotice
 from mrt5_jax.parallel.processes import from_first_process, say
 from mrt5_jax.runs.beginning import check_beginning
 from mrt5_jax.runs.checkpoints import Checkpoints
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.runs.lock import run_lock
-from mrt5_jax.runs.run_files import check_claim, claim, slots_of, under_saved_names
+from mrt5_jax.runs.run_files import check_claim, claim, under_saved_names
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
-from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
-from mrt5_jax.training.monitor import Check, is_due, make_check, monitor_metrics, switch_line
+from mrt5_jax.training.monitor import Check, is_due, monitor_metrics, switch_line
 from mrt5_jax.training.outcomes import Outcomes
 from mrt5_jax.training.profiling import StepTrace
+from mrt5_jax.training.programs import RunPrograms, deletion_of_step, training_ladders
 from mrt5_jax.training.progress import ProgressDisplay
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.state_shardings import abstract_state, jit_check, jit_init, jit_step
-from mrt5_jax.training.step import TrainStep, make_state, make_train_step
 from mrt5_jax.training.warm_start import warm_start
 from mrt5_jax.training.writers import Writers, open_writers
 
@@ -89,24 +82,15 @@ def train(
     mesh = make_mesh(run.execution.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
-    model = MrT5(run.model, run.execution)
-    backend, lengths = jax.default_backend(), input_lengths(run.data)
-    ladders, slots = make_ladders(lengths, run.execution, backend), slots_of(run)
-    train_ladders = {length: Ladder((slots[length],), length) for length in lengths} if slots else ladders
-    shards = row_shards(mesh)
+    ladders = training_ladders(run)
     check_parts(run, mesh)
     learning = make_learning(run)
     seed = run.training.seed
     share = row_share(mesh)
-    bound = _examples_bound(run, train_ladders)
+    bound = _examples_bound(run, ladders)
     own = train_batches(run.data, seed=seed, shard_index=share.index, num_shards=share.count, **bound)
     batches = Prefetched(own, lambda rows: _Placed(rows, put_batch(rows, mesh)))
     check_evaluation(run.data)
-    key = jax.random.key(seed)
-
-    def new_state(key: Array) -> TrainState:
-        return make_state(model, run, learning, key)
-
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
         opened.enter_context(_own(run, own.files, start_over))
@@ -115,57 +99,24 @@ def train(
         opened.enter_context(on_mesh(mesh, run.execution.mesh))
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed, start_over=start_over))
         compilers = opened.enter_context(Compilers())
-        abstract = abstract_state(new_state, mesh, key)
-
-        def initialize() -> TrainState:
-            return compilers.program(jit_init(new_state, abstract), key)(key)
-
-        def step_under(deletion: TrainingDeletion, ladder: Ladder) -> TrainStep:
-            under = _under(run, deletion)
-            if run.execution.dispatch == "host":
-                return HostTrainStep(model, under, learning, ladder, abstract)
-            step = jit_step(make_train_step(model, under, learning, ladder, shards), abstract)
-            if run.training.deletion == "saturated" and deletion == "soft":
-                return step  # compiled if the monitor ever asks for it
-            return compilers.program(step, abstract, abstract_batch(_of_length(run.data, ladder), mesh))
-
-        def check_at(ladder: Ladder) -> Check:
-            check = jit_check(make_check(model, run, ladder, shards), abstract)
-            return compilers.program(check, abstract, abstract_batch(_of_length(run.data, ladder), mesh))
-
-        def evaluator_at(ladder: Ladder) -> Evaluator:
-            evaluator = make_evaluator(model, ladder, run.evaluation.seed)
-            batch = abstract_eval_batch(_of_length(run.data, ladder), mesh)
-            programs = {
-                deletion: compilers.program(evaluator, abstract.params, batch, deletion)
-                for deletion in deletions_for(run.model, run.evaluation.deletions)
-            }
-            return lambda params, batch, deletion: programs[deletion](params, batch)
-
-        # In the order in which they are needed, as far as that is known.
-        check = ByLength(train_ladders if abstract.monitor is not None else {}, check_at)
-        first = deletion_of_step(run.training, (checkpoints.latest_step or 0) + 1)
-        steps: dict[TrainingDeletion, ByLength] = {
-            deletion: ByLength(train_ladders, functools.partial(step_under, deletion))
-            for deletion in sorted(deletions_of(run.training), key=lambda deletion: (deletion != first, deletion))
-        }
-        evaluation = _Evaluation(run, mesh, ByLength(ladders, evaluator_at))
-        restored = checkpoints.restore_or_init(abstract, initialize)
+        first_step = (checkpoints.latest_step or 0) + 1
+        programs = RunPrograms(run, mesh, learning, ladders, compilers, first_step)
+        evaluation = _Evaluation(run, mesh, programs.evaluator)
+        restored = checkpoints.restore_or_init(programs.abstract, programs.initialize)
         if restored.data_state is not None:
             batches.restore(restored.data_state)
         elif run.warm_start is not None:
-            restored = restored._replace(state=_warm(restored.state, run.warm_start))
+            restored = dataclasses.replace(restored, state=_warm(restored.state, run.warm_start))
         _in_first_process(lambda: claim(run, config_text, own.files))
         display = ProgressDisplay(run.training.num_steps, restored.step or 0)
         writers = opened.enter_context(open_writers(run.model_dir, restored.step, [display]))
         notice = opened.enter_context(PreemptionNotice())
         clock = opened.enter_context(Clock(run, mesh, share.count))
         if run.execution.dispatch == "host" and int(restored.state.step) < run.training.num_steps:
-            for step in steps.values():
-                _prepare(step, run, mesh)
+            programs.prepare_steps()
         trace = opened.enter_context(StepTrace(run.model_dir, run.training.profile_steps))
-        loop = _Loop(run, batches, writers, checkpoints, evaluation, notice, clock, trace, check)
-        state = loop.go(steps, restored.state)
+        loop = _Loop(run, batches, writers, checkpoints, evaluation, notice, clock, trace, programs.check)
+        state = loop.go(programs.steps, restored.state)
     return Trained(state, run.model_dir)
 
 
@@ -174,42 +125,6 @@ def _examples_bound(run: RunConfig, ladders: Mapping[int, Ladder]) -> dict[str, 
     if run.data.rows != "packed" or run.compaction.capacity is None:
         return {}
     return {"most_examples": ladders[run.data.input_length].rungs[-1]}
-
-
-def deletions_of(training: TrainingConfig) -> set[TrainingDeletion]:
-    """All that steps may delete by."""
-    deletions: set[TrainingDeletion] = {training.deletion}
-    if training.hard_probability > 0:
-        deletions.add("hard")
-    if training.deletion == "saturated":
-        deletions.add("soft")
-    return deletions
-
-
-def deletion_of_step(training: TrainingConfig, step: int, saturated: bool = True) -> TrainingDeletion:
-    """`training.deletion` or, with probability `training.hard_probability`, hard: a function of (seed, step) alone.
-
-    Args:
-        saturated: whether the monitor lets saturated deletion go on; if not, soft takes its place.
-    """
-    if np.random.default_rng((training.seed, step)).random() < training.hard_probability:
-        return "hard"
-    return "soft" if training.deletion == "saturated" and not saturated else training.deletion
-
-
-def _prepare(step: ByLength, run: RunConfig, mesh: Mesh) -> None:
-    """Compiles the programs of all input lengths, so that no later step waits for a compiler."""
-    for length, program in step.programs.items():
-        program.prepare(abstract_batch(dataclasses.replace(run.data, input_length=length), mesh))
-
-
-def _of_length(data: DataConfig, ladder: Ladder) -> DataConfig:
-    """The data of one of a run's input lengths."""
-    return dataclasses.replace(data, input_length=ladder.full_length)
-
-
-def _under(run: RunConfig, deletion: TrainingDeletion) -> RunConfig:
-    return dataclasses.replace(run, training=dataclasses.replace(run.training, deletion=deletion))
 
 
 @contextmanager

@@ -35,9 +35,10 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.axis_rules import RowShards
 from mrt5_jax.runs.lock import LOCK
 from mrt5_jax.runs.run_files import read_run
-from mrt5_jax.training import loop
-from mrt5_jax.training.loop import Trained, deletion_of_step, train
+from mrt5_jax.training import loop, programs
+from mrt5_jax.training.loop import Trained, train
 from mrt5_jax.training.monitor import Check, Checked
+from mrt5_jax.training.programs import deletion_of_step
 from mrt5_jax.training.state import MonitorState, TrainState
 from mrt5_jax.training.step import Learning, Stepped, TrainStep, make_train_step
 
@@ -60,8 +61,8 @@ def _programs_are_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
     folder = jax.config.jax_compilation_cache_dir
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", shared_train_step)
-        patch.setattr(loop, "make_evaluator", functools.cache(loop.make_evaluator))
+        patch.setattr(programs, "make_train_step", shared_train_step)
+        patch.setattr(programs, "make_evaluator", functools.cache(programs.make_evaluator))
         yield
     jax.config.update("jax_compilation_cache_dir", folder)
 
@@ -178,7 +179,7 @@ def test_batches_of_several_lengths_have_a_program_and_a_ladder_each(tmp_path: P
         return step_function
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", pretend)
+        patch.setattr(programs, "make_train_step", pretend)
         train(run)
     assert {length for _, length in shapes} == {4, 12}
     assert all(ladder.rungs[-1] == length for ladder, length in shapes)
@@ -194,7 +195,7 @@ def test_it_learns(whole: Trained, task: str) -> None:
 def test_running_a_finished_run_again_does_nothing(whole: Trained, monkeypatch) -> None:
     """It returns what it had; no step, no line, no checkpoint."""
     run = loop_run(whole)
-    monkeypatch.setattr(loop, "make_train_step", lambda *_: lambda *_: pytest.fail("a step was made"))
+    monkeypatch.setattr(programs, "make_train_step", lambda *_: lambda *_: pytest.fail("a step was made"))
     before = {path: path.read_bytes() for path in Path(whole.model_dir).glob("*.json*")}
     again = train(run)
     assert same_bits(again.state, whole.state)
@@ -276,7 +277,7 @@ def test_a_loss_that_is_not_finite_stops_training_before_it_is_saved(
 
         return step_function
 
-    monkeypatch.setattr(loop, "make_train_step", pretend)
+    monkeypatch.setattr(programs, "make_train_step", pretend)
     training = TrainingConfig(num_steps=STEPS, eval_every=100)
     with pytest.raises(
         UserError, match=r"loss of step 5 is not finite.* the last good checkpoint is that of step 3.*npz"
@@ -303,7 +304,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch, refused: tuple[int, ...] = (), no
 
         return step_function
 
-    monkeypatch.setattr(loop, "make_train_step", pretend)
+    monkeypatch.setattr(programs, "make_train_step", pretend)
 
 
 def test_refused_steps_are_told_and_too_many_in_a_row_end_the_run(
@@ -341,7 +342,7 @@ def test_the_monitor_says_once_that_it_switched(
 
         return check
 
-    monkeypatch.setattr(loop, "make_check", pretend)
+    monkeypatch.setattr(programs, "make_check", pretend)
     training = TrainingConfig(num_steps=STEPS, deletion="saturated", eval_every=100)
     execution = ExecutionConfig(max_rungs=1, log_every=1)
     run = make_run(tmp_path, task, training=training, execution=execution, monitor=MonitorConfig(interval=1))
