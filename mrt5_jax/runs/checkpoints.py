@@ -32,6 +32,8 @@ from mrt5_jax.runs.integrity import CHECKSUM_RULE, as_saved, check_same_arrays, 
 from mrt5_jax.runs.model_dir import CHECKPOINTS, DAMAGED, write_model_config
 from mrt5_jax.runs.storage_trouble import is_storage_trouble
 
+DataState = dict[str, Any]
+"""Where the data of a run stand, as JSON."""
 _ITEMS = ("params", "rest", "run")
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 _NOT_FINITE_ALLOWED = "not_finite_allowed"
@@ -66,7 +68,7 @@ class Restored(Generic[State]):
     state: State
     step: int | None
     """Updates made before; None where training begins, from nothing or from imported weights."""
-    data_state: dict[str, Any] | None
+    data_state: DataState | None
     """Where the data iterator stood; None where training begins."""
 
 
