@@ -8,7 +8,7 @@ import numpy as np
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
-from mrt5_jax.interop.names import Params
+from mrt5_jax.model.parameters import Params
 
 
 class Gated(NamedTuple):

@@ -18,8 +18,9 @@ from mrt5_jax.interop import names
 from mrt5_jax.interop.finiteness import count_not_finite
 from mrt5_jax.interop.hf_config import head_scale, may_be_tied, model_config, write_config
 from mrt5_jax.interop.hf_tokenizer import check_vocabulary, write_generation_config, write_tokenizer
-from mrt5_jax.interop.names import Params, Tensor
+from mrt5_jax.interop.names import Tensor
 from mrt5_jax.interop.weight_files import SAFETENSORS, read_json, read_weights, write_safetensors
+from mrt5_jax.model.parameters import Params
 
 CONFIG = "config.json"
 _EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")

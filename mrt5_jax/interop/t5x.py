@@ -15,8 +15,8 @@ from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
 from mrt5_jax.interop.finiteness import count_not_finite
-from mrt5_jax.interop.names import Params
 from mrt5_jax.interop.t5x_arrays import open_checkpoint
+from mrt5_jax.model.parameters import Params
 
 _PARAMETERS = "target."
 _VOCABULARY = 384

@@ -24,7 +24,7 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.rows import join_rows, split_rows
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.parameters import split_parameters
+from mrt5_jax.model.parameters import Params, split_parameters
 from mrt5_jax.parallel.axis_rules import DATA
 from mrt5_jax.parallel.mesh import batch_sharding, replicated, row_shards
 from mrt5_jax.training.gradients import (
@@ -38,7 +38,7 @@ from mrt5_jax.training.gradients import (
     put_together,
     rest,
 )
-from mrt5_jax.training.state import Params, TrainState
+from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import (
     Learning,
     Stepped,

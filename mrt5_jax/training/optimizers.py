@@ -8,12 +8,9 @@ import optax
 from jaxtyping import Array, Int
 
 from mrt5_jax.config import OptimizerConfig
+from mrt5_jax.model.parameters import STACKS, path_name, stack_of
 from mrt5_jax.training.freezing import named
 from mrt5_jax.training.schedules import make_schedule
-
-SCANNED_STACKS = ("prefix", "suffix", "layers")
-"""Names of the parts of the parameter tree whose arrays have a leading axis of layers."""
-
 
 _GROUP = {True: "frozen", False: "trained"}
 
@@ -92,7 +89,7 @@ def scale_by_layerwise_adafactor() -> optax.GradientTransformation:
         optax.scale_by_param_block_rms(1e-3),
     )
     groups: dict[Hashable, optax.GradientTransformation] = {"whole": adafactor}
-    groups.update(dict.fromkeys(SCANNED_STACKS, _each_layer(adafactor)))
+    groups.update(dict.fromkeys(STACKS, _each_layer(adafactor)))
     return optax.partition(groups, lambda params: jax.tree_util.tree_map_with_path(_stack, params))
 
 
@@ -113,8 +110,4 @@ def _each_layer(inner: optax.GradientTransformation) -> optax.GradientTransforma
 
 
 def _stack(path: tuple, _: Any) -> str:
-    return next((name for name in _names(path) if name in SCANNED_STACKS), "whole")
-
-
-def _names(path: tuple) -> list[str]:
-    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+    return stack_of(path_name(path)) or "whole"

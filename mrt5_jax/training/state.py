@@ -6,9 +6,6 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-Params = dict[str, Any]
-"""Nested dictionary of parameter arrays, unboxed."""
-
 
 class MonitorState(NamedTuple):
     saturated: Bool[Array, ""]

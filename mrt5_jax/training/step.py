@@ -13,13 +13,14 @@ from mrt5_jax.compaction.rows import join_rows, split_rows
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, target_metrics
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.training.gradients import LossAndGradients, MeasuredRows, Objective, Setting, loss_and_gradients
 from mrt5_jax.training.optimizers import updates_made
-from mrt5_jax.training.state import Params, TrainState, initial_monitor
+from mrt5_jax.training.state import TrainState, initial_monitor
 
 Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, dict[str, Array]], "Stepped"]
