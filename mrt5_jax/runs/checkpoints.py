@@ -35,7 +35,7 @@ from mrt5_jax.runs.restoring import (
     first_line,
     hard_losses,
     read_arrays,
-    read_run,
+    read_description,
 )
 
 DataState = dict[str, Any]
@@ -213,7 +213,7 @@ class Checkpoints:
         self._manager.reload()
 
     def _restore(self, step: int, abstract: State, init: Callable[[], State]) -> Restored[State]:
-        run = read_run(self._manager, step)
+        run = read_description(self._manager, step)
         if "data_state" not in run:
             items = read_arrays(self._manager, step, {"params": abstract.params}, run)
             if run.get(NOT_FINITE_ALLOWED):

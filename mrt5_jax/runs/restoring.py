@@ -60,7 +60,7 @@ def restore_params(
             raise UserError(f"{manager.directory} has no step {step}; it has {there}")
         for candidate in steps if step is None else [step]:
             try:
-                run = read_run(manager, candidate)
+                run = read_description(manager, candidate)
                 wanted = {"params": _abstract_params(run, sharding_of or (lambda _: _first_device()))}
                 return RestoredParams(read_arrays(manager, candidate, wanted, run)["params"], candidate)
             except DamagedError as damage:
@@ -89,7 +89,7 @@ def hard_losses(manager: ocp.CheckpointManager) -> dict[int, float]:
     losses = {}
     for step in manager.all_steps():
         with contextlib.suppress(DamagedError):
-            if (loss := read_run(manager, step).get("hard_loss")) is not None:
+            if (loss := read_description(manager, step).get("hard_loss")) is not None:
                 losses[step] = loss
     return losses
 
@@ -100,7 +100,7 @@ def best_of(hard_losses: Mapping[int, float], steps: Sequence[int]) -> list[int]
     return sorted(measured, key=lambda step: (hard_losses[step], -step))
 
 
-def read_run(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+def read_description(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
     def read() -> dict[str, Any]:
         run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
         if not isinstance(run, dict) or not isinstance(run.get("arrays"), dict):
