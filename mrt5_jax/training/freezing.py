@@ -1,10 +1,10 @@
 """Parameters that do not train, by their names."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from mrt5_jax.config import OptimizerConfig, RunConfig
 from mrt5_jax.errors import UserError
@@ -13,7 +13,7 @@ from mrt5_jax.model.parameters import Params, matches, path_name, split_paramete
 from mrt5_jax.spelling import nearest
 
 
-def named(params: Any, names: Sequence[str]) -> Any:
+def named(params: PyTree, names: Sequence[str]) -> PyTree[bool]:
     """A tree of booleans: which parameters have one of `names` in their path, "gate" or "encoder/relpos_bias"."""
     return jax.tree_util.tree_map_with_path(lambda path, _: matches(path_name(path), names), params)
 
@@ -60,6 +60,6 @@ def check_names(run: RunConfig) -> None:
                 )
 
 
-def _paths(params: Any) -> list[str]:
+def _paths(params: Params) -> list[str]:
     """Names of a model's parameters, as they are made."""
     return [path_name(path).removesuffix("/value") for path, _ in jax.tree_util.tree_leaves_with_path(params)]

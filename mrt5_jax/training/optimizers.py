@@ -1,11 +1,10 @@
 """Optimizers, made from their configuration (optax)."""
 
 from collections.abc import Hashable
-from typing import Any
 
 import jax
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from mrt5_jax.config import OptimizerConfig
 from mrt5_jax.model.parameters import STACKS, path_name, stack_of
@@ -57,7 +56,14 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
     Within a conditional the compiler would compute it, and exchange it between devices, a second time.
     """
 
-    def update(updates: Any, state: Any, params: Any = None, *, gradient_norm: Any = None, **_: Any) -> Any:
+    def update(
+        updates: PyTree,
+        state: PyTree,
+        params: PyTree = None,
+        *,
+        gradient_norm: Float[Array, ""] | None = None,
+        **_: PyTree,
+    ) -> tuple[PyTree, PyTree]:
         norm = optax.tree.norm(updates) if gradient_norm is None else gradient_norm
         clipped = jax.tree.map(
             lambda leaf: jax.lax.select(norm < max_norm, leaf, (leaf / norm.astype(leaf.dtype)) * max_norm), updates
@@ -70,7 +76,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
 def updates_made(opt_state: optax.OptState) -> Int[Array, ""]:
     """How many updates the schedule of `make_optimizer` has counted: refused steps made none."""
 
-    def is_schedule(node: Any) -> bool:
+    def is_schedule(node: PyTree) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)
 
     nodes = jax.tree.leaves(opt_state, is_leaf=is_schedule)
@@ -97,11 +103,11 @@ def _each_layer(inner: optax.GradientTransformation) -> optax.GradientTransforma
     """`inner` on every index of the leading axis by itself."""
     inner = optax.with_extra_args_support(inner)
 
-    def init(params: Any) -> Any:
+    def init(params: PyTree) -> PyTree:
         # A group without arrays has nothing to map over (a plain ByT5 has no suffix).
         return jax.vmap(inner.init)(params) if jax.tree.leaves(params) else inner.init(params)
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         if not jax.tree.leaves(updates):
             return updates, state
         return jax.vmap(inner.update)(updates, state, params)
@@ -109,5 +115,5 @@ def _each_layer(inner: optax.GradientTransformation) -> optax.GradientTransforma
     return optax.GradientTransformation(init, update)
 
 
-def _stack(path: tuple, _: Any) -> str:
+def _stack(path: tuple, _: PyTree) -> str:
     return stack_of(path_name(path)) or "whole"

@@ -20,8 +20,10 @@ from mrt5_jax.runs.model_dir import EVENTS, METRICS, TIMING, write_atomically
 
 Numbers = Mapping[str, int | float]
 """Names -> numbers, on the host."""
-Scalars = Mapping[str, int | float | np.generic | np.ndarray | jax.Array]
-"""Names -> numbers: Python's, or arrays of one element, which may lie on devices."""
+Scalar = int | float | np.generic | np.ndarray | jax.Array
+"""A number: Python's, or an array of one element, which may lie on devices."""
+Scalars = Mapping[str, Scalar]
+"""Names -> numbers, wherever they lie."""
 
 
 @runtime_checkable
