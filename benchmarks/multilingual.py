@@ -20,15 +20,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.bench_model import CONFIG, EXECUTION, make_params
-from mrt5_jax.compaction.dispatch import run_in_graph
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept
-from mrt5_jax.compaction.rows import chunk_rows, restore_rows
+from mrt5_jax.compaction.staged import Begun, Part, Staged, in_graph
 from mrt5_jax.config import DataConfig, ExecutionConfig
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import ForwardRows, ForwardSetting, ForwardTargets, forward_rest
+from mrt5_jax.model.forward import ForwardSetting, GateRows, teacher_forced
 from mrt5_jax.model.multiply_adds import forward_multiply_adds
-from mrt5_jax.model.parameters import split_parameters
+from mrt5_jax.model.parameters import split_stages
 from mrt5_jax.selection.survivors import Survivors
 
 ROWS, LENGTH, TARGET = 256, 256, 48
@@ -47,22 +46,20 @@ def after_gate(counts: np.ndarray, ladder: Ladder, num_chunks: int) -> Callable[
     hidden = jax.random.normal(jax.random.key(0), (ROWS, LENGTH, CONFIG.emb_dim))
     order = np.argsort(np.random.default_rng(0).random((ROWS, LENGTH)), axis=1)
     keep = jnp.asarray(order < counts[:, None])
-    rows = ForwardRows(
-        hidden,
-        jnp.ones((ROWS, LENGTH), bool),
-        Survivors(keep, keep.astype(jnp.float32), None),
-        ForwardTargets(jnp.ones((ROWS, TARGET), jnp.int32), None),
+    found = Survivors(keep, keep.astype(jnp.float32), None)
+    targets = {"decoder_input_tokens": jnp.ones((ROWS, TARGET), jnp.int32)}
+    rows = GateRows(hidden, jnp.ones((ROWS, LENGTH), bool), found, targets)
+    setting = ForwardSetting(MrT5(CONFIG, EXECUTION), "hard", ladder)
+    params = split_stages(make_params()).second
+    staged = Staged(
+        begin=lambda params, shared, rows: Begun(rows, count_kept(rows.survivors.keep), ()),
+        body=teacher_forced(setting, lambda logits, targets: logits),
+        finish=lambda carry, logits, rungs: Part((), logits),
+        ladder=ladder,
+        num_chunks=num_chunks,
     )
-    setting = ForwardSetting(MrT5(CONFIG, EXECUTION), "hard", ladder, num_chunks)
-    params = split_parameters(make_params()).rest
-
-    @jax.jit
-    def run(params: Any, rows: ForwardRows) -> jax.Array:
-        chunked = chunk_rows(rows, count_kept(rows.who.keep), num_chunks)
-        ran = run_in_graph(ladder, forward_rest(setting), params, chunked.rows, chunked.most)
-        return restore_rows(ran.by_row(), chunked.order)[0]
-
-    return lambda: run(params, rows)
+    run = jax.jit(in_graph(staged))
+    return lambda: run(params, (), rows).rows
 
 
 def multiply_adds(lengths: np.ndarray) -> float:

@@ -6,10 +6,11 @@ effect (`unread_settings`).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
-from mrt5_jax.config import RunConfig
+from mrt5_jax.config import RunConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
+from mrt5_jax.selection.deletions import MIXED_IN, TRAINED_WITHOUT_REMOVING
 
 Mode = Callable[[RunConfig], str]
 """The value of an option that a run has."""
@@ -17,7 +18,7 @@ Mode = Callable[[RunConfig], str]
 
 def _deletion(run: RunConfig) -> str:
     deletion = run.training.deletion
-    return f"{deletion} and hard" if run.training.hard_probability > 0 and deletion != "hard" else deletion
+    return f"{deletion} and hard" if run.training.hard_probability > 0 and deletion != MIXED_IN else deletion
 
 
 def _selector(run: RunConfig) -> str:
@@ -101,14 +102,15 @@ REFUSED = (
             ("deletion", f"{deletion} and hard"),
             f"config.TrainingConfig.hard_probability: {_NO_GATE} set it to 0.0",
         )
-        for deletion in ("none", "soft", "saturated")
+        for deletion in get_args(TrainingDeletion)
+        if deletion != MIXED_IN
     ),
     Refused(
         ("selector", "none"), ("capacity", "a share"), f"config.CompactionConfig.capacity: {_NO_GATE} set it to None"
     ),
     *(
         Refused(("deletion", deletion), ("capacity", "a share"), _REMOVES_NOTHING.format(deletion))
-        for deletion in ("none", "soft")
+        for deletion in TRAINED_WITHOUT_REMOVING
     ),
 )
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from mrt5_jax.config import RunConfig
+from mrt5_jax.selection.deletions import MEASURE_OF_BEST, MIXED_IN, is_monitored, is_random, removes_positions
 
 
 class Reader(NamedTuple):
@@ -48,7 +49,7 @@ def steers(run: RunConfig) -> bool:
 
 def removes(run: RunConfig) -> bool:
     """Whether steps of training run on fewer positions than they have."""
-    compacts = run.training.deletion in ("hard", "saturated") or run.training.hard_probability > 0
+    compacts = removes_positions(run.training.deletion) or run.training.hard_probability > 0
     return run.model.gate is not None and compacts
 
 
@@ -62,7 +63,7 @@ def _has_gate(run: RunConfig) -> bool:
 
 
 def _saturates(run: RunConfig) -> bool:
-    return run.training.deletion == "saturated" and run.training.hard_probability < 1
+    return is_monitored(run.training.deletion) and run.training.hard_probability < 1
 
 
 def _has_factor(*names: str) -> Callable[[RunConfig], bool]:
@@ -169,7 +170,7 @@ READERS = (
     Reader(
         "training",
         ("hard_probability",),
-        lambda run: run.training.deletion != "hard",
+        lambda run: run.training.deletion != MIXED_IN,
         "every step deletes hard",
         ("TrainingConfig.deletion",),
     ),
@@ -199,14 +200,14 @@ READERS = (
     Reader(
         "evaluation",
         ("seed",),
-        lambda run: "random" in run.evaluation.deletions,
+        lambda run: any(map(is_random, run.evaluation.deletions)),
         "random deletion alone reads it, and evaluation.deletions has none",
         ("EvaluationConfig.deletions",),
     ),
     Reader(
         "checkpoints",
         ("keep_best",),
-        lambda run: "hard" in run.evaluation.deletions or run.model.gate is None,
+        lambda run: MEASURE_OF_BEST in run.evaluation.deletions or run.model.gate is None,
         "the best have the lowest loss under hard deletion, and evaluation.deletions has none",
         ("EvaluationConfig.deletions",),
     ),

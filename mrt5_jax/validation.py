@@ -12,6 +12,7 @@ from mrt5_jax import config
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.errors import UserError
 from mrt5_jax.pairs import check_pairs
+from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.unread_settings import unread
 
 
@@ -193,7 +194,7 @@ def _check_compaction(run: config.RunConfig) -> None:
             f"config.DataConfig.batch_size = {run.data.batch_size}: should be a multiple of microbatches="
             f"{execution.microbatches} times chunks={execution.chunks}"
         )
-    if run.training.deletion == "saturated" and run.model.gate is not None:
+    if DELETIONS[run.training.deletion].keep == "unsaturated" and run.model.gate is not None:
         _check_saturation(compaction, run.model.gate)
 
 

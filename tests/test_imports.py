@@ -10,7 +10,8 @@ from .counting import circles, imports, modules
 
 LAYERS = [
     {"config", "errors", "host_memory", "moved_names", "randomness", "runs.files", "spelling", "user_cache"},
-    {"kernels", "pairs", "unread_settings"},
+    {"kernels", "selection.deletions"},
+    {"pairs", "unread_settings"},
     {"compaction"},
     {"objectives"},
     {"data", "tasks"},

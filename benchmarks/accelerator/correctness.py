@@ -106,7 +106,7 @@ def _compute(sizes: Sizes, params: Params, batch: dict[str, np.ndarray], device:
              for path, leaf in jax.tree_util.tree_leaves_with_path(moment)]  # fmt: skip
     return Computed(
         {name: np.float64(output.logits) for name, output in outputs.items()},
-        np.asarray(outputs["hard"].keep),
+        np.asarray(outputs["hard"].at_gate.keep),
         float(stepped.metrics["total_loss"]),
         {name: np.float64(leaf) for name, leaf in names},
     )

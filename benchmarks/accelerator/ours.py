@@ -15,16 +15,17 @@ import numpy as np
 from benchmarks.accelerator.race import Contestant, UnableError
 from benchmarks.accelerator.sizes import Lengths, Sizes, device_batch, keeping_even_bytes, make_run
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
+from mrt5_jax.compaction.on_host import Programs
 from mrt5_jax.config import Deletion, MeshConfig, TrainingDeletion
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import ForwardSetting, forward
+from mrt5_jax.model.forward import ForwardSetting, forward, up_to_gate
 from mrt5_jax.model.multiply_adds import forward_multiply_adds, training_multiply_adds
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.parallel.batches import abstract_batch
 from mrt5_jax.parallel.mesh import make_mesh, on_mesh, replicated
 from mrt5_jax.tools.compiled import Memory, memory_of
-from mrt5_jax.training.host_step import HostTrainStep, Programs
+from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.state_shardings import abstract_state, init_sharded, jit_step
@@ -102,25 +103,17 @@ def _compile_step(shared: SharedModel, deletion: TrainingDeletion, dispatch: Len
         step = jit_step(make_train_step(model, run, learning, ladder), shared.abstract)
         compiled = step.lower(shared.abstract, shared.batch).compile()
         return compiled, memory_of(compiled).total
-    host_step = _HostStep(model, run, learning, ladder, shared.abstract)
-    host_step.prepare(abstract_batch(run.data, shared.mesh))
-    return host_step, host_step.memory(shared.sizes.kept)
+    host_step = HostTrainStep(model, run, learning, ladder, shared.abstract)
+    programs = host_step.prepare(abstract_batch(run.data, shared.mesh))
+    return host_step, _host_memory(*programs, shared.sizes.kept)
 
 
-class _HostStep(HostTrainStep):
-    """Says what its programs need."""
-
-    def compile(self, batch: dict[str, jax.ShapeDtypeStruct]) -> Programs:
-        self.made = super().compile(batch)
-        return self.made
-
-    def memory(self, rung: int) -> int:
-        """Bytes of a step at a rung: the state, what crosses from the gate to the end, and the program that adds
-        most to them."""
-        whole, begin = memory_of(self.made.update), memory_of(self.made.begin)
-        rest: Any = self.made.rest[rung]
-        programs = (memory_of(rest), memory_of(self.made.finish), whole)
-        return whole.arguments + begin.outputs + max(begin.temporaries, *map(_added, programs))
+def _host_memory(gradients: Programs, update: Any, rung: int) -> int:
+    """Bytes of a step at a rung: the state, what crosses from the gate to the end, and the program that adds most to
+    them."""
+    whole, begin = memory_of(update), memory_of(gradients.begin)
+    programs = (memory_of(gradients.bodies[rung]), memory_of(gradients.finish), whole)
+    return whole.arguments + begin.outputs + max(begin.temporaries, *map(_added, programs))
 
 
 def _added(memory: Memory) -> int:
@@ -139,7 +132,7 @@ class ForwardPasses:
         self.compile_seconds: float | None = time.perf_counter() - start
         self.memory = memory_of(self._run).total
         outputs = self._run(params, shared.batch)
-        _expect("ran at the length", int(outputs.kept_length.max()), length)
+        _expect("ran at the length", int(outputs.rungs.max()), length)
         _expect("the logits are finite", bool(np.isfinite(outputs.logits).all()), True)
 
     def turn(self, calls: int) -> None:
@@ -155,7 +148,9 @@ class Decoding:
         self._shared, self._deletion = shared, deletion
         self._execution = dataclasses.replace(shared.sizes.execution, rungs=(shared.sizes.kept,))
         self.memory: int | None = None
-        _expect("positions that stay", int(self._engine().start(self._tokens).chunked.most.max()), length)
+        setting = ForwardSetting(MrT5(shared.sizes.model), deletion, Ladder((shared.sizes.input_length,)))
+        begun = jax.jit(up_to_gate, static_argnums=0)(setting, shared.params, self._tokens, None)
+        _expect("positions that stay", int(begun.kept_counts.max()), length)
         start = time.perf_counter()
         self.turn(1)
         self.compile_seconds: float | None = time.perf_counter() - start

@@ -216,13 +216,12 @@ def _make(args: argparse.Namespace, console: Any) -> None:
                 left_out["lines that are not UTF-8 (iconv -t UTF-8 makes them so)"] += 1
     total = len(lines) + left_out.total()
     pairs = {split: list(make(lines, split, left_out, seed=args.seed)) for split in character_data.SPLITS}
-    if empty := [split for split, own in pairs.items() if not own]:
+    if not pairs["train"]:
         reasons = "".join(f", {count:,} {reason}" for reason, count in left_out.most_common())
-        raise UserError(
-            f"{args.source}: too little to make a {empty[0]} split of ({total:,} lines{reasons}): give more"
-        )
+        raise UserError(f"{args.source}: too little to make a train split of ({total:,} lines{reasons}): give more")
     for split, count in character_data.write_splits(Path(args.out), pairs).items():
-        console.print(f"{args.out}/{split}.tsv: {count:,} rows", highlight=False, soft_wrap=True)
+        rows = f"{count:,} rows" if count else "not written, since by their hashes no row is of this split; give more"
+        console.print(f"{args.out}/{split}.tsv: {rows}", highlight=False, soft_wrap=True)
     lengths = character_data.lengths_in_ids([pair for own in pairs.values() for pair in own])
     console.print(
         f"of {total:,} {'lines' if args.kind == 'spelling' else 'words'}; the longest input takes "

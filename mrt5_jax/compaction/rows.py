@@ -5,27 +5,33 @@ that is spread over devices is cut into as many shards, and every shard sorts an
 between devices.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jax.typing import ArrayLike
+from jaxtyping import Array, Int, PyTree
 
 from mrt5_jax.errors import UserError
+
+Arrays = PyTree[ArrayLike | jax.ShapeDtypeStruct]
+"""Arrays, or their shapes where programs are compiled ahead."""
+Rows = TypeVar("Rows")
+"""Pytree of arrays that have a row of the batch along an axis."""
 
 
 class Chunked(NamedTuple):
     """The rows of a batch, in chunks."""
 
-    rows: Any
+    rows: Arrays
     """Pytree of arrays [num_chunks rows ...]."""
-    most: Int[Array, " num_chunks"]
+    fullest: Int[Array, " num_chunks"]
     """Kept positions of each chunk's fullest row, over all shards."""
     order: Int[Array, "shards local"]
     """The row of its shard that stands at each place."""
 
 
-def split_rows(rows: Any, num_parts: int, num_shards: int = 1) -> Any:
+def split_rows(rows: Rows, num_parts: int, num_shards: int = 1) -> Rows:
     """Cuts the rows of every shard into equal parts: arrays [batch ...] become [num_parts rows ...].
 
     Args:
@@ -52,7 +58,7 @@ def split_rows(rows: Any, num_parts: int, num_shards: int = 1) -> Any:
     return jax.tree.map(split, rows)
 
 
-def join_rows(parts: Any, num_shards: int = 1) -> Any:
+def join_rows(parts: Rows, num_shards: int = 1) -> Rows:
     """The inverse of `split_rows`."""
 
     def join(array: Array) -> Array:
@@ -63,7 +69,7 @@ def join_rows(parts: Any, num_shards: int = 1) -> Any:
     return jax.tree.map(join, parts)
 
 
-def chunk_rows(rows: Any, kept_counts: Int[Array, " batch"], num_chunks: int, num_shards: int = 1) -> Chunked:
+def chunk_rows(rows: Arrays, kept_counts: Int[Array, " batch"], num_chunks: int, num_shards: int = 1) -> Chunked:
     """The rows of every shard by rising kept count, in chunks; rows with equal counts stay in order.
 
     Args:
@@ -85,7 +91,7 @@ def chunk_rows(rows: Any, kept_counts: Int[Array, " batch"], num_chunks: int, nu
     return Chunked(chunks, jnp.max(chunk_counts, axis=1), order)
 
 
-def restore_rows(chunks: Any, order: Int[Array, "shards local"]) -> Any:
+def restore_rows(chunks: Rows, order: Int[Array, "shards local"]) -> Rows:
     """Arrays [num_chunks rows ...] as [batch ...] in the batch's order again: the inverse of `chunk_rows`."""
     rows = join_rows(chunks, order.shape[0])
     if jax.tree.leaves(chunks)[0].shape[0] == 1:
@@ -93,7 +99,7 @@ def restore_rows(chunks: Any, order: Int[Array, "shards local"]) -> Any:
     return _reorder(rows, jnp.argsort(order, axis=1).astype(jnp.int32))
 
 
-def _reorder(rows: Any, order: Int[Array, "shards local"]) -> Any:
+def _reorder(rows: Rows, order: Int[Array, "shards local"]) -> Rows:
     def reorder(array: Array) -> Array:
         # A gather that is mapped over the shards stays on its device.
         by_shard = array.reshape(*order.shape, *array.shape[1:])

@@ -114,24 +114,24 @@ def word_search_pairs(
         yield Pair(f"{hint}: {''.join(letters)}", word)
 
 
-def write_splits(folder: Path, pairs: Mapping[str, Iterable[Pair]]) -> dict[str, int]:
-    """Writes `<split>.tsv` files and tells how many rows each has.
+def write_splits(folder: Path, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, int]:
+    """Writes `<split>.tsv` files and tells how many rows each has; there is no file of a split without rows.
 
     Raises:
-        UserError: a split has none, since there is too little to make them of; or the folder cannot be written.
+        UserError: the folder cannot be written, or has a file of a split that has no rows now.
     """
+    paths = {split: folder / f"{split}.tsv" for split in pairs}
+    for split, path in paths.items():
+        if not pairs[split] and path.exists():
+            raise UserError(f"{path} is there already, and there are no {split} rows to replace it: remove it")
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    counts = {}
-    for split, own in pairs.items():
-        rows = ["\t".join(field.replace("\t", " ") for field in pair) + "\n" for pair in own]
-        if not rows:
-            raise UserError(f"too little to make a {split} split of: give more text or words")
-        path = folder / f"{split}.tsv"
-        with explained(path):
-            files_for(path).write(path, "".join(rows).encode())
-        counts[split] = len(rows)
-    return counts
+    for split, path in paths.items():
+        rows = ["\t".join(field.replace("\t", " ") for field in pair) + "\n" for pair in pairs[split]]
+        if rows:
+            with explained(path):
+                files_for(path).write(path, "".join(rows).encode())
+    return {split: len(own) for split, own in pairs.items()}
 
 
 def lengths_in_ids(pairs: Sequence[Pair]) -> Lengths:

@@ -74,8 +74,9 @@ def _text(value: Any, field: str, path: Path, number: int) -> bytes:
         raise UserError(f"{path}, line {number}: no JSON object with a field '{field}'")
     text = value.get(field)
     if not isinstance(text, str):
-        fields = ", ".join(value) or "none"
-        raise UserError(f"{path}, line {number}: no text in field '{field}'; the fields are {fields}")
+        fields = f"; the fields are {', '.join(value) or 'none'}"
+        held = f", which holds {json.dumps(text)[:40]}" if field in value else fields
+        raise UserError(f"{path}, line {number}: no text in field '{field}'{held}")
     return text.encode(errors="surrogatepass")
 
 
@@ -96,8 +97,9 @@ def _parquet(path: Path, field: str) -> Iterator[bytes]:
 
 def _holds_bytes(pa: Any, kind: Any) -> bool:
     types = pa.types
-    tests = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary, types.is_null)
-    return any(test(kind) for test in tests)
+    strings = (types.is_string, types.is_large_string, types.is_string_view)
+    binaries = (types.is_binary, types.is_large_binary, types.is_binary_view, types.is_fixed_size_binary)
+    return types.is_null(kind) or any(test(kind) for test in strings + binaries)
 
 
 def _tfrecords(path: Path, found: Format, field: str) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from mrt5_jax.config import Deletion
 from mrt5_jax.errors import UserError
 from mrt5_jax.objectives.metrics import Mean
 from mrt5_jax.runs.files import read_bytes
+from mrt5_jax.selection.deletions import GAP
 
 
 class Record(NamedTuple):
@@ -103,9 +104,10 @@ def soft_hard_gap(records: Sequence[Record]) -> float | None:
 
     Far above zero, the model looks through the soft mask at positions that hard deletion takes away.
     """
-    if not {"soft", "hard"} <= set(deletions_in(records)):
+    if not set(GAP) <= set(deletions_in(records)):
         return None
-    return summarize(of_deletion(records, "hard"))["loss"] - summarize(of_deletion(records, "soft"))["loss"]
+    before, after = (summarize(of_deletion(records, deletion))["loss"] for deletion in GAP)
+    return after - before
 
 
 def to_json_lines(records: Iterable[Record]) -> str:

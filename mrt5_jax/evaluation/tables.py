@@ -18,6 +18,7 @@ from mrt5_jax.evaluation.records import (
     soft_hard_gap,
     summarize,
 )
+from mrt5_jax.selection.deletions import DELETIONS
 
 
 class Row(NamedTuple):
@@ -88,7 +89,7 @@ def group_table(title: str, records: Sequence[Record], field: str) -> Table:
       field: the field of `Record` that tells the groups apart.
     """
     deletions = deletions_in(records)
-    gate = [deletion for deletion in deletions if deletion != "none"]
+    gate = [deletion for deletion in deletions if DELETIONS[deletion].heeds_selector]
     losses = [f"loss, {deletion}" for deletion in deletions]
     headings = [field, "examples", *(["deletion rate"] if gate else []), *losses]
     has_gap = soft_hard_gap(records) is not None

@@ -1,7 +1,7 @@
 """Requests in, answers out, batch by batch."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,12 @@ from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.requests import Batch, Limits, Mode, Request, cut_into_batches, read
 from mrt5_jax.inference.sampling import row_keys
-from mrt5_jax.model.forward import ForwardAtGate
 
 NOT_FINITE = "the model's numbers are not finite for this line"
 """The `error` of a line that has no answer."""
+
+_Fields = Iterator[dict[str, Any]]
+"""What is added to each request of a batch, in order."""
 
 BATCHES_IN_WINDOW = 4
 """Batches whose requests are sorted by length together."""
@@ -56,46 +58,50 @@ class Job:
             {name: value for name, value in request.fields.items() if (name, value) != ("error", NOT_FINITE)}
             for request in requests
         ]
-        for batch, started in self._started(cut_into_batches(requests, self.batch_size, self.limits)):
-            added = self._score(batch, started) if self.mode == "score" else self._predict(batch, started, start)
-            for index, fields in zip(batch.indices, added, strict=True):
+        for batch, answer in self._started(cut_into_batches(requests, self.batch_size, self.limits), start):
+            for index, fields in zip(batch.indices, answer(), strict=True):
                 answers[index] |= fields
         return answers
 
-    def _started(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, ForwardAtGate]]:
-        """Each batch when the one after it has been sent to the device as well."""
-        ahead: tuple[Batch, ForwardAtGate] | None = None
+    def _started(self, batches: Iterable[Batch], start: int) -> Iterator[tuple[Batch, Callable[[], _Fields]]]:
+        """Each batch when the one after it has been sent to the device as well, and what gives its answers."""
+        ahead: tuple[Batch, Callable[[], _Fields]] | None = None
         for batch in batches:
-            following = batch, self.engine.start(batch.arrays["encoder_input_tokens"])
+            following = batch, self._score(batch) if self.mode == "score" else self._predict(batch, start)
             if ahead is not None:
                 yield ahead
             ahead = following
         if ahead is not None:
             yield ahead
 
-    def _score(self, batch: Batch, started: ForwardAtGate) -> Iterator[dict[str, Any]]:
-        found = self.engine.score(batch.arrays, started)._asdict()
-        scores = {name: np.asarray(values) for name, values in found.items()}
-        for row in range(len(batch.indices)):
-            found_here = {name: values[row].item() for name, values in scores.items()}
-            yield _finite_or_error(scores["score"][row], found_here)
+    def _score(self, batch: Batch) -> Callable[[], _Fields]:
+        scored = self.engine.start_scoring(batch.arrays)
 
-    def _predict(self, batch: Batch, started: ForwardAtGate, start: int) -> Iterator[dict[str, Any]]:
+        def answers() -> _Fields:
+            scores = {name: np.asarray(values) for name, values in scored()._asdict().items()}
+            for row in range(len(batch.indices)):
+                found_here = {name: values[row].item() for name, values in scores.items()}
+                yield _finite_or_error(scores["score"][row], found_here)
+
+        return answers
+
+    def _predict(self, batch: Batch, start: int) -> Callable[[], _Fields]:
         numbers = np.zeros(self.batch_size, np.int32)
         numbers[: len(batch.indices)] = start + np.asarray(batch.indices)
-        generated = self.engine.generate(
-            started,
-            self.limits.target_length,
-            self.search,
-            row_keys(self.seed, jnp.asarray(numbers)),
-        )
-        tokens, counts = np.asarray(generated.tokens), np.asarray(generated.num_tokens)
-        scores = np.where(counts > 0, np.asarray(generated.score), np.nan)
-        for row in range(len(batch.indices)):
-            ids = tokens[row, : counts[row]].tolist()
-            yield _finite_or_error(
-                scores[row], {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}
-            )
+        tokens, keys = batch.arrays["encoder_input_tokens"], row_keys(self.seed, jnp.asarray(numbers))
+        generated = self.engine.start_generating(tokens, self.limits.target_length, self.search, keys)
+
+        def answers() -> _Fields:
+            found = generated()
+            tokens, counts = np.asarray(found.tokens), np.asarray(found.num_tokens)
+            scores = np.where(counts > 0, np.asarray(found.score), np.nan)
+            for row in range(len(batch.indices)):
+                ids = tokens[row, : counts[row]].tolist()
+                yield _finite_or_error(
+                    scores[row], {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}
+                )
+
+        return answers
 
 
 def _finite_or_error(score: np.floating, fields: dict[str, Any]) -> dict[str, Any]:

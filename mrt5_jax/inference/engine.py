@@ -1,45 +1,33 @@
-"""A model ready to score and generate, under any dispatch.
+"""A model ready to score and generate, under either dispatch.
 
-    up to the gate    tokens -> hidden states, survivors, chunks      one program for each input length
-    after the gate    suffix, decoder or decoding loop                a `Body` (see `compaction.dispatch`)
-
-The suffix, cross-attention and its cache run at the rung's length. By default the host chooses it: no program contains
-other rungs, and only rungs that occur are compiled. JAX keeps the programs: once every shape and rung has been seen,
-nothing compiles.
+The layers after the gate, cross-attention and its cache run at the rung's length. By default the host chooses it: no
+program contains other rungs, and only rungs that occur are compiled. Programs are kept for as long as the process
+lives: once every shape and rung has been seen, nothing compiles.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from mrt5_jax.compaction.dispatch import Body, ChunkResult, program, run_in_graph, run_on_host
-from mrt5_jax.compaction.ladder import Ladder, make_ladder
+from mrt5_jax.compaction.ladder import make_ladder
+from mrt5_jax.compaction.on_host import OnHost
 from mrt5_jax.compaction.plan import count_kept
-from mrt5_jax.compaction.rows import Chunked, restore_rows
-from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig
+from mrt5_jax.compaction.staged import Begun, InGraph, Part
+from mrt5_jax.config import Deletion, Dispatch, ExecutionConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
 from mrt5_jax.inference.incremental import read
 from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import ForwardAtGate, ForwardRows, ForwardSetting, forward_lengths, run_rest, run_to_gate
+from mrt5_jax.model.forward import AtGate, Batch, ForwardSetting, GateRows, targets_of, teacher_forced, up_to_gate
 from mrt5_jax.model.parameters import Params
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
-
-
-class Shared(NamedTuple):
-    """What every chunk sees."""
-
-    params: Params
-    by_row: Any
-    """Pytree of arrays [batch ...], in the batch's order."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no equality that is one bool: an engine equals itself
@@ -56,57 +44,52 @@ class Engine:
     deletion: Deletion = "hard"
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
     capacity: float | None = None
-
-    def start(self, tokens: Tokens) -> ForwardAtGate:
-        """Sends a batch through the model up to the gate, and does not wait for it.
-
-        `generate` and `score` take what it returns in place of tokens: start the next batch before you ask for the
-        results of this one, and the device computes while the host waits and reads.
-        """
-        return _to_gate(self._setting(tokens.shape[1]), self.params, jnp.asarray(tokens))
+    num_shards: int = 1
+    """Devices that the rows of a batch are spread over."""
 
     def generate(
-        self,
-        tokens: Tokens | ForwardAtGate,
-        max_length: int,
-        search: Search | None = None,
-        row_keys: RowKeys | None = None,
+        self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
     ) -> Generated:
-        """A sequence for each row of `tokens`.
+        """A sequence for each row of `tokens`, see `start_generating`."""
+        return self.start_generating(tokens, max_length, search, row_keys)()
+
+    def score(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> Scores:
+        """Log-probabilities of given targets; `batch` is as in training."""
+        return self.start_scoring(batch)()
+
+    def start_generating(
+        self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
+    ) -> Callable[[], Generated]:
+        """Sends a batch through the model up to the gate, and does not wait for it.
+
+        Call what is returned for the sequences. Start the next batch before that, and the device computes while the
+        host waits and reads.
 
         Args:
-          tokens: inputs with end of sequence; pads (0) at the end. Or what `start` returned.
+          tokens: inputs with end of sequence; pads (0) at the end.
           max_length: the most tokens to generate, end of sequence included.
           search: `Greedy()` (the default), `Sampling(...)` or `Beam(...)`.
           row_keys: what sampling draws from.
         """
-        at_gate = tokens if isinstance(tokens, ForwardAtGate) else self.start(tokens)
-        return self._run(_Generate(self._model, search or Greedy(), max_length), at_gate, row_keys)
+        run = _generation(self._setting(tokens.shape[1]), search or Greedy(), max_length, self._dispatch)
+        waiting = run.start(self.params, (), (jnp.asarray(tokens), row_keys))
+        return lambda: waiting().rows
 
-    def score(self, batch: dict[str, Array] | dict[str, np.ndarray], at_gate: ForwardAtGate | None = None) -> Scores:
-        """Log-probabilities of given targets; `batch` is as in training, `at_gate` what `start` made of its inputs."""
-        if at_gate is None:
-            at_gate = self.start(batch["encoder_input_tokens"])
-        targets = {name: jnp.asarray(batch[name]) for name in batch if name.startswith("decoder_")}
-        return _with_counts(self._run(_Score(self._model), at_gate, targets), targets, at_gate)
+    def start_scoring(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> Callable[[], Scores]:
+        """As `start_generating`, for the scores of given targets."""
+        arrays = {name: jnp.asarray(array) for name, array in batch.items()}
+        run = _scoring(self._setting(arrays["encoder_input_tokens"].shape[1]), self._dispatch)
+        waiting = run.start(self.params, (), arrays)
+        return lambda: waiting().rows
 
     @property
-    def _model(self) -> MrT5:
-        return MrT5(self.config, self.execution)
+    def _dispatch(self) -> Dispatch:
+        return self.execution.inference_dispatch
 
     def _setting(self, length: int) -> ForwardSetting:
         ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity)
-        return ForwardSetting(self._model, self.deletion, ladder, self.execution.chunks)
-
-    def _run(self, body: Body, at_gate: ForwardAtGate, by_row: Any) -> Any:
-        """What the body returns of each row, in the batch's order."""
-        shared, chunked = Shared(self.params, by_row), at_gate.chunked
-        ladder = forward_lengths(self._setting(at_gate.mask.shape[1]))
-        if self.execution.inference_dispatch != "host":
-            return _run_in_graph(body, ladder, shared, chunked)
-        programs = {rung: partial(_run_chunk, body, rung) for rung in ladder.rungs}
-        ran = run_on_host(programs, ladder, (), shared, chunked.rows, chunked.most)
-        return _in_order(ran.rows, chunked.order)
+        model = MrT5(self.config, self.execution)
+        return ForwardSetting(model, self.deletion, ladder, self.execution.chunks, self.num_shards)
 
 
 def greedy(
@@ -116,70 +99,49 @@ def greedy(
     return Engine(config, params, deletion).generate(tokens, max_length)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Generate:
-    """The body of generation; `by_row` is what sampling draws from."""
+@functools.cache
+def _generation(setting: ForwardSetting, search: Search, max_length: int, dispatch: Dispatch) -> OnHost | InGraph:
+    """From tokens and random keys of the rows to sequences; every engine of these settings shares the programs."""
 
-    model: MrT5
-    search: Search
-    max_length: int
+    def begin(params: Params, shared: tuple[()], rows: tuple[Int[Array, "batch length"], RowKeys | None]) -> Begun:
+        tokens, row_keys = rows
+        return up_to_gate(setting, params, tokens, row_keys)
 
-    def __call__(self, kept_length: int) -> Callable[[Shared, ForwardRows], ChunkResult]:
-        def run(shared: Shared, rows: ForwardRows) -> ChunkResult:
-            decoder = read(self.model, shared.params, rows.compact(kept_length))
-            return ChunkResult((), self.search.search(decoder, _of(rows, shared.by_row), self.max_length))
-
-        return run
-
-
-@dataclasses.dataclass(frozen=True)
-class _Score:
-    """The body of scoring; `by_row` is the targets."""
-
-    model: MrT5
-
-    def __call__(self, kept_length: int) -> Callable[[Shared, ForwardRows], ChunkResult]:
-        def run(shared: Shared, rows: ForwardRows) -> ChunkResult:
-            targets = _of(rows, shared.by_row)
-            ids = targets["decoder_input_tokens"]
-            logits = run_rest(self.model, shared.params, rows.compact(kept_length), ids).logits
-            scores = target_scores(logits, targets["decoder_target_tokens"], targets["decoder_loss_weights"])
-            return ChunkResult((), scores)
+    def at(slots: int) -> Callable[[Params, tuple[()], GateRows], Part]:
+        def run(params: Params, shared: tuple[()], rows: GateRows) -> Part:
+            decoder = read(setting.model, params, rows.compact(slots))
+            return Part((), search.search(decoder, rows.own, max_length))
 
         return run
 
+    def finish(at_gate: AtGate, generated: Generated, rungs: Int[Array, " batch"]) -> Part:
+        return Part((), generated)
 
-def _of(rows: ForwardRows, by_row: Any) -> Any:
-    """What belongs to these rows, whose numbers in the batch are their `own`."""
-    return jax.tree.map(lambda array: array[rows.own], by_row)
-
-
-@partial(jax.jit, static_argnames="setting")
-def _to_gate(setting: ForwardSetting, params: Params, tokens: Int[Array, "batch length"]) -> ForwardAtGate:
-    return run_to_gate(setting, params, tokens, own=jnp.arange(tokens.shape[0]))
+    staged = setting.staged(begin, at, finish)
+    return OnHost(staged) if dispatch == "host" else InGraph(staged)
 
 
-@partial(jax.jit, static_argnames=("body", "ladder"))
-def _run_in_graph(body: Body, ladder: Ladder, shared: Shared, chunked: Chunked) -> Any:
-    return restore_rows(run_in_graph(ladder, body, shared, chunked.rows, chunked.most).rows, chunked.order)
+@functools.cache
+def _scoring(setting: ForwardSetting, dispatch: Dispatch) -> OnHost | InGraph:
+    """From a batch to scores; every engine of these settings shares the programs."""
 
+    def begin(params: Params, shared: tuple[()], batch: Batch) -> Begun:
+        return up_to_gate(setting, params, batch["encoder_input_tokens"], targets_of(batch))
 
-@partial(jax.jit, static_argnames=("body", "rung"))
-def _run_chunk(body: Body, rung: int, total: Any, shared: Shared, chunks: Any, number: Int[Array, ""]) -> Any:
-    return program(body, rung)(total, shared, chunks, number)
+    def measure(logits: Array, targets: Batch) -> tuple[Array, Array]:
+        ids, weights = targets["decoder_target_tokens"], targets["decoder_loss_weights"]
+        return target_scores(logits, ids, weights), jnp.sum(weights > 0, axis=1, dtype=jnp.int32)
 
+    def finish(at_gate: AtGate, measured: tuple[Array, Array], rungs: Int[Array, " batch"]) -> Part:
+        score, num_targets = measured
+        scores = Scores(
+            score=score,
+            num_target_tokens=num_targets,
+            num_input_tokens=count_kept(at_gate.mask),
+            num_kept_tokens=count_kept(at_gate.keep & at_gate.mask) - at_gate.dropped,
+            num_dropped_tokens=at_gate.dropped,
+        )
+        return Part((), scores)
 
-@jax.jit
-def _in_order(rows: list[Any], order: Int[Array, "shards local"]) -> Any:
-    return restore_rows(jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows), order)
-
-
-@jax.jit
-def _with_counts(score: Array, targets: dict[str, Array], at_gate: ForwardAtGate) -> Scores:
-    return Scores(
-        score=score,
-        num_target_tokens=jnp.sum(targets["decoder_loss_weights"] > 0, axis=1, dtype=jnp.int32),
-        num_input_tokens=count_kept(at_gate.mask),
-        num_kept_tokens=count_kept(at_gate.keep & at_gate.mask) - at_gate.dropped,
-        num_dropped_tokens=at_gate.dropped,
-    )
+    staged = setting.staged(begin, teacher_forced(setting, measure), finish)
+    return OnHost(staged) if dispatch == "host" else InGraph(staged)

@@ -1,10 +1,10 @@
 """The model from tokens to logits, deletion and compaction included, as functions of (parameters, batch).
 
-Deletion decides who survives and with which attention bias; compaction decides in which static length the survivors
-run. The two meet in `Survivors`, so a new deletion is a new line in `survivors`, and a new dispatch needs to know no
-deletion.
+A deletion decides which positions survive and with which attention bias; compaction decides in which static length the
+survivors run. The two meet in `GateRows`: a new deletion needs to know no dispatch, and a new dispatch no deletion.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -12,39 +12,69 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.compaction.dispatch import Body, ChunkResult, Ran, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import Kept, count_kept, gather, plan, restrict
-from mrt5_jax.compaction.rows import Chunked, chunk_rows, restore_rows
-from mrt5_jax.config import Deletion
+from mrt5_jax.compaction.rows import Arrays
+from mrt5_jax.compaction.staged import Begun, Part, Staged, in_graph
+from mrt5_jax.config import Deletion, TrainingDeletion
 from mrt5_jax.kernels.attention import Keys, Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.model.encoder_decoder import Compact, MrT5, Prefix
-from mrt5_jax.model.parameters import Params, split_parameters
+from mrt5_jax.model.parameters import Params, split_stages
+from mrt5_jax.selection.deletions import DELETIONS, removes_positions
 from mrt5_jax.selection.gates import Selection, token_keys
-from mrt5_jax.selection.survivors import Survivors, compacts, survivors
+from mrt5_jax.selection.survivors import Survivors, survivors
+
+Batch = dict[str, Array]
 
 
-class Rest(NamedTuple):
-    """What follows the gate."""
+class SecondStage(NamedTuple):
+    """What the layers after the gate return."""
 
     logits: Float[Array, "batch target vocab"]
     score_excess: Float[Array, " batch"]
     """Mean over all layers that see the gate, encoder and cross-attention."""
 
 
-class Outputs(NamedTuple):
-    logits: Float[Array, "batch target vocab"]
+class AtGate(NamedTuple):
+    """What is known of a batch at the gate, whatever follows."""
+
     mask: Bool[Array, "batch length"]
     """Positions with input."""
     keep: Bool[Array, "batch length"]
-    """Positions that the gate keeps; under soft deletion those that hard deletion would keep. What a capacity dropped
-    of them is in `dropped` alone."""
+    """Positions that the gate keeps; under a deletion that removes none of them, those that hard deletion would keep.
+    What a capacity dropped of them is in `dropped` alone."""
     selection: Selection | None
-    kept_length: Int[Array, " batch"]
-    """The static length that the rest of the model ran at for each row."""
     dropped: Int[Array, " batch"]
     """Positions that a capacity had no slot for."""
+
+    @property
+    def rescued(self) -> Bool[Array, " batch"]:
+        """Rows that the selector would have emptied."""
+        return jnp.zeros(self.mask.shape[0], bool) if self.selection is None else self.selection.rescued
+
+
+class GateRows(NamedTuple):
+    """Some rows at the gate: what the second stage reads of them."""
+
+    hidden: Float[Array, "rows length embed"]
+    mask: Bool[Array, "rows length"]
+    survivors: Survivors
+    own: Arrays
+    """[rows ...]: what else a body reads of its rows."""
+
+    def compact(self, slots: int) -> Compact:
+        """See `compact_at`."""
+        return compact_at(self.hidden, self.mask, self.survivors, slots)
+
+
+class Outputs(NamedTuple):
+    """What a teacher-forced pass returns."""
+
+    logits: Float[Array, "batch target vocab"]
+    at_gate: AtGate
+    rungs: Int[Array, " batch"]
+    """The static length that the second stage ran at for each row."""
 
 
 def run_prefix(
@@ -59,181 +89,161 @@ def run_prefix(
     return prefix
 
 
-def run_rest(
+def run_second_stage(
     model: MrT5,
     params: Params,
     compact: Compact,
     decoder_input_tokens: Int[Array, "batch target"],
     dropout: Dropout = NO_DROPOUT,
     targets: Queries | None = None,
-) -> Rest:
+) -> SecondStage:
     encoded: Any = model.apply({"params": params}, compact, dropout, method="suffix")
     decoded: Any = model.apply({"params": params}, encoded, decoder_input_tokens, dropout, targets, method="decode")
-    return Rest(decoded.logits, jnp.mean(jnp.concatenate([encoded.score_excess, decoded.score_excess]), axis=0))
+    return SecondStage(decoded.logits, jnp.mean(jnp.concatenate([encoded.score_excess, decoded.score_excess]), axis=0))
 
 
-def fit(who: Survivors, ladder: Ladder) -> Kept:
-    """The survivors that a ladder has slots for: all of them, except under a capacity."""
-    if ladder.rungs[-1] >= who.keep.shape[1]:
-        return Kept(who.keep, jnp.zeros(who.keep.shape[0], jnp.int32))
-    return restrict(who.keep, jax.lax.stop_gradient(who.scores), ladder.rungs[-1], who.segments)
+def fit(found: Survivors, ladder: Ladder) -> Kept:
+    """Returns the survivors that a ladder has slots for: all of them, except under a capacity."""
+    if ladder.rungs[-1] >= found.keep.shape[1]:
+        return Kept(found.keep, jnp.zeros(found.keep.shape[0], jnp.int32))
+    return restrict(found.keep, jax.lax.stop_gradient(found.scores), ladder.rungs[-1], found.segments)
 
 
 def compact_full(
-    hidden: Float[Array, "batch length embed"], mask: Bool[Array, "batch length"], who: Survivors
+    hidden: Float[Array, "batch length embed"], mask: Bool[Array, "batch length"], found: Survivors
 ) -> Compact:
-    """All positions, nothing moved."""
-    return Compact(hidden, jnp.arange(hidden.shape[1])[None], Keys(who.keep & mask, who.bias, who.segments))
+    """Returns all positions, nothing moved."""
+    return Compact(hidden, jnp.arange(hidden.shape[1])[None], Keys(found.keep & mask, found.bias, found.segments))
 
 
-def compact_to(hidden: Float[Array, "batch length embed"], who: Survivors, kept_length: int) -> Compact:
-    """The survivors moved together into `kept_length` slots; the slots left over are masked."""
-    to = plan(who.keep, kept_length)
-    bias = None if who.bias is None else jnp.where(to.mask, gather(who.bias, to.positions), 0)
-    segments = None if who.segments is None else gather(who.segments, to.positions)
+def compact_to(hidden: Float[Array, "batch length embed"], found: Survivors, slots: int) -> Compact:
+    """Moves the survivors together into so many slots; the slots left over are masked."""
+    to = plan(found.keep, slots)
+    bias = None if found.bias is None else jnp.where(to.mask, gather(found.bias, to.positions), 0)
+    segments = None if found.segments is None else gather(found.segments, to.positions)
     return Compact(gather(hidden, to.positions), to.positions, Keys(to.mask, bias, segments))
 
 
 def compact_at(
-    hidden: Float[Array, "batch length embed"], mask: Bool[Array, "batch length"], who: Survivors, kept_length: int
+    hidden: Float[Array, "batch length embed"], mask: Bool[Array, "batch length"], found: Survivors, slots: int
 ) -> Compact:
-    """The survivors in a static length. At the full length nothing is moved, which is cheaper and no different."""
-    if kept_length == hidden.shape[1]:
-        return compact_full(hidden, mask, who)
-    return compact_to(hidden, who, kept_length)
+    """Returns the survivors in a static length. At the full length nothing is moved: cheaper, and no different."""
+    if slots == hidden.shape[1]:
+        return compact_full(hidden, mask, found)
+    return compact_to(hidden, found, slots)
 
 
-class ForwardSetting(NamedTuple):
+def lengths_under(model: MrT5, deletion: Deletion | TrainingDeletion, ladder: Ladder) -> Ladder:
+    """Returns the lengths that the second stage runs at; the full one where nothing is removed."""
+    if model.config.gate is not None and removes_positions(deletion):
+        return ladder
+    return Ladder((ladder.full_length,))
+
+
+@dataclasses.dataclass(frozen=True)
+class ForwardSetting:
     """What is static about a forward pass."""
 
     model: MrT5
     deletion: Deletion
     ladder: Ladder
-    """The lengths that deletions with compaction run at."""
+    """The lengths that deletions that remove positions run at."""
     num_chunks: int = 1
     num_shards: int = 1
     """Devices that the rows are spread over; each sorts its own rows into chunks."""
 
-
-class ForwardRows(NamedTuple):
-    """What the rest of the model needs of some rows."""
-
-    hidden: Float[Array, "rows length embed"]
-    mask: Bool[Array, "rows length"]
-    who: Survivors
-    own: Any
-    """Pytree of arrays [rows ...]: what else the body reads of its rows."""
-
-    def compact(self, kept_length: int) -> Compact:
-        """See `compact_at`."""
-        return compact_at(self.hidden, self.mask, self.who, kept_length)
-
-
-class ForwardTargets(NamedTuple):
-    """What teacher forcing reads of its rows."""
-
-    decoder_input_tokens: Int[Array, "rows target"]
-    decoder_segments: Int[Array, "rows target"] | None
+    def staged(
+        self,
+        begin: Callable[..., Begun],
+        body: Callable[[int], Callable[..., Part]],
+        finish: Callable[..., Part],
+    ) -> Staged:
+        """A computation of these stages without a gradient; it shares nothing and adds nothing up."""
+        return Staged(
+            begin,
+            body,
+            finish,
+            lengths_under(self.model, self.deletion, self.ladder),
+            split_stages,
+            num_chunks=self.num_chunks,
+            num_shards=self.num_shards,
+        )
 
 
-class ForwardAtGate(NamedTuple):
-    """Where the prefix ends; crosses from one compiled program to another."""
-
-    chunked: Chunked
-    """Of ForwardRows."""
-    mask: Bool[Array, "batch length"]
-    keep: Bool[Array, "batch length"]
-    """As in `Outputs`."""
-    selection: Selection | None
-    dropped: Int[Array, " batch"]
-
-
-def forward(
-    setting: ForwardSetting, params: Params, batch: dict[str, Array], selector_keys: RowKeys | None = None
-) -> Outputs:
-    """Teacher-forced logits of a batch, in one program whatever is kept.
-
-    Args:
-      batch: `encoder_input_tokens` and `decoder_input_tokens`; of packed rows, `encoder_segment_ids` and
-        `decoder_segment_ids` as well.
-      selector_keys: what random deletion draws from; by default the row's tokens.
-    """
-    at_gate = forward_begin(setting, params, batch, selector_keys)
-    shared, chunks = split_parameters(params).rest, at_gate.chunked
-    return forward_finish(
-        at_gate, run_in_graph(forward_lengths(setting), forward_rest(setting), shared, chunks.rows, chunks.most)
-    )
-
-
-def forward_lengths(setting: ForwardSetting) -> Ladder:
-    """The lengths that the rest of the model runs at; the full one where nothing is removed."""
-    if setting.model.config.gate is not None and compacts(setting.deletion):
-        return setting.ladder
-    return Ladder((setting.ladder.full_length,))
-
-
-def forward_begin(
-    setting: ForwardSetting, params: Params, batch: dict[str, Array], selector_keys: RowKeys | None = None
-) -> ForwardAtGate:
-    """Runs the model up to the gate for teacher forcing, see `forward`."""
-    targets = ForwardTargets(batch["decoder_input_tokens"], batch.get("decoder_segment_ids"))
-    segments = batch.get("encoder_segment_ids")
-    return run_to_gate(setting, params, batch["encoder_input_tokens"], targets, segments, selector_keys)
-
-
-def run_to_gate(
+def up_to_gate(
     setting: ForwardSetting,
     params: Params,
     tokens: Int[Array, "batch length"],
-    own: Any,
+    own: Arrays,
     segments: Int[Array, "batch length"] | None = None,
     selector_keys: RowKeys | None = None,
-) -> ForwardAtGate:
-    """Runs the model up to the gate, and sorts the rows into chunks.
+) -> Begun:
+    """Runs the model up to the gate.
 
     Args:
       own: pytree of arrays [batch ...] that go with the rows.
       segments: of packed rows, the example of each position.
       selector_keys: what random deletion draws from; by default the row's tokens.
     """
-    prefix = run_prefix(setting.model, split_parameters(params).prefix, tokens, segments=segments)
+    rule = DELETIONS[setting.deletion]
+    prefix = run_prefix(setting.model, params, tokens, segments=segments)
     keys = token_keys(tokens) if selector_keys is None else selector_keys
-    who = survivors(prefix.mask, prefix.selection, setting.deletion, keys, segments=segments)
-    fitted = fit(who, forward_lengths(setting))
-    soft = prefix.selection is not None and setting.deletion == "soft"
-    kept = prefix.selection.keep if soft and prefix.selection is not None else who.keep
-    rows = ForwardRows(
-        _nan_without_gate_value(prefix, setting.deletion), prefix.mask, who._replace(keep=fitted.keep), own
-    )
-    chunked = chunk_rows(rows, count_kept(fitted.keep), setting.num_chunks, setting.num_shards)
-    return ForwardAtGate(chunked, prefix.mask, kept, prefix.selection, fitted.dropped)
+    found = survivors(prefix.mask, prefix.selection, setting.deletion, keys, segments=segments)
+    fitted = fit(found, lengths_under(setting.model, setting.deletion, setting.ladder))
+    selection = prefix.selection if rule.heeds_selector else None
+    hidden = prefix.hidden if selection is None else _nan_without_gate_value(prefix, selection)
+    kept = selection.keep if selection is not None and rule.biases_attention else found.keep
+    rows = GateRows(hidden, prefix.mask, found._replace(keep=fitted.keep), own)
+    return Begun(rows, count_kept(fitted.keep), AtGate(prefix.mask, kept, selection, fitted.dropped))
 
 
-def _nan_without_gate_value(prefix: Prefix, deletion: Deletion) -> Float[Array, "batch length embed"]:
+def _nan_without_gate_value(prefix: Prefix, selection: Selection) -> Float[Array, "batch length embed"]:
     """The hidden states, all NaN in rows of which a gate value is: nothing finite may come from such a deletion."""
-    if prefix.selection is None or deletion == "none":
-        return prefix.hidden
-    lost = jnp.any(jnp.isnan(prefix.selection.bias) & prefix.mask, axis=1)
+    lost = jnp.any(jnp.isnan(selection.bias) & prefix.mask, axis=1)
     return jnp.where(lost[:, None, None], jnp.nan, prefix.hidden)
 
 
-def forward_rest(setting: ForwardSetting) -> Body:
-    """From a rung to the logits of some rows, compiled for that length."""
+def teacher_forced(
+    setting: ForwardSetting, measure: Callable[[Float[Array, "rows target vocab"], Batch], Any]
+) -> Callable[[int], Callable[[Params, tuple[()], GateRows], Part]]:
+    """From a rung to what `measure` makes of the logits of some rows.
 
-    def at(kept_length: int) -> Callable[[Params, ForwardRows], ChunkResult]:
-        def run(params: Params, rows: ForwardRows) -> ChunkResult:
-            ids, segments = rows.own
-            targets = Queries(jnp.ones(ids.shape, bool), segments)
-            return ChunkResult(
-                (), run_rest(setting.model, params, rows.compact(kept_length), ids, targets=targets).logits
-            )
+    Args:
+      measure: (logits, the rows' `decoder_...` arrays) -> pytree of arrays [rows ...].
+    """
+
+    def at(slots: int) -> Callable[[Params, tuple[()], GateRows], Part]:
+        def run(params: Params, shared: tuple[()], rows: GateRows) -> Part:
+            ids = rows.own["decoder_input_tokens"]
+            targets = Queries(jnp.ones(ids.shape, bool), rows.own.get("decoder_segment_ids"))
+            after = run_second_stage(setting.model, params, rows.compact(slots), ids, targets=targets)
+            return Part((), measure(after.logits, rows.own))
 
         return run
 
     return at
 
 
-def forward_finish(at_gate: ForwardAtGate, ran: Ran) -> Outputs:
-    """Puts the rows in the batch's order again."""
-    logits, rungs = restore_rows(ran.by_row(), at_gate.chunked.order)
-    return Outputs(logits, at_gate.mask, at_gate.keep, at_gate.selection, rungs, at_gate.dropped)
+def targets_of(batch: Batch) -> Batch:
+    """Returns what the decoder and the loss read of a batch."""
+    return {name: array for name, array in batch.items() if name.startswith("decoder_")}
+
+
+def forward(setting: ForwardSetting, params: Params, batch: Batch, selector_keys: RowKeys | None = None) -> Outputs:
+    """Returns the teacher-forced logits of a batch, in one program whatever is kept.
+
+    Args:
+      batch: `encoder_input_tokens` and `decoder_input_tokens`; of packed rows, `encoder_segment_ids` and
+        `decoder_segment_ids` as well.
+      selector_keys: what random deletion draws from; by default the row's tokens.
+    """
+
+    def begin(params: Params, shared: tuple[()], batch: Batch) -> Begun:
+        tokens, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
+        return up_to_gate(setting, params, tokens, targets_of(batch), segments, selector_keys)
+
+    def finish(at_gate: AtGate, logits: Float[Array, "batch target vocab"], rungs: Int[Array, " batch"]) -> Part:
+        return Part((), Outputs(logits, at_gate, rungs))
+
+    staged = setting.staged(begin, teacher_forced(setting, lambda logits, targets: logits), finish)
+    return in_graph(staged)(params, (), batch).rows

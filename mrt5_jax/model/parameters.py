@@ -30,24 +30,24 @@ def stack_of(name: str) -> str | None:
     return next((part for part in name.split("/") if part in STACKS), None)
 
 
-class Parts(NamedTuple):
-    """Parameters of the model before and after the gate; embedding and relative biases are in both."""
+class StageParameters(NamedTuple):
+    """Parameters of the stages before and after the gate; embedding and relative biases are in both."""
 
-    prefix: Params
-    rest: Params
+    first: Params
+    second: Params
 
 
-def split_parameters(params: Params) -> Parts:
-    """The parameters that each part reads, so that gradients of neither part carry the other's zeros."""
+def split_stages(params: Params) -> StageParameters:
+    """Returns the parameters that each stage reads, so that gradients of neither carry the other's zeros."""
     encoder = params["encoder"]
     before = {name: value for name, value in encoder.items() if name in ("relpos_bias", "prefix", "gate")}
     after = {name: value for name, value in encoder.items() if name in ("relpos_bias", "suffix", "encoder_norm")}
     shared = {"token_embedder": params["token_embedder"]}
-    return Parts({**shared, "encoder": before}, {**shared, "encoder": after, "decoder": params["decoder"]})
+    return StageParameters({**shared, "encoder": before}, {**shared, "encoder": after, "decoder": params["decoder"]})
 
 
-def merge_gradients(gradients: Parts) -> Params:
-    """The gradient of the whole tree: the parts', summed where both read a parameter."""
+def merge_gradients(gradients: StageParameters) -> Params:
+    """Returns the gradient of the whole tree: the stages' gradients, summed where both read a parameter."""
     before, after = gradients
     encoder = {**before["encoder"], **after["encoder"]}
     encoder["relpos_bias"] = jax.tree.map(jnp.add, before["encoder"]["relpos_bias"], after["encoder"]["relpos_bias"])

@@ -57,7 +57,10 @@ class Files(Protocol):
         ...
 
     def list(self, pattern: AnyPath) -> list[str]:
-        """The paths that match a glob, sorted; `pattern` alone where something has that very name."""
+        """The paths that match a glob, sorted; `pattern` alone where something has that very name.
+
+        Where a folder has the very name that `pattern` begins with, it is that folder.
+        """
         ...
 
     def write(self, path: AnyPath, data: bytes) -> None:
@@ -77,6 +80,14 @@ class Files(Protocol):
         ...
 
 
+def _with_existing_folders(pattern: str) -> str:
+    """The glob with the characters of folders that exist taken as they are: `a[1]/*` in a folder `a[1]`."""
+    folder, name = os.path.split(pattern)
+    if not folder or not name:
+        return pattern
+    return os.path.join(glob.escape(folder) if os.path.lexists(folder) else _with_existing_folders(folder), name)
+
+
 class LocalFiles:
     """The file system of this machine."""
 
@@ -89,7 +100,9 @@ class LocalFiles:
 
     def list(self, pattern: AnyPath) -> list[str]:
         """See `Files`."""
-        return [str(pattern)] if os.path.lexists(pattern) else sorted(glob.glob(str(pattern), recursive=True))
+        if os.path.lexists(pattern):
+            return [str(pattern)]
+        return sorted(glob.glob(_with_existing_folders(str(pattern)), recursive=True))
 
     def write(self, path: AnyPath, data: bytes) -> None:
         """See `Files`. The data are on the disk when it returns."""

@@ -21,7 +21,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.runs.integrity import CHECKSUM_RULE, check_same_arrays, describe_arrays, not_finite
 from mrt5_jax.runs.model_dir import CHECKPOINTS
-from mrt5_jax.runs.storage_trouble import is_storage_trouble
+from mrt5_jax.runs.storage_trouble import is_storage_trouble, trouble_below
 
 ITEMS = ("params", "rest", "run")
 NOT_FINITE_ALLOWED = "not_finite_allowed"
@@ -143,7 +143,8 @@ def _in_every_process(read: Callable[[], dict[str, Any]], place: Path) -> dict[s
     try:
         result = read()
     except Exception as error:  # whatever the file system, JSON, tensorstore or Orbax make of a broken file
-        problem, trouble = first_line(error), is_storage_trouble(error)
+        cause = error if is_storage_trouble(error) else trouble_below(place)
+        problem, trouble = first_line(cause or error), cause is not None
     if jax.process_count() > 1:
         failed, troubled = multihost_utils.process_allgather(np.array([bool(problem), trouble])).reshape(-1, 2).any(0)
         problem, trouble = problem or ("another process cannot read it" if failed else ""), bool(troubled)

@@ -1,7 +1,9 @@
 """Errors of a disk, a network or of permissions, as opposed to files that are broken."""
 
 import errno
+import os
 import re
+from pathlib import Path
 
 _NAMES = (
     "EACCES EPERM EIO ESTALE EISDIR EBUSY EAGAIN EINTR ENOMEM EMFILE ENFILE ENODEV ENXIO "
@@ -29,3 +31,16 @@ def is_storage_trouble(error: BaseException) -> bool:
             return True
         current = current.__cause__ or current.__context__
     return False
+
+
+def trouble_below(folder: Path) -> OSError | None:
+    """What keeps a folder, or anything in it, from being opened. Libraries may say instead that it is not there."""
+    errors: list[OSError] = []
+    for parent, _, names in os.walk(folder, onerror=errors.append):
+        for name in names:
+            try:
+                with open(os.path.join(parent, name), "rb") as file:
+                    file.read(1)
+            except OSError as error:
+                errors.append(error)
+    return next((error for error in errors if is_storage_trouble(error)), None)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mrt5_jax.compaction.plan import best_of_parts
 from mrt5_jax.config import CompactionConfig, Deletion, TrainingDeletion
 from mrt5_jax.model.dropout import RowKeys
+from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.gates import Selection, random_like
 
 SATURATION_THRESHOLD = CompactionConfig.saturation_threshold
@@ -22,11 +23,6 @@ class Survivors(NamedTuple):
     segments: Int[Array, "batch length"] | None = None
 
 
-def compacts(deletion: Deletion | TrainingDeletion) -> bool:
-    """Whether a deletion removes positions, rather than masking them."""
-    return deletion in ("hard", "random", "saturated")
-
-
 def survivors(
     mask: Bool[Array, "batch length"],
     selection: Selection | None,
@@ -36,7 +32,7 @@ def survivors(
     segments: Int[Array, "batch length"] | None = None,
     saturation_threshold: float = SATURATION_THRESHOLD,
 ) -> Survivors:
-    """Who stays under a deletion. A model without a gate deletes nothing, whatever the deletion.
+    """Returns what stays under a deletion. A model without a gate deletes nothing, whatever the deletion.
 
     Args:
       selector_keys: what random deletion draws from; it chooses among all positions of a row (or example).
@@ -46,19 +42,30 @@ def survivors(
         closes for a whole row: attention weighs positions against each other, so such a row's positions are not lost to
         it.
     """
-    if selection is None or deletion == "none":
+    rule = DELETIONS[deletion]
+    if selection is None or not rule.heeds_selector:
         return Survivors(mask, mask.astype(jnp.float32), None, segments)
-    if deletion == "soft":
-        return Survivors(mask, selection.scores, selection.bias, segments)
-    if deletion == "saturated":
-        values = jnp.where(mask, selection.bias, -jnp.inf)
-        if segments is None:
-            highest = jnp.max(values, axis=1, keepdims=True)
-        else:
-            highest = best_of_parts(values, jnp.where(mask, segments, 0))
-        keep = mask & (selection.bias >= highest + saturation_threshold)
-        return Survivors(keep, selection.scores, selection.bias, segments)
-    if deletion == "random":
+    keep, scores = selection.keep, selection.scores
+    if rule.keep == "inputs":
+        keep = mask
+    elif rule.keep == "unsaturated":
+        keep = _unsaturated(mask, selection, segments, saturation_threshold)
+    elif rule.keep == "as_many_at_random":
         assert selector_keys is not None
-        selection = random_like(selection, mask, selector_keys, segments)
-    return Survivors(selection.keep, selection.scores, None, segments)
+        drawn = random_like(selection, mask, selector_keys, segments)
+        keep, scores = drawn.keep, drawn.scores
+    return Survivors(keep, scores, selection.bias if rule.biases_attention else None, segments)
+
+
+def _unsaturated(
+    mask: Bool[Array, "batch length"],
+    selection: Selection,
+    segments: Int[Array, "batch length"] | None,
+    threshold: float,
+) -> Bool[Array, "batch length"]:
+    values = jnp.where(mask, selection.bias, -jnp.inf)
+    if segments is None:
+        highest = jnp.max(values, axis=1, keepdims=True)
+    else:
+        highest = best_of_parts(values, jnp.where(mask, segments, 0))
+    return mask & (selection.bias >= highest + threshold)

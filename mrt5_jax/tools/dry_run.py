@@ -170,15 +170,15 @@ def _described(part: _Part) -> CompiledProgram:
 def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, _Part]:
     learning = make_learning(run)
     if run.execution.dispatch == "host":
-        made = HostTrainStep(model, run, learning, plan.ladder, plan.state).compile(plan.batch)
+        gradients, update = HostTrainStep(model, run, learning, plan.ladder, plan.state).prepare(plan.batch)
         times = run.execution.microbatches
         in_chunks = times * run.execution.chunks
-        rest = {f"{_REST}{rung}": _Part(program, in_chunks) for rung, program in made.rest.items()}
+        rest = {f"{_REST}{rung}": _Part(program, in_chunks) for rung, program in gradients.bodies.items()}
         return {
-            "begin": _Part(made.begin, times),
+            "begin": _Part(gradients.begin, times),
             **rest,
-            "finish": _Part(made.finish, times),
-            "update": _Part(made.update, 1),
+            "finish": _Part(gradients.finish, times),
+            "update": _Part(update, 1),
         }
     step = make_train_step(model, run, learning, plan.ladder, row_shards(plan.mesh))
     return {"step": _Part(jit_step(step, plan.state).lower(plan.state, plan.batch).compile(), 1)}

@@ -26,6 +26,7 @@ from mrt5_jax.interop.t5x import read_t5x
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import compact_full, compact_to, run_prefix
 from mrt5_jax.objectives import losses
+from mrt5_jax.selection.deletions import DELETIONS, removes_positions
 from mrt5_jax.selection.gates import Selection
 from mrt5_jax.selection.survivors import survivors
 
@@ -150,11 +151,11 @@ def _measure_hugging_face(case: _Recorded, folder: Path, precision: Precision) -
             continue
         outputs[f"{said}logits"] = _relative(computed.logits, case.arrays[f"{prefix}logits"])
         outputs[f"{said}encoder hidden states"] = _hidden_error(case, computed, prefix)
-        if deletion == "hard":
+        if removes_positions(deletion):
             counts["kept positions per row"] = _differing(jnp.sum(computed.keep, axis=1), case.arrays["kept_per_row"])
             shares["percent deleted"] = _deleted_error(case, computed)
             continue
-        if deletion == "soft":
+        if DELETIONS[deletion].biases_attention:
             outputs |= _gate_errors(case, computed)
         gradients[f"{said}gradients"] = _gradient_error(case, computed, folder)
     if precision == "float32":
@@ -189,7 +190,7 @@ def _compute(
     def run(params: names.Params) -> tuple[Float[Array, ""], _Computed]:
         prefix = run_prefix(model, params, tokens)
         who = survivors(prefix.mask, prefix.selection, deletion)
-        if deletion == "hard":
+        if removes_positions(deletion):
             compact = compact_to(prefix.hidden, who, tokens.shape[1])
         else:
             compact = compact_full(prefix.hidden, prefix.mask, who)
@@ -208,7 +209,7 @@ def _compute(
             target, gate, decoded.logits, encoded.hidden, who.keep, gate_logits, prefix.selection
         )
 
-    if deletion == "hard" or config.dtype == "bfloat16":
+    if removes_positions(deletion) or config.dtype == "bfloat16":
         return run(params)[1]
     (_, computed), gradients = jax.value_and_grad(run, has_aux=True)(params)
     return computed._replace(gradients=gradients)

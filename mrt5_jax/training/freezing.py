@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 from mrt5_jax.config import OptimizerConfig, RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.parameters import Params, matches, path_name, split_parameters
+from mrt5_jax.model.parameters import Params, matches, path_name, split_stages
 from mrt5_jax.spelling import nearest
 
 
@@ -48,7 +48,7 @@ def check_names(run: RunConfig) -> None:
                 raise UserError(f"config.OptimizerConfig.{field}: no parameter has {name!r} in its path{known}")
     if all(matches(path, frozen) for path in paths):
         raise UserError(f"config.OptimizerConfig.freeze = {frozen!r}: freezes all parameters, and nothing would train")
-    if all(matches(path, frozen) for path in _paths(split_parameters(params).prefix)):
+    if all(matches(path, frozen) for path in _paths(split_stages(params).first)):
         for field, value, default in (
             ("config.RunConfig.controller", run.controller, None),
             ("config.LossConfig.gate_weight", run.loss.gate_weight, 0.0),

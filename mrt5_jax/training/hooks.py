@@ -24,6 +24,7 @@ from mrt5_jax.objectives.controller import ControllerState
 from mrt5_jax.parallel.batches import put_whole_batch
 from mrt5_jax.parallel.processes import in_any_process, say
 from mrt5_jax.runs.checkpoints import Checkpoints, DataState
+from mrt5_jax.selection.deletions import MEASURE_OF_BEST
 from mrt5_jax.training.clock import Clock
 from mrt5_jax.training.monitor import Check, is_due, monitor_metrics, switch_line
 from mrt5_jax.training.state import TrainState
@@ -173,7 +174,7 @@ class Evaluate(Hook):
         seconds = time.perf_counter() - start
         self._clock.pause(seconds)
         moment.report(metrics, {"evaluation_seconds": seconds})
-        losses = [value for name, value in metrics.items() if name.endswith("/hard/loss")]
+        losses = [value for name, value in metrics.items() if name.endswith(f"/{MEASURE_OF_BEST}/loss")]
         self._hard_losses = {moment.step: math.fsum(losses) / len(losses)} if losses else {}
 
     def hard_loss(self, step: int) -> float | None:

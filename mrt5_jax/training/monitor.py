@@ -8,19 +8,19 @@ saturated deletion it is a mean over the pairs that are left), so do the drops o
 under both, could bring the loss that the difference is relative to near 0.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mrt5_jax.compaction.ladder import Ladder
-from mrt5_jax.compaction.rows import split_rows
 from mrt5_jax.config import MonitorConfig, RunConfig
-from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import Batch
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
+from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.state import MonitorState, TrainState
 from mrt5_jax.training.step import make_setting, step_inputs
@@ -34,7 +34,7 @@ class Checked(NamedTuple):
     soft_loss: Float[Array, ""]
 
 
-Check = Callable[[TrainState, dict[str, Array]], Checked]
+Check = Callable[[TrainState, Batch], Checked]
 """(state, batch of the next step) -> what was found with it."""
 
 
@@ -56,18 +56,14 @@ def make_check(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = 
     """Both losses of a batch, with the randomness that its step will have; to be jitted."""
     if ladder.rungs[-1] < ladder.full_length:  # a capacity: without what it drops
         ladder = Ladder((ladder.full_length,))
+    stand_in = DELETIONS[run.training.deletion].stand_in
+    assert stand_in is not None
     saturated = make_setting(model, run, ladder, shards)
-    soft = saturated._replace(deletion="soft")
+    settings = saturated, dataclasses.replace(saturated, deletion=stand_in)
 
-    def check(state: TrainState, batch: dict[str, Array]) -> Checked:
-        inputs = step_inputs(run, state, batch)
-        parts = split_rows((batch, inputs.row_keys), run.execution.microbatches, shards.count)
-
-        def both(part: tuple[dict[str, Array], RowKeys]) -> list[Float[Array, ""]]:
-            rows, keys = part
-            return [target_loss(setting, state.params, rows, inputs.objective, keys) for setting in (saturated, soft)]
-
-        losses = [jnp.sum(loss) for loss in jax.lax.map(both, parts)]
+    def check(state: TrainState, batch: Batch) -> Checked:
+        objective, row_keys = step_inputs(run, state, batch)
+        losses = [target_loss(setting, state.params, batch, objective, row_keys) for setting in settings]
         assert state.monitor is not None
         return Checked(state._replace(monitor=judge(run.monitor, state.monitor, *losses)), *losses)
 
@@ -86,7 +82,7 @@ def switch_line(config: MonitorConfig, step: int, checked: Checked) -> str:
     return f"{found}, above the tolerance {config.tolerance:.3g}: steps delete softly until it is at most {back:.3g}"
 
 
-def monitor_metrics(state: TrainState) -> dict[str, Array]:
+def monitor_metrics(state: TrainState) -> Batch:
     """What the monitor found; nothing where there is none."""
     if not isinstance(state.monitor, MonitorState):
         return {}

@@ -18,6 +18,7 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.batches import abstract_batch, abstract_eval_batch
 from mrt5_jax.parallel.mesh import row_shards
 from mrt5_jax.runs.run_files import slots_of
+from mrt5_jax.selection.deletions import DELETIONS, MIXED_IN
 from mrt5_jax.training.compiling import Compilers
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.monitor import Check, make_check
@@ -81,7 +82,7 @@ class RunPrograms:
         if run.execution.dispatch == "host":
             return HostTrainStep(self._model, under, self._learning, ladder, abstract)
         step = jit_step(make_train_step(self._model, under, self._learning, ladder, self._shards), abstract)
-        if run.training.deletion == "saturated" and deletion == "soft":
+        if deletion == DELETIONS[run.training.deletion].stand_in:
             return step  # compiled if the monitor ever asks for it
         return self._compilers.program(step, abstract, abstract_batch(_of_length(run.data, ladder), self._mesh))
 
@@ -122,9 +123,9 @@ def deletions_of(training: TrainingConfig) -> set[TrainingDeletion]:
     """All that steps may delete by."""
     deletions: set[TrainingDeletion] = {training.deletion}
     if training.hard_probability > 0:
-        deletions.add("hard")
-    if training.deletion == "saturated":
-        deletions.add("soft")
+        deletions.add(MIXED_IN)
+    if (stand_in := DELETIONS[training.deletion].stand_in) is not None:
+        deletions.add(stand_in)
     return deletions
 
 
@@ -132,8 +133,9 @@ def deletion_of_step(training: TrainingConfig, step: int, saturated: bool = True
     """`training.deletion` or, with probability `training.hard_probability`, hard: a function of (seed, step) alone.
 
     Args:
-        saturated: whether the monitor lets saturated deletion go on; if not, soft takes its place.
+        saturated: whether the monitor lets saturated deletion go on; if not, its stand-in takes its place.
     """
     if np.random.default_rng((training.seed, step)).random() < training.hard_probability:
-        return "hard"
-    return "soft" if training.deletion == "saturated" and not saturated else training.deletion
+        return MIXED_IN
+    stand_in = None if saturated else DELETIONS[training.deletion].stand_in
+    return stand_in or training.deletion

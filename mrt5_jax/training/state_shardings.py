@@ -10,19 +10,19 @@ from mrt5_jax.parallel.mesh import replicated
 from mrt5_jax.parallel.shardings import param_shardings, unbox
 from mrt5_jax.training.monitor import Check, Checked
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import Stepped
+from mrt5_jax.training.step import StepResult
 
 
-def jit_step(step: Callable[..., Stepped], abstract: TrainState) -> Any:
+def jit_step(step: Callable[..., StepResult], abstract: TrainState) -> Any:
     """`step` to be compiled so that the next state lies where the last one lay, which it replaces in memory.
 
     Args:
-        step: (state, batch) -> Stepped.
+        step: (state, batch) -> StepResult.
         abstract: what `abstract_state` returns.
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     mesh = jax.tree.leaves(shardings)[0].mesh
-    places: Any = Stepped(shardings, replicated(mesh))  # pyright: ignore[reportArgumentType]
+    places: Any = StepResult(shardings, replicated(mesh))  # pyright: ignore[reportArgumentType]
     return jax.jit(step, donate_argnums=0, out_shardings=places)
 
 

@@ -1,7 +1,7 @@
 """One optimizer step as pure functions."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,28 +9,30 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from mrt5_jax.compaction.ladder import Ladder
-from mrt5_jax.compaction.rows import join_rows, split_rows
+from mrt5_jax.compaction.staged import Part, in_graph
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import Batch
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, target_metrics
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
-from mrt5_jax.training.gradients import LossAndGradients, MeasuredRows, Objective, Setting, loss_and_gradients
+from mrt5_jax.selection.deletions import is_monitored
+from mrt5_jax.training.gradients import Objective, Setting, gradient_stages
 from mrt5_jax.training.optimizers import updates_made
 from mrt5_jax.training.state import TrainState, initial_monitor
 
 Metrics = dict[str, Float[Array, ""]]
-TrainStep = Callable[[TrainState, dict[str, Array]], "Stepped"]
+TrainStep = Callable[[TrainState, Batch], "StepResult"]
 Move = Callable[[TrainState, Params], TrainState]
 """(state, gradients) -> the state after an update."""
 MoveIf = Callable[[Bool[Array, ""], Move, TrainState, Params], TrainState]
 """(whether a step is finite, its update, state, gradients) -> the state after the step."""
 
 
-class Stepped(NamedTuple):
+class StepResult(NamedTuple):
     state: TrainState
     metrics: Metrics
 
@@ -50,7 +52,7 @@ def make_state(model: MrT5, run: RunConfig, learning: Learning, key: Key[Array, 
     targets = jnp.ones((1, run.data.target_length), jnp.int32)
     params = model.init(key, tokens, targets)["params"]
     optimizer_state, controller_state = learning.optimizer.init(params), learning.controller.init()
-    monitor = initial_monitor(controller_state.alpha.dtype) if run.training.deletion == "saturated" else None
+    monitor = initial_monitor(controller_state.alpha.dtype) if is_monitored(run.training.deletion) else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer_state, controller_state, monitor)
 
 
@@ -60,24 +62,27 @@ def step_keys(seed: int, step: Int[Array, ""], batch_size: int) -> RowKeys:
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch_size))
 
 
-class StepInputs(NamedTuple):
-    """What a step's gradient is taken with, besides the batch."""
-
-    objective: Objective
-    row_keys: RowKeys
-
-
 def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Setting:
     """What is static about the gradients of a run."""
-    chunks, frozen = run.execution.chunks, run.optimizer.freeze
-    return Setting(model, run.loss, run.training.deletion, run.compaction, ladder, shards, chunks, frozen)
+    execution = run.execution
+    return Setting(
+        model,
+        run.loss,
+        run.training.deletion,
+        run.compaction,
+        ladder,
+        shards,
+        execution.chunks,
+        run.optimizer.freeze,
+        execution.microbatches,
+    )
 
 
-def step_inputs(run: RunConfig, state: TrainState, batch: dict[str, Array]) -> StepInputs:
-    """Counts of the whole batch, alpha, and the randomness of its rows."""
+def step_inputs(run: RunConfig, state: TrainState, batch: Batch) -> tuple[Objective, RowKeys]:
+    """What a step's gradient is taken with besides the batch: alpha and counts of the whole batch; its rows' keys."""
     mask = batch["encoder_input_tokens"] > 0
     objective = Objective(state.controller.alpha, count_denominators(mask, batch["decoder_loss_weights"]))
-    return StepInputs(objective, step_keys(run.training.seed, state.step, mask.shape[0]))
+    return objective, step_keys(run.training.seed, state.step, mask.shape[0])
 
 
 def make_train_step(
@@ -86,46 +91,17 @@ def make_train_step(
     """(state, batch) -> (next state, metrics of the step) in one program; to be jitted, the state donated.
 
     Args:
-        ladder: the lengths that deletion with compaction runs at.
+        ladder: the lengths that deletions that remove positions run at.
         shards: what the rows are spread over.
     """
-    setting = make_setting(model, run, ladder, shards)
+    differentiate = in_graph(gradient_stages(make_setting(model, run, ladder, shards)))
 
-    def train_step(state: TrainState, batch: dict[str, Array]) -> Stepped:
-        inputs = step_inputs(run, state, batch)
-
-        def of_part(part: tuple[dict[str, Array], RowKeys]) -> LossAndGradients:
-            rows, row_keys = part
-            return loss_and_gradients(setting, state.params, rows, inputs.objective, row_keys)
-
-        result = in_parts(of_part, (batch, inputs.row_keys), run.execution.microbatches, shards.count)
+    def train_step(state: TrainState, batch: Batch) -> StepResult:
+        objective, row_keys = step_inputs(run, state, batch)
+        result = differentiate(state.params, objective, (batch, row_keys))
         return update(run, learning, ladder, state, batch, result, choose_leaf_by_leaf)
 
     return train_step
-
-
-def in_parts(
-    of_part: Callable[[Any], LossAndGradients], rows: Any, num_parts: int, num_shards: int
-) -> LossAndGradients:
-    """The result of a whole batch, computed part by part so that less has to be in memory at a time.
-
-    Args:
-        of_part: from some rows to their share of the loss and its gradient.
-        rows: pytree of arrays [batch ...].
-    """
-    if num_parts == 1:
-        return of_part(rows)
-    parts = split_rows(rows, num_parts, num_shards)
-
-    def add(total: LossAndGradients, part: Any) -> tuple[LossAndGradients, MeasuredRows | None]:
-        own = of_part(part)
-        return jax.tree.map(jnp.add, total, own._replace(rows=None)), own.rows
-
-    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), parts)
-    shapes = jax.eval_shape(of_part, first)._replace(rows=None)
-    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
-    total, measured = jax.lax.scan(add, zeros, parts)
-    return total._replace(rows=join_rows(measured, num_shards))
 
 
 def choose_leaf_by_leaf(finite: Bool[Array, ""], move: Move, state: TrainState, gradients: Params) -> TrainState:
@@ -150,10 +126,10 @@ def update(
     learning: Learning,
     ladder: Ladder,
     state: TrainState,
-    batch: dict[str, Array],
-    result: LossAndGradients,
+    batch: Batch,
+    result: Part,
     move_if: MoveIf,
-) -> Stepped:
+) -> StepResult:
     """Moves parameters and controller by a gradient, and reports.
 
     Where the loss or the gradient is not finite the step is refused: only its number goes on.
@@ -161,10 +137,9 @@ def update(
     Args:
         move_if: `choose_leaf_by_leaf` or `choose_by_branch`; the results are the same.
     """
-    rows = result.rows
-    assert rows is not None
-    gradient_norm = optax.tree.norm(result.gradients)
-    finite = jnp.isfinite(result.loss) & jnp.isfinite(gradient_norm)
+    total, rows = result
+    gradient_norm = optax.tree.norm(total.gradients)
+    finite = jnp.isfinite(total.loss) & jnp.isfinite(gradient_norm)
     optimizer = optax.with_extra_args_support(learning.optimizer)
     means = {
         **target_metrics(rows.losses),
@@ -173,9 +148,9 @@ def update(
     }
     metrics = {
         **{name: mean.value for name, mean in means.items()},
-        "total_loss": result.loss,
-        "gate_mean": result.gate_mean,
-        "score_penalty": result.score_penalty,
+        "total_loss": total.loss,
+        "gate_mean": total.gate_mean,
+        "score_penalty": total.score_penalty,
         "alpha": state.controller.alpha,
         "learning_rate": jnp.asarray(learning.schedule(updates_made(state.opt_state))),
         "gradient_norm": gradient_norm,
@@ -189,5 +164,5 @@ def update(
         params = optax.apply_updates(state.params, updates)
         return state._replace(params=params, opt_state=opt_state, controller=controller)
 
-    kept = move_if(finite, move, state, result.gradients)
-    return Stepped(kept._replace(step=state.step + 1), metrics)
+    kept = move_if(finite, move, state, total.gradients)
+    return StepResult(kept._replace(step=state.step + 1), metrics)

@@ -14,6 +14,7 @@ import pytest
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.cli.main import main
 from mrt5_jax.data.batches import train_batches
+from mrt5_jax.data.character_data import split_of
 from mrt5_jax.data.corpora import open_corpus
 from mrt5_jax.data.span_corruption import Corruption
 from mrt5_jax.data.task_names import key_of
@@ -270,6 +271,16 @@ def test_what_is_no_word_list_is_said_and_nothing_is_written(
     said = capsys.readouterr().out
     assert f"of {len(WORDS) + 1} words" in said
     assert "left out: 1 lines that are not UTF-8" in said
+
+
+def test_a_short_word_list_gives_the_rows_that_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Even where none of them falls to one of the splits."""
+    words = [word for word in WORDS if split_of(word) != "test"][:30]
+    (tmp_path / "words.txt").write_text("\n".join(words), encoding="utf-8")
+    assert main(["data", "make", "word_search", f"--source={tmp_path}/words.txt", f"--out={tmp_path}/out"]) == 0
+    assert "test.tsv: not written" in capsys.readouterr().out
+    rows = [row for path in (tmp_path / "out").iterdir() for row in path.read_text("utf-8").splitlines()]
+    assert sorted(row.split("\t")[1] for row in rows) == sorted(words)
 
 
 def test_misspellings_are_made_of_whatever_is_trained_on(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from .small_run import contents, make_model_dir
 STEPS = range(1, 7)
 
 
-@pytest.fixture
-def model_dir(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def lost_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was trained to step 6, as far as its files tell; its checkpoint is no longer one."""
-    folder = make_model_dir(tmp_path / "model")
+    folder = make_model_dir(tmp_path_factory.mktemp("runs") / "model")
     (folder / "checkpoints" / "0").rename(folder / "checkpoints" / "6")
     for file in (folder / "checkpoints" / "6").rglob("*"):
         if file.is_file():
@@ -28,6 +30,12 @@ def model_dir(tmp_path: Path) -> Path:
     for name in ("metrics.jsonl", "timing.jsonl"):
         (folder / name).write_text("".join(json.dumps({"step": step}) + "\n" for step in STEPS))
     return folder
+
+
+@pytest.fixture
+def model_dir(lost_run: Path, tmp_path: Path) -> Path:
+    """A copy of it: a run goes on in whatever folder it lies."""
+    return Path(shutil.copytree(lost_run, tmp_path / "model"))
 
 
 def commands(model_dir: Path, tmp_path: Path) -> dict[str, list[str]]:
@@ -106,3 +114,22 @@ def test_a_disk_that_cannot_be_read_is_no_damage(
         assert main(words) == 2
         assert "that is no damage, and nothing was moved" in last_line(capsys)
         assert without_lock(model_dir) == before
+
+
+def test_neither_is_a_folder_that_cannot_be_listed(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever else the library makes of it."""
+    before, scandir = contents(model_dir), os.scandir
+
+    def scan(path: Any = ".") -> Any:
+        if str(path).endswith("/params"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    assert main(commands(model_dir, tmp_path)["infer"]) == 2
+    monkeypatch.undo()
+    line = last_line(capsys)
+    assert "checkpoints/6/params'): that is no damage, and nothing was moved" in line
+    assert without_lock(model_dir) == before

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrt5_jax.compaction.dispatch import ChunkResult, run_in_graph
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.compaction.plan import count_kept, gather, plan
+from mrt5_jax.compaction.staged import Begun, Part, Staged, in_graph
 from mrt5_jax.config import ExecutionConfig
 from mrt5_jax.errors import UserError
 
@@ -86,25 +86,25 @@ def test_one_program_runs_every_rung_and_reports_it():
     compilations = 0
     ladder = Ladder((2, 4, 6))
 
-    def branch(rung):
-        def run(shared, rows):
+    def body(rung):
+        def run(params, shared, rows):
             values, keep = rows
             planned = plan(keep, rung)
-            return ChunkResult((), jnp.sum(jnp.where(planned.mask, gather(values, planned.positions), 0), axis=1))
+            return Part((), jnp.sum(jnp.where(planned.mask, gather(values, planned.positions), 0), axis=1))
 
         return run
 
-    @jax.jit
-    def sums(values, keep):
+    def begin(params, shared, rows):
         nonlocal compilations
         compilations += 1
-        return run_in_graph(ladder, branch, (), (values[None], keep[None]), jnp.max(count_kept(keep))[None])
+        return Begun(rows, count_kept(rows[1]), ())
 
+    sums = jax.jit(in_graph(Staged(begin, body, lambda carry, out, rungs: Part((), (out, rungs)), ladder)))
     rng = np.random.default_rng(0)
     for most in range(7):
         keep = np.argsort(rng.random((3, 6)), axis=1) < np.array([[0], [most // 2], [most]])
         values = rng.integers(-9, 9, (3, 6)).astype(np.float32)
-        ran = sums(values, keep)
-        np.testing.assert_array_equal(ran.rows[0], np.sum(values * keep, axis=1))
-        assert int(ran.rungs[0]) == ladder.host_rung(most) == ladder.rungs[oracle.rung_index(ladder.rungs, most)]
+        found, rungs = sums((), (), (values, keep)).rows
+        np.testing.assert_array_equal(found, np.sum(values * keep, axis=1))
+        assert int(rungs[0]) == ladder.host_rung(most) == ladder.rungs[oracle.rung_index(ladder.rungs, most)]
     assert compilations == 1

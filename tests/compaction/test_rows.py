@@ -1,6 +1,5 @@
 """Chunks hold every row once, by rising kept count, and the batch's order comes back."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -10,10 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrt5_jax.compaction.dispatch import ChunkResult, program, run_in_graph, run_on_host
 from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.on_host import OnHost
 from mrt5_jax.compaction.plan import count_kept, gather, never_empty, plan
 from mrt5_jax.compaction.rows import chunk_rows, join_rows, restore_rows, split_rows
+from mrt5_jax.compaction.staged import Begun, InGraph, Part, Staged, in_graph
 from mrt5_jax.errors import UserError
 
 from . import oracle
@@ -35,7 +35,7 @@ def test_every_shard_s_rows_are_sorted_stably_into_equal_chunks(counts, cut):
     ordered = np.array([sorted(rows, key=lambda row: (counts[row], row)) for rows in shards])
     expected = np.concatenate(ordered.reshape(num_shards, num_chunks, -1), axis=1)
     np.testing.assert_array_equal(chunked.rows, expected)
-    np.testing.assert_array_equal(chunked.most, counts[expected].max(axis=1))
+    np.testing.assert_array_equal(chunked.fullest, counts[expected].max(axis=1))
 
 
 @given(_counts, st.sampled_from(_CUTS))
@@ -66,13 +66,14 @@ class Shape(NamedTuple):
     length: int
     rungs: tuple[int, ...]
     num_chunks: int
+    num_parts: int = 1
 
 
 _SHAPES = (
     Shape(1, 1, (1,), 1),
     Shape(6, 8, (8,), 1),
     Shape(6, 8, (2, 5, 8), 3),
-    Shape(4, 21, (7, 14, 21), 2),
+    Shape(4, 21, (7, 14, 21), 2, 2),
     Shape(4, 21, (1, 2, 21), 4),
 )
 
@@ -89,37 +90,38 @@ def _at_rung(rung):
             return scale * jnp.sum(jnp.where(planned.mask, jnp.sin(compact), 0), axis=1)
 
         losses, pull_back = jax.vjp(loss, values)
-        return ChunkResult(jnp.sum(losses), (losses, *pull_back(jnp.ones_like(losses))))
+        return Part(jnp.sum(losses), (losses, *pull_back(jnp.ones_like(losses))))
 
     return run
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _begin(num_chunks, values, keep, scores, input_mask):
-    kept = never_empty(keep, scores, input_mask)
-    return chunk_rows((values, kept.keep), count_kept(kept.keep), num_chunks)
+def _staged(shape):
+    """`_at_rung` of the survivors of each row; whoever is rescued is carried past the body."""
+
+    def begin(params, shared, rows):
+        values, keep, scores, input_mask = rows
+        kept = never_empty(keep, scores, input_mask)
+        return Begun((values, kept.keep), count_kept(kept.keep), kept.rescued)
+
+    return Staged(
+        begin,
+        lambda rung: lambda scale, shared, rows: _at_rung(rung)(scale, rows),
+        lambda rescued, out, rungs: Part(jnp.sum(rungs, dtype=jnp.float32), (*out, rungs, rescued)),
+        Ladder(shape.rungs),
+        chunk_zeros=lambda scale: jnp.float32(0),
+        zeros=lambda scale: jnp.float32(0),
+        combine=lambda losses, rungs: {"losses": losses, "rungs": rungs},
+        num_parts=shape.num_parts,
+        num_chunks=shape.num_chunks,
+    )
 
 
-@jax.jit
-def _finish(ran, order):
-    (losses, gradient), rungs = restore_rows(ran.by_row(), order)
-    return ran.total, losses, gradient, rungs
+def _call(composition):
+    return lambda *arguments: composition.start(*arguments)()
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _in_graph(rungs, num_chunks, *batch):
-    chunked = _begin(num_chunks, *batch)
-    ran = run_in_graph(Ladder(rungs), _at_rung, jnp.float32(2), chunked.rows, chunked.most)
-    return _finish(ran, chunked.order)
-
-
-_PROGRAMS = {rung: jax.jit(program(_at_rung, rung)) for rung in (1, 2, 5, 7, 8, 14, 21)}
-
-
-def _on_host(rungs, num_chunks, *batch):
-    chunked = _begin(num_chunks, *batch)
-    ran = run_on_host(_PROGRAMS, Ladder(rungs), jnp.float32(0), jnp.float32(2), chunked.rows, chunked.most)
-    return _finish(ran, chunked.order)
+_in_graph = {shape: jax.jit(in_graph(_staged(shape))) for shape in _SHAPES}
+_on_host = {shape: _call(OnHost(_staged(shape))) for shape in _SHAPES}
 
 
 _cases = st.sampled_from(_SHAPES).flatmap(
@@ -129,32 +131,72 @@ _cases = st.sampled_from(_SHAPES).flatmap(
 
 @given(_cases)
 def test_chunks_at_their_own_rungs_equal_masking(case):
-    for run in (_in_graph, _on_host):
-        _check_against_masking(run, *case)
+    for compositions in (_in_graph, _on_host):
+        _check_against_masking(compositions, *case)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000)
 @given(_cases)
 def test_chunks_at_their_own_rungs_equal_masking_in_2000_cases(case):
-    for run in (_in_graph, _on_host):
-        _check_against_masking(run, *case)
+    for compositions in (_in_graph, _on_host):
+        _check_against_masking(compositions, *case)
 
 
-def _check_against_masking(run, shape, batch):
-    """Loss and gradient through rescue, chunks, rungs, plan and gather, against a NumPy oracle that only masks."""
+def _check_against_masking(compositions, shape, batch):
+    """Loss and gradient through rescue, parts, chunks, rungs, plan and gather, against a NumPy oracle that masks."""
     values = np.random.default_rng(0).normal(size=batch.keep.shape).astype(np.float32)
-    total, losses, gradient, rungs = run(shape.rungs, shape.num_chunks, values, *batch)
-    keep, _ = oracle.never_empty(*batch)
+    total, (losses, gradient, rungs, rescued) = compositions[shape](jnp.float32(2), (), (values, *batch))
+    keep, expected_rescued = oracle.never_empty(*batch)
     factor = 1 + np.arange(shape.length)[None]
     expected = 2 * np.sum(keep * np.sin(values * factor), axis=1)
     np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(total, expected.sum(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(total["losses"], expected.sum(), rtol=1e-4, atol=1e-4)
+    assert total["rungs"] == rungs.sum()
     np.testing.assert_allclose(gradient, 2 * keep * factor * np.cos(values * factor), rtol=1e-4, atol=1e-4)
-    order = np.argsort(keep.sum(axis=1), kind="stable").reshape(shape.num_chunks, -1)
-    for rows in order:
-        fullest = keep.sum(axis=1)[rows].max()
-        np.testing.assert_array_equal(rungs[rows], shape.rungs[oracle.rung_index(shape.rungs, fullest)])
+    np.testing.assert_array_equal(rescued, expected_rescued)
+    counts = keep.sum(axis=1)
+    for part in np.arange(shape.batch).reshape(shape.num_parts, -1):
+        for rows in part[np.argsort(counts[part], kind="stable")].reshape(shape.num_chunks, -1):
+            np.testing.assert_array_equal(rungs[rows], shape.rungs[oracle.rung_index(shape.rungs, counts[rows].max())])
+
+
+def test_nothing_compiles_after_programs_were_compiled_ahead() -> None:
+    """Every rung runs, and the results are those of one program."""
+    shape, rng = _SHAPES[2], np.random.default_rng(0)
+    staged = OnHost(_staged(shape))
+    batches = [
+        (rng.normal(size=(6, 8)).astype(np.float32), rng.random((6, 8)) < share, np.zeros((6, 8), np.float32), _ALL)
+        for share in (0.1, 0.5, 0.9)
+    ]
+    scale = jnp.float32(2)
+    programs, _ = staged.compile(
+        *jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), (scale, (), batches[0]))
+    )
+    assert programs.bodies.keys() == set(shape.rungs)
+    ran = set()
+    for batch in batches:
+        ours, theirs = staged.start(scale, (), batch)(), _in_graph[shape](scale, (), batch)
+        jax.tree.map(lambda one, other: np.testing.assert_allclose(one, other, rtol=1e-6), ours, theirs)
+        ran |= set(np.asarray(ours.rows[2]).tolist())
+    assert ran == set(shape.rungs)
+    with pytest.raises(TypeError, match="compiled"):
+        staged.start(scale, (), jax.tree.map(lambda leaf: leaf[:3], batches[0]))
+
+
+def test_the_next_batch_may_start_before_the_results_of_this_one_are_asked_for() -> None:
+    shape, rng = _SHAPES[1], np.random.default_rng(1)
+    one, other = ((rng.normal(size=(6, 8)).astype(np.float32), _ALL, np.zeros((6, 8), np.float32), _ALL) for _ in "ab")
+    scale = jnp.float32(1)
+    for composition in (OnHost(_staged(shape)), InGraph(_staged(shape))):
+        waiting = [composition.start(scale, (), batch) for batch in (one, other)]
+        for complete, batch in zip(waiting, (one, other), strict=True):
+            np.testing.assert_allclose(
+                complete().total["losses"], _in_graph[shape](scale, (), batch).total["losses"], rtol=1e-6
+            )
+
+
+_ALL = np.ones((6, 8), bool)
 
 
 @pytest.mark.parametrize("num_chunks", [0, 4, 12])

@@ -127,7 +127,12 @@ def test_the_same_seed_makes_the_same_rows() -> None:
     assert spelling("test") != list(character_data.spelling_pairs(LINES, "test", seed=1))
 
 
-def test_too_little_text_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="too little to make a test split of"):
-        character_data.write_splits(tmp_path, {"train": [Pair("a", "b")], "test": []})
+def test_a_split_without_rows_has_no_file_neither_a_new_nor_an_old_one(tmp_path: Path) -> None:
+    pairs = {"train": [Pair("a", "b")], "test": []}
+    assert character_data.write_splits(tmp_path, pairs) == {"train": 1, "test": 0}
+    assert [path.name for path in tmp_path.iterdir()] == ["train.tsv"]
+    assert (tmp_path / "train.tsv").read_text() == "a\tb\n"
+    (tmp_path / "test.tsv").write_text("of another list\tx\n")
+    with pytest.raises(UserError, match="no test rows to replace it: remove it"):
+        character_data.write_splits(tmp_path, pairs | {"train": [Pair("c", "d")]})
     assert (tmp_path / "train.tsv").read_text() == "a\tb\n"

@@ -127,7 +127,7 @@ def not_an_example(path: Path) -> None:
         ("en.json.gz", lambda path: path.write_bytes(b"no gzip"), r"en\.json\.gz, line 1: not JSON"),
         ("en.jsonl", other_field, r"en\.jsonl, line 3: no text in field 'text'; the fields are content, url"),
         ("en.jsonl", lambda path: path.write_text('{"text": "a"}\n{"te'), r"line 2: not JSON"),
-        ("en.jsonl", lambda path: path.write_text('{"text": 5}\n'), r"line 1: no text in field 'text'"),
+        ("en.jsonl", lambda path: path.write_text('{"text": 5}\n'), r"line 1: no text in field 'text', which holds 5"),
         ("en.jsonl", lambda path: path.write_text('["a"]\n'), r"line 1: no JSON object with a field 'text'"),
         ("en.jsonl", lambda path: path.write_bytes(b'{"text": "a"}\n' + b"[" * 99999), r"line 2: not JSON"),
         ("en.parquet", lambda path: pq.write_table(pa.table({"a": ["b"]}), path), r"no column 'text'; .* are a"),
@@ -154,3 +154,10 @@ def test_parquet_strings_that_are_no_utf_8_are_read_as_bytes(tmp_path: Path) -> 
         stream = TextStream([tmp_path / f"{name}.parquet"])
         expected = [*encode(b"he\xfflo"), EOS_ID, *encode(b"\xc3"), EOS_ID]
         assert stream.read(0, stream.length).tolist() == expected
+
+
+@pytest.mark.parametrize("kind", [pa.string_view(), pa.binary_view(), pa.large_string(), pa.binary(4)], ids=str)
+def test_parquet_columns_of_every_kind_of_text_are_read(kind: pa.DataType, tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([b"text", b"more"]).cast(kind)}), tmp_path / "en.parquet")
+    stream = TextStream([tmp_path / "en.parquet"])
+    assert stream.read(0, stream.length).tolist() == [*encode(b"text"), EOS_ID, *encode(b"more"), EOS_ID]

@@ -1,7 +1,9 @@
 """A stream of text files reads as its lines joined by EOS, wherever one begins to read."""
 
 import codecs
+import gzip
 import itertools
+import json
 import os
 import re
 from pathlib import Path
@@ -11,8 +13,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 
+from mrt5_jax.data.file_index import index_file
 from mrt5_jax.data.line_scan import LineScan
-from mrt5_jax.data.text_files import TextStream, find_files
+from mrt5_jax.data.text_files import SourceFile, TextStream, check_no_overlap, find_files
 from mrt5_jax.data.vocabulary import EOS_ID, encode
 from mrt5_jax.errors import UserError
 
@@ -53,6 +56,36 @@ def test_a_scan_does_not_depend_on_how_a_text_is_cut_into_blocks(content: bytes,
     assert scan.num_documents == expected.count(EOS_ID)
     kept = np.delete(np.frombuffer(content, np.uint8), dropped)
     assert [i for i in expected if i != EOS_ID] == [*encode(bytes(kept[~np.isin(kept, [10, 13])]))]
+
+
+DOCUMENTS = [b"one document", b"and another"]
+EQUAL = {
+    "copy.txt": b"\n".join(DOCUMENTS),
+    "crlf.txt": codecs.BOM_UTF8 + b"\r\n\r\n".join(DOCUMENTS) + b"\r\n",
+    "en.txt.gz": gzip.compress(b"\n".join(DOCUMENTS)),
+    "en.jsonl": b"".join(json.dumps({"text": text.decode()}).encode() + b"\n" for text in DOCUMENTS),
+}
+OTHERS = {
+    "one_more.txt": b"one document\nand another\nx",
+    "as_long.txt": b"one document\nand anothex",
+    "blank.txt": b"\n",
+}
+
+
+@pytest.mark.parametrize("name", [*EQUAL, *OTHERS])
+def test_documents_of_the_train_split_are_in_no_other(name: str, tmp_path: Path) -> None:
+    """In whatever form they lie there."""
+    contents = {"train.txt": b"\n".join(DOCUMENTS) + b"\n", "train_blank.txt": b"\n\n", name: (EQUAL | OTHERS)[name]}
+    files = []
+    for path, content in ((tmp_path / name, content) for name, content in contents.items()):
+        path.write_bytes(content)
+        split = "train" if path.name.startswith("train") else "validation"
+        files.append(SourceFile(split, "en", path, index_file(path)))
+    if name in OTHERS:
+        check_no_overlap(files)
+        return
+    with pytest.raises(UserError, match=rf"{name} \(which equals .*train\.txt\): in the train and in the validation"):
+        check_no_overlap(files)
 
 
 def test_files_are_sorted_and_found_once(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import ByLength, Ladder
+from mrt5_jax.compaction.staged import Begun, Part
 from mrt5_jax.config import Deletion, GateConfig, ModelConfig
 from mrt5_jax.data.arrangements import ExampleInfo, model_batch, smallest_length
 from mrt5_jax.data.batches import EvalBatch
@@ -14,7 +15,7 @@ from mrt5_jax.evaluation import programs as module
 from mrt5_jax.evaluation.evaluate import Evaluation, collect_records, deletions_for, evaluate
 from mrt5_jax.evaluation.programs import make_evaluator
 from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, soft_hard_gap, summarize
-from mrt5_jax.model.forward import Outputs
+from mrt5_jax.model.forward import AtGate
 from mrt5_jax.selection.gates import Selection
 
 LENGTH, TARGET, BATCH = 8, 4, 4
@@ -141,21 +142,36 @@ def test_deletions_relate(evaluated) -> None:
     assert losses[0] != losses[1]
 
 
+NO_PARAMS = {"token_embedder": {}, "encoder": {}, "decoder": {}}
+
+
+def pretend(monkeypatch, logits_of, at_gate_of) -> None:
+    """Logits from the rows' random keys, and what happens at the gate from the mask, in the place of a model."""
+
+    def up_to_gate(setting, params, tokens, own, segments, keys):
+        at_gate = at_gate_of(tokens > 0)
+        return Begun(own | {"logits": logits_of(keys)}, jnp.zeros(BATCH, jnp.int32), at_gate)
+
+    def teacher_forced(setting, measure):
+        return lambda slots: lambda params, shared, rows: Part((), measure(rows["logits"], rows))
+
+    monkeypatch.setattr(module, "up_to_gate", up_to_gate)
+    monkeypatch.setattr(module, "teacher_forced", teacher_forced)
+
+
 def test_random_deletion_draws_from_seed_and_index(tiny, monkeypatch) -> None:
     """Wherever an example lies in whichever batch, its key is that of (seed, index); seeds differ."""
 
-    def forward(setting, params, arrays, keys) -> Outputs:
-        mask = arrays["encoder_input_tokens"] > 0
-        logits = jnp.zeros((BATCH, TARGET, 384)).at[:, :, :2].set(jax.random.key_data(keys)[:, None, :] / 2.0**32)
-        return Outputs(logits, mask, mask, None, jnp.full(mask.shape[0], 8), jnp.zeros(mask.shape[0], jnp.int32))
+    def logits_of(keys):
+        return jnp.zeros((BATCH, TARGET, 384)).at[:, :, :2].set(jax.random.key_data(keys)[:, None, :] / 2.0**32)
 
-    monkeypatch.setattr(module, "forward", forward)
+    pretend(monkeypatch, logits_of, lambda mask: AtGate(mask, mask, None, jnp.zeros(BATCH, jnp.int32)))
     targets = np.full((BATCH, TARGET), 5, np.int32)
 
     def losses(seed: int, indices: list[int]) -> dict[int, float]:
         examples = tuple(ExampleInfo("toy", "", index) for index in indices)
         batch = EvalBatch(model_batch(np.ones((BATCH, LENGTH), np.int32), targets), examples)
-        records = evaluate(make_evaluator(tiny.model, Ladder((8,)), seed), {}, [batch], ("random",)).records
+        records = evaluate(make_evaluator(tiny.model, Ladder((8,)), seed), NO_PARAMS, [batch], ("random",)).records
         return {record.index: record.nll for record in records}
 
     here, elsewhere = losses(3, [0, 1, 2, 9]), losses(3, [9, 70_000, 0])
@@ -197,17 +213,13 @@ def test_records_from_logits(tiny, monkeypatch, has_gate: bool) -> None:
     keep = (tokens > 0) & (generator.random(tokens.shape) < 0.5)
     rescued = np.array([False, True, False, False])
 
-    def forward(setting, params, arrays, keys) -> Outputs:
+    def at_gate_of(mask) -> AtGate:
         values = jnp.zeros(keep.shape)
         selection = Selection(jnp.asarray(keep), values, values, jnp.asarray(rescued)) if has_gate else None
-        mask = arrays["encoder_input_tokens"] > 0
-        kept = jnp.asarray(keep) if has_gate else mask
-        return Outputs(
-            jnp.asarray(logits), mask, kept, selection, jnp.full(mask.shape[0], 6), jnp.zeros(mask.shape[0], jnp.int32)
-        )
+        return AtGate(mask, jnp.asarray(keep) if has_gate else mask, selection, jnp.zeros(BATCH, jnp.int32))
 
-    monkeypatch.setattr(module, "forward", forward)
-    found = evaluate(make_evaluator(tiny.model, Ladder((8,))), {}, [batch], ("hard",))
+    pretend(monkeypatch, lambda keys: jnp.asarray(logits), at_gate_of)
+    found = evaluate(make_evaluator(tiny.model, Ladder((6,))), NO_PARAMS, [batch], ("hard",))
     log_likelihood = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
     assert len(found.records) == 3
     for row, record in enumerate(found.records):

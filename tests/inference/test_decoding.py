@@ -56,7 +56,7 @@ def test_greedy_and_scores_are_those_of_teacher_forcing(config: ModelConfig, del
     np.testing.assert_allclose(scores.score, sums, rtol=TOLERANCE, atol=TOLERANCE)
     np.testing.assert_array_equal(scores.num_input_tokens, LENGTHS)
     np.testing.assert_array_equal(scores.num_target_tokens, generated.num_tokens)
-    np.testing.assert_array_equal(scores.num_kept_tokens, outputs.keep.sum(1))
+    np.testing.assert_array_equal(scores.num_kept_tokens, outputs.at_gate.keep.sum(1))
     assert config.gate is None or 0 < scores.num_kept_tokens[0] < LENGTHS[0], "the gate should delete something"
 
 

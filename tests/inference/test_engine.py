@@ -47,12 +47,6 @@ def test_an_engine_is_equal_to_itself_alone_and_can_be_a_key() -> None:
     assert {ENGINE: 1, other: 2}[ENGINE] == 1
 
 
-def test_chunks_run_at_their_own_lengths() -> None:
-    engine = Engine(CONFIG, PARAMS, execution=ExecutionConfig(chunks=2))
-    few, many = engine.start(TOKENS).chunked.most
-    assert few < many == ENGINE.start(TOKENS).chunked.most[0]
-
-
 @pytest.mark.parametrize("search", [Sampling(), pytest.param(Beam(2), marks=pytest.mark.slow)])
 def test_a_sample_is_its_row_s_own_in_chunks_too(search: Search) -> None:
     keys = row_keys(0, jnp.arange(len(TOKENS)))

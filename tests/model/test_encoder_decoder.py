@@ -70,10 +70,10 @@ def test_logits_and_gate_are_the_formulas(config: ModelConfig, deletion: Deletio
         ours, theirs = run_forward(config, params, batch, deletion), oracle.forward(config, params, batch, deletion)
         targets = batch["decoder_loss_weights"] > 0
         np.testing.assert_allclose(ours.logits[targets], theirs.logits[targets], rtol=1e-10, atol=1e-10)
-        np.testing.assert_array_equal(ours.keep, theirs.keep)
-        if ours.selection is not None:
-            np.testing.assert_allclose(ours.selection.bias, theirs.gate_values, rtol=1e-10)
-        rungs |= set(ours.kept_length.tolist())
+        np.testing.assert_array_equal(ours.at_gate.keep, theirs.keep)
+        if ours.at_gate.selection is not None:
+            np.testing.assert_allclose(ours.at_gate.selection.bias, theirs.gate_values, rtol=1e-10)
+        rungs |= set(ours.rungs.tolist())
     assert rungs == ({LENGTH // 2, LENGTH} if deletion == "hard" else {LENGTH})
 
 
@@ -89,7 +89,7 @@ def test_other_precisions_stay_near(dtype: Any, tolerance: float) -> None:
         params, batch = make_params(config, seed), make_batch(seed)
         ours, theirs = run_forward(config, params, batch, "soft"), oracle.forward(config, params, batch, "soft")
         assert ours.logits.dtype == dtype
-        assert ours.selection.bias.dtype == np.float32
+        assert ours.at_gate.selection.bias.dtype == np.float32
         targets = batch["decoder_loss_weights"] > 0
         difference = ours.logits.astype(np.float64)[targets] - theirs.logits[targets]
         errors.append(np.sqrt(np.mean(difference**2) / np.mean(theirs.logits[targets] ** 2)))
@@ -121,8 +121,8 @@ def test_a_rows_place_and_the_rung_its_neighbours_force_do_not_matter(deletion: 
     other["encoder_input_tokens"][3] = crowded_row(params)
     here, there = run_forward(GATED, params, batch, deletion), run_forward(GATED, params, other, deletion)
     if deletion == "hard":
-        assert set(here.kept_length.tolist()) == {LENGTH // 2}
-        assert set(there.kept_length.tolist()) == {LENGTH}
+        assert set(here.rungs.tolist()) == {LENGTH // 2}
+        assert set(there.rungs.tolist()) == {LENGTH}
     np.testing.assert_allclose(there.logits[:3], here.logits[order[:3]], rtol=1e-12, atol=1e-12)
 
 
@@ -131,7 +131,7 @@ def test_a_gate_that_keeps_everything_leaves_plain_byt5(deletion: Deletion) -> N
     params, batch = with_gate(make_params(GATED), kernel=1, bias=1e4), make_batch()
     gated = run_forward(GATED, params, batch, deletion)
     plain = run_forward(BYT5, without_gate(params), batch, "none")
-    np.testing.assert_array_equal(gated.keep, plain.mask)
+    np.testing.assert_array_equal(gated.at_gate.keep, plain.at_gate.mask)
     targets = batch["decoder_loss_weights"] > 0
     np.testing.assert_allclose(gated.logits[targets], plain.logits[targets], rtol=1e-12, atol=1e-12)
 
@@ -149,8 +149,8 @@ def test_soft_deletion_is_hard_deletion_where_the_gate_is_saturated() -> None:
     for seed in range(3):
         batch = make_batch(seed)
         soft, hard = (run_forward(GATED, params, batch, deletion) for deletion in DELETIONS)
-        assert set(soft.selection.bias[soft.mask]) == {-30.0, 0.0}
-        targets = (batch["decoder_loss_weights"] > 0) & ~hard.selection.rescued[:, None]
+        assert set(soft.at_gate.selection.bias[soft.at_gate.mask]) == {-30.0, 0.0}
+        targets = (batch["decoder_loss_weights"] > 0) & ~hard.at_gate.selection.rescued[:, None]
         np.testing.assert_allclose(soft.logits[targets], hard.logits[targets], rtol=1e-9, atol=1e-9)
         compared += targets.any(1).sum()
     assert compared >= 4
@@ -161,9 +161,9 @@ def test_a_row_whose_tokens_are_all_deleted_keeps_its_best(deletion: Deletion) -
     """One position each, counted; the oracle keeps the same. A filler row keeps none."""
     params, batch = with_gate(make_params(GATED), kernel=0.1, bias=-50.0), make_batch()
     ours, theirs = run_forward(GATED, params, batch, deletion), oracle.forward(GATED, params, batch, deletion)
-    np.testing.assert_array_equal(ours.keep, theirs.keep)
-    np.testing.assert_array_equal(ours.keep.sum(1), [1, 1, 0, 1])
-    np.testing.assert_array_equal(ours.selection.rescued, [True, True, False, True])
+    np.testing.assert_array_equal(ours.at_gate.keep, theirs.keep)
+    np.testing.assert_array_equal(ours.at_gate.keep.sum(1), [1, 1, 0, 1])
+    np.testing.assert_array_equal(ours.at_gate.selection.rescued, [True, True, False, True])
     targets = batch["decoder_loss_weights"] > 0
     np.testing.assert_allclose(ours.logits[targets], theirs.logits[targets], rtol=1e-10, atol=1e-10)
 
@@ -172,4 +172,4 @@ def test_a_batch_of_filler_is_finite() -> None:
     for config, deletion in CASES:
         outputs = run_forward(config, make_params(config), make_batch(0, (0, 0, 0, 0)), deletion)
         assert np.isfinite(outputs.logits).all()
-        assert not outputs.keep.any()
+        assert not outputs.at_gate.keep.any()

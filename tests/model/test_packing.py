@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.staged import Part
 from mrt5_jax.config import CompactionConfig, Deletion, LossConfig, ModelConfig, TrainingDeletion
 from mrt5_jax.data.arrangements import Packed, model_batch
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, Outputs, forward
 from mrt5_jax.objectives.losses import count_denominators, cross_entropy
-from mrt5_jax.training.gradients import LossAndGradients, Objective, Setting, loss_and_gradients
+from mrt5_jax.training.gradients import Objective, Setting, loss_and_gradients
 
 from .small import VOCAB, by_path, in_double, make_config, make_params
 
@@ -108,13 +109,13 @@ def test_losses_of_examples_are_those_of_rows_of_their_own(
         )
     assert kept_of_examples(other, packed) == kept_of_examples(one, alone)
     if deletion == "hard":
-        assert (one.kept_length < INPUT_LENGTH).all(), "something is deleted"
+        assert (one.rungs < INPUT_LENGTH).all(), "something is deleted"
 
 
 def kept_of_examples(outputs: Outputs, batch: Batch) -> list[list[bool]]:
     segments = batch.get("encoder_segment_ids", (batch["encoder_input_tokens"] > 0).astype(int))
     return [
-        outputs.keep[row][segments[row] == segment].tolist()
+        outputs.at_gate.keep[row][segments[row] == segment].tolist()
         for row in range(len(segments))
         for segment in range(1, segments[row].max() + 1)
     ]
@@ -129,7 +130,7 @@ def test_the_loss_and_its_gradient_are_those_of_rows_of_their_own(
     config = config_of("learned")
 
     @jax.jit
-    def run(params: Any, batch: Batch) -> LossAndGradients:
+    def run(params: Any, batch: Batch) -> Part:
         denominators = count_denominators(batch["encoder_input_tokens"] > 0, batch["decoder_loss_weights"])
         setting = Setting(
             MrT5(config),
@@ -143,9 +144,9 @@ def test_the_loss_and_its_gradient_are_those_of_rows_of_their_own(
     with jax.enable_x64(True):
         params = make_params(config)
         one, other = (jax.device_get(run(params, batch)) for batch in (alone, packed))
-    assert other.loss == pytest.approx(one.loss, rel=1e-9)
-    expected = by_path(one.gradients)
-    for path, gradient in by_path(other.gradients).items():
+    assert other.total.loss == pytest.approx(one.total.loss, rel=1e-9)
+    expected = by_path(one.total.gradients)
+    for path, gradient in by_path(other.total.gradients).items():
         np.testing.assert_allclose(gradient, expected[path], rtol=1e-7, atol=1e-9, err_msg=path)
 
 
@@ -159,8 +160,8 @@ def test_a_segment_of_which_everything_would_be_deleted_keeps_its_best_position(
     kept = kept_of_examples(other, packed)
     assert [sum(keep) for keep in kept] == [1] * len(LENGTHS)
     assert kept == kept_of_examples(one, alone)
-    assert other.selection is not None
-    assert other.selection.rescued.all()
+    assert other.at_gate.selection is not None
+    assert other.at_gate.selection.rescued.all()
 
 
 @pytest.mark.parametrize("deletion", ["soft", "hard"])

@@ -27,6 +27,22 @@ def test_names_win_over_globs(tmp_path: Path) -> None:
     assert FILES.list(tmp_path / "c*") == []
 
 
+def test_folders_that_exist_win_over_globs_too(tmp_path: Path) -> None:
+    for folder, name in (
+        ("a[1]", "en.txt"),
+        ("a[1]", "de.txt"),
+        ("a1", "fr.txt"),
+        ("a[1]/b*", "it.txt"),
+        ("bb", "x.txt"),
+    ):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        FILES.write(tmp_path / folder / name, b"")
+    assert FILES.list(tmp_path / "a[1]" / "*.txt") == [str(tmp_path / "a[1]" / name) for name in ("de.txt", "en.txt")]
+    assert FILES.list(tmp_path / "a[1]" / "b*" / "*") == [str(tmp_path / "a[1]" / "b*" / "it.txt")]
+    assert FILES.list(tmp_path / "a[12]" / "f*") == [str(tmp_path / "a1" / "fr.txt")]
+    assert len(FILES.list(tmp_path / "**" / "*.txt")) == 5
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,32 +54,34 @@ def losses(change: dict[str, Any], steps: int) -> list[dict[str, float]]:
 
     from mrt5_jax.compaction.ladder import make_ladder
     from mrt5_jax.model.encoder_decoder import MrT5
-    from mrt5_jax.parallel import mesh as parts
+    from mrt5_jax.parallel.batches import put_batch, row_share
+    from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
     from mrt5_jax.training.host_step import HostTrainStep
     from mrt5_jax.training.learning import make_learning
+    from mrt5_jax.training.state_shardings import abstract_state, init_sharded, jit_step
     from mrt5_jax.training.step import make_state, make_train_step
 
     run = changed_run(change)
     devices = jax.devices()[: abs(int(np.prod(change["mesh"])))]
-    mesh = parts.make_mesh(run.execution.mesh, devices)
+    mesh = make_mesh(run.execution.mesh, devices)
     model, learning, key = MrT5(run.model, run.execution), make_learning(run), jax.random.key(0)
 
     def new_state(key: Any) -> Any:
         return make_state(model, run, learning, key)
 
     measured = []
-    with parts.on_mesh(mesh, run.execution.mesh):
-        state, share = parts.init_sharded(new_state, mesh, key), parts.row_share(mesh)
+    with on_mesh(mesh, run.execution.mesh):
+        state, share = init_sharded(new_state, mesh, key), row_share(mesh)
         ladder = make_ladder(LENGTH, run.execution, "cpu", run.compaction.capacity)
-        abstract = parts.abstract_state(new_state, mesh, key)
+        abstract = abstract_state(new_state, mesh, key)
         step_function: Any
         if run.execution.dispatch == "host":
             step_function = HostTrainStep(model, run, learning, ladder, abstract)
         else:
-            step_function = make_train_step(model, run, learning, ladder, parts.row_shards(mesh))
-            step_function = parts.jit_step(step_function, abstract)
+            step_function = make_train_step(model, run, learning, ladder, row_shards(mesh))
+            step_function = jit_step(step_function, abstract)
         for step in range(steps):
-            batch = parts.put_batch(batch_of(step, slice(share.index, None, share.count)), mesh)
+            batch = put_batch(batch_of(step, slice(share.index, None, share.count)), mesh)
             state, metrics = step_function(state, batch)
             measured.append({name: float(metrics[name]) for name in ("total_loss", "deletion_rate", "rung")})
     return measured

@@ -26,7 +26,7 @@ from mrt5_jax.config import (
 from mrt5_jax.training import programs
 from mrt5_jax.training.loop import train
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import Stepped
+from mrt5_jax.training.step import StepResult
 
 STEPS, EVERY = 6, 3
 
@@ -80,12 +80,12 @@ def pretended(monkeypatch: pytest.MonkeyPatch, refused: tuple[int, ...] = (), no
     Nor is there a program to evaluate with: such a run ends before its last step.
     """
 
-    def pretend(*_: Any) -> Callable[[TrainState, Any], Stepped]:
-        def step_function(state: TrainState, batch: Any) -> Stepped:
+    def pretend(*_: Any) -> Callable[[TrainState, Any], StepResult]:
+        def step_function(state: TrainState, batch: Any) -> StepResult:
             step = state.step + 1
             loss = jnp.where(jnp.isin(step, jnp.asarray(not_finite, int)), jnp.nan, 1.0)
             metrics = {"total_loss": loss, "refused": jnp.isin(step, jnp.asarray(refused, int)).astype(jnp.float32)}
-            return Stepped(state._replace(step=step), metrics)
+            return StepResult(state._replace(step=step), metrics)
 
         return step_function
 

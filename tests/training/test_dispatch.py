@@ -22,7 +22,7 @@ from mrt5_jax.config import (
     TrainingDeletion,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.parameters import split_parameters
+from mrt5_jax.model.parameters import split_stages
 from mrt5_jax.parallel.mesh import make_mesh, replicated
 from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.host_step import HostTrainStep
@@ -127,7 +127,7 @@ def test_the_host_zeroes_its_totals_once_a_step(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(jax.stages.Compiled, "__call__", counting_call)
     run_steps(make_run("hard", microbatches=4, chunks=2), "host", Ladder((LENGTH,)))
-    parts = split_parameters(make_params(in_double(make_config()), 1))
+    parts = split_stages(make_params(in_double(make_config()), 1))
     gradients, losses = sum(leaf.size for leaf in jax.tree.leaves(parts)), 3
     assert sum(made) == len(two_batches()) * (gradients + losses)
 
@@ -168,8 +168,8 @@ def test_the_targets_loss_is_the_loss_that_is_differentiated_without_its_other_t
         params = jax.tree.map(jnp.asarray, make_params(run.model, 1))
         state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
         batch = jax.tree.map(jnp.asarray, two_batches()[0])
-        inputs = step_inputs(run, state, batch)
-        loss = target_loss(make_setting(model, run, LADDER), params, batch, inputs.objective, inputs.row_keys)
+        objective, row_keys = step_inputs(run, state, batch)
+        loss = target_loss(make_setting(model, run, LADDER), params, batch, objective, row_keys)
     whole = run_steps(run, "in_graph")[0][0]
     terms = 0.7 * whole["score_penalty"] + whole["alpha"] * whole["gate_mean"]
     assert float(loss) == pytest.approx(whole["total_loss"] - terms, rel=1e-10)

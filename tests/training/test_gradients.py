@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.staged import Part
 from mrt5_jax.config import CompactionConfig, LossConfig, ModelConfig, TrainingDeletion
 from mrt5_jax.model.dropout import Dropout, draw_dropout
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.objectives.losses import count_denominators
-from mrt5_jax.training.gradients import LossAndGradients, Objective, Setting, loss_and_gradients
+from mrt5_jax.training.gradients import Objective, Setting, loss_and_gradients
 
 from ..model import oracle
 from ..model.small import LENGTH, TARGET, by_path, in_double, make_batch, make_config, make_params
@@ -31,7 +32,7 @@ Batch = dict[str, np.ndarray]
 class Case(NamedTuple):
     config: ModelConfig
     deletion: TrainingDeletion
-    run: Callable[[Any, Batch, jax.Array], LossAndGradients]
+    run: Callable[[Any, Batch, jax.Array], Part]
 
 
 def make_case(deletion: TrainingDeletion, *, softmax1: bool) -> Case:
@@ -39,7 +40,7 @@ def make_case(deletion: TrainingDeletion, *, softmax1: bool) -> Case:
     config = in_double(dataclasses.replace(make_config(softmax1=softmax1), dropout_rate=0.25))
 
     @jax.jit
-    def run(params: Any, batch: Batch, row_keys: jax.Array) -> LossAndGradients:
+    def run(params: Any, batch: Batch, row_keys: jax.Array) -> Part:
         denominators = count_denominators(batch["encoder_input_tokens"] > 0, batch["decoder_loss_weights"])
         objective = Objective(jnp.asarray(ALPHA), denominators)
         setting = Setting(MrT5(config), LOSS, deletion, CompactionConfig(), Ladder((LENGTH // 2, LENGTH)))
@@ -82,10 +83,10 @@ def test_loss_and_gradient_of_every_parameter(case: Case, seed: int) -> None:
     def loss(params: Any) -> float:
         return oracle.objective(case.config, params, batch, case.deletion, LOSS, ALPHA, dropout)
 
-    assert ours.score_penalty > 1e-3, "the score regulariser has something to do"
-    assert ours.loss == pytest.approx(loss(params), rel=1e-10)
+    assert ours.total.score_penalty > 1e-3, "the score regulariser has something to do"
+    assert ours.total.loss == pytest.approx(loss(params), rel=1e-10)
     rng = np.random.default_rng(seed)
-    gradients = by_path(ours.gradients)
+    gradients = by_path(ours.total.gradients)
     assert gradients.keys() == by_path(params).keys()
     for path, gradient in gradients.items():
         direction = rng.normal(size=gradient.shape)
@@ -126,8 +127,8 @@ def test_a_batch_of_filler_has_no_loss_and_no_gradient(case: Case) -> None:
     """Zeros and not NaN: hosts at the end of their data may see nothing else."""
     with jax.enable_x64(True):
         result = jax.device_get(case.run(make_params(case.config), make_batch(0, (0, 0, 0, 0)), keys(0)))
-    assert result.loss == 0
-    for path, gradient in by_path(result.gradients).items():
+    assert result.total.loss == 0
+    for path, gradient in by_path(result.total.gradients).items():
         assert not gradient.any(), path
 
 
@@ -142,4 +143,4 @@ def test_target_padding_and_filler_rows_do_not_change_the_objective(case: Case) 
             (batch["decoder_loss_weights"] > 0), batch["decoder_input_tokens"], 7
         ).astype(np.int32)
         other = case.run(params, changed, keys(0))
-    assert other.loss == pytest.approx(float(one.loss), rel=1e-12)
+    assert other.total.loss == pytest.approx(float(one.total.loss), rel=1e-12)

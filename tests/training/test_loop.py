@@ -36,7 +36,7 @@ from mrt5_jax.training.hooks import Hook
 from mrt5_jax.training.loop import train
 from mrt5_jax.training.programs import deletion_of_step
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import Learning, Stepped, TrainStep, make_train_step
+from mrt5_jax.training.step import Learning, StepResult, TrainStep, make_train_step
 
 from .small_runs import (
     EVERY,
@@ -162,9 +162,9 @@ def test_batches_of_several_lengths_have_a_program_and_a_ladder_each(tmp_path: P
     shapes = set()
 
     def pretend(model: MrT5, run: RunConfig, learning: Learning, ladder: Ladder, *_: Any) -> TrainStep:
-        def step_function(state: TrainState, batch: Any) -> Stepped:
+        def step_function(state: TrainState, batch: Any) -> StepResult:
             shapes.add((ladder, batch["encoder_input_tokens"].shape[1]))
-            return Stepped(state._replace(step=state.step + 1), {"total_loss": jnp.float32(1.0)})
+            return StepResult(state._replace(step=state.step + 1), {"total_loss": jnp.float32(1.0)})
 
         return step_function
 

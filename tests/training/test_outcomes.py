@@ -20,7 +20,7 @@ from mrt5_jax.training import programs
 from mrt5_jax.training.loop import train
 from mrt5_jax.training.monitor import Check, Checked
 from mrt5_jax.training.state import MonitorState, TrainState
-from mrt5_jax.training.step import Stepped
+from mrt5_jax.training.step import StepResult
 
 from .small_runs import STEPS, checkpoints_of, make_run, metrics_of, pretended
 
@@ -32,10 +32,10 @@ def test_a_loss_that_is_not_finite_stops_training_before_it_is_saved(
 ) -> None:
     """The message names the step, though it was not to be reported, and the checkpoint to go back to."""
 
-    def pretend(*_: Any) -> Callable[[TrainState, Any], Stepped]:
-        def step_function(state: TrainState, batch: Any) -> Stepped:
+    def pretend(*_: Any) -> Callable[[TrainState, Any], StepResult]:
+        def step_function(state: TrainState, batch: Any) -> StepResult:
             step = state.step + 1
-            return Stepped(state._replace(step=step), {"total_loss": jnp.where(step == 5, jnp.nan, 1.0)})
+            return StepResult(state._replace(step=step), {"total_loss": jnp.where(step == 5, jnp.nan, 1.0)})
 
         return step_function
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.staged import Part
 from mrt5_jax.config import (
     CompactionConfig,
     ControllerConfig,
@@ -27,7 +28,7 @@ from mrt5_jax.config import (
 )
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.mesh import make_mesh, replicated
-from mrt5_jax.training.gradients import LossAndGradients, loss_and_gradients
+from mrt5_jax.training.gradients import loss_and_gradients
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.optimizers import updates_made
@@ -145,13 +146,13 @@ def test_a_capacity_does_not_blind_the_controller() -> None:
 
 
 @functools.cache
-def gradient_of_a_good_batch() -> LossAndGradients:
+def gradient_of_a_good_batch() -> Part:
     run = dataclasses.replace(RUN, execution=ExecutionConfig())
     batch = jax.tree.map(jnp.asarray, good(0))
     state = start(run)
-    inputs = step_inputs(run, state, batch)
+    objective, _ = step_inputs(run, state, batch)
     setting = make_setting(MrT5(run.model), run, Ladder((LENGTH,)))
-    return jax.jit(loss_and_gradients, static_argnums=0)(setting, state.params, batch, inputs.objective)
+    return jax.jit(loss_and_gradients, static_argnums=0)(setting, state.params, batch, objective)
 
 
 @pytest.mark.parametrize(
@@ -173,14 +174,15 @@ def test_one_number_that_is_not_finite_is_enough(changes: dict[str, Any], value:
     fine = apply(state, batch, result)
     assert int(updates_made(fine.state.opt_state)) == 1
     assert fine.metrics["refused"] == 0
-    gate = result.gradients["encoder"]["gate"]
-    bad_gate = {**result.gradients["encoder"], "gate": gate | {"bias": jnp.full_like(gate["bias"], value)}}
+    total = result.total
+    gate = total.gradients["encoder"]["gate"]
+    bad_gate = {**total.gradients["encoder"], "gate": gate | {"bias": jnp.full_like(gate["bias"], value)}}
     bad = [
-        result._replace(gradients=result.gradients | {"encoder": bad_gate}),
-        result._replace(loss=jnp.full_like(result.loss, value)),
+        total._replace(gradients=total.gradients | {"encoder": bad_gate}),
+        total._replace(loss=jnp.full_like(total.loss, value)),
     ]
     for one in bad:
-        after = apply(state, batch, one)
+        after = apply(state, batch, result._replace(total=one))
         assert after.metrics["refused"] == 1
         assert same_bits(after.state._replace(step=0), state._replace(step=0))
         assert int(after.state.step) == 1

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.staged import Part
 from mrt5_jax.config import (
     CompactionConfig,
     DataConfig,
@@ -24,7 +25,7 @@ from mrt5_jax.objectives.controller import make_controller
 from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.selection.gates import Selection
 from mrt5_jax.selection.survivors import survivors
-from mrt5_jax.training.gradients import LossAndGradients, Objective, Setting, loss_and_gradients
+from mrt5_jax.training.gradients import Objective, Setting, loss_and_gradients
 from mrt5_jax.training.monitor import Checked, is_due, judge, make_check
 from mrt5_jax.training.programs import deletion_of_step, deletions_of
 from mrt5_jax.training.state import MonitorState, TrainState, initial_monitor
@@ -38,7 +39,7 @@ GENTLE = 0.3
 LADDER = Ladder((6, 10, LENGTH))
 
 
-def run(deletion: TrainingDeletion, steepness: float, *, double: bool, threshold: float = -20.0) -> LossAndGradients:
+def run(deletion: TrainingDeletion, steepness: float, *, double: bool, threshold: float = -20.0) -> Part:
     """The loss and gradients of a batch whose gate is `steepness` times as sure of itself as a random one."""
     config = make_config()
     params = jax.tree.map(lambda leaf: leaf * GENTLE, make_params(config, 2))
@@ -63,12 +64,12 @@ def run(deletion: TrainingDeletion, steepness: float, *, double: bool, threshold
         return jax.device_get(jax.jit(loss_and_gradients, static_argnums=0)(setting, params, batch, objective))
 
 
-def worst(ours: LossAndGradients, expected: LossAndGradients) -> float:
+def worst(ours: Part, expected: Part) -> float:
     """Largest relative error of a parameter's gradient (norms)."""
-    theirs = by_path(expected.gradients)
+    theirs = by_path(expected.total.gradients)
     errors = [
         np.linalg.norm(array - theirs[path]) / max(np.linalg.norm(theirs[path]), 1e-30)
-        for path, array in by_path(ours.gradients).items()
+        for path, array in by_path(ours.total.gradients).items()
     ]
     return float(max(errors))
 
@@ -77,7 +78,7 @@ def test_with_bimodal_gates_loss_and_gradients_are_those_of_soft_deletion() -> N
     """float32: the loss to 1e-6, every parameter's gradient to 1e-4, though positions are gone."""
     soft, saturated = (run(deletion, 3e3, double=False) for deletion in ("soft", "saturated"))
     assert saturated.rows.rung.max() < LENGTH == soft.rows.rung.max()
-    assert saturated.loss == pytest.approx(float(soft.loss), rel=1e-6)
+    assert saturated.total.loss == pytest.approx(float(soft.total.loss), rel=1e-6)
     assert worst(saturated, soft) < 1e-4
     np.testing.assert_array_equal(saturated.rows.keep, soft.rows.keep)
 

@@ -17,7 +17,7 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.objectives.controller import make_controller
 from mrt5_jax.training.optimizers import make_optimizer, make_schedule
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import Learning, Stepped, make_train_step, step_keys
+from mrt5_jax.training.step import Learning, StepResult, make_train_step, step_keys
 
 from ..model import oracle
 from ..model.small import LENGTH, TARGET, make_batch, make_config, make_params
@@ -47,7 +47,7 @@ class Trajectory(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def step() -> Callable[..., Stepped]:
+def step() -> Callable[..., StepResult]:
     """Compiled once for this file."""
     return jax.jit(make_train_step(MrT5(RUN.model), RUN, LEARNING, Ladder((LENGTH,))))
 

@@ -1,0 +1,66 @@
+"""The deletions: one table of what each of them is. No other file compares a deletion's name.
+
+A selector says which positions it would keep; a deletion says what becomes of the others. To add one, add its name to
+`config.Deletion` or `config.TrainingDeletion` and its line here; where none of the ways to keep fits, write another one
+in `survivors.py`.
+"""
+
+import dataclasses
+from typing import Literal, get_args
+
+from mrt5_jax.config import Deletion, TrainingDeletion
+
+Keep = Literal["inputs", "selected", "unsaturated", "as_many_at_random"]
+"""Which positions survive: all inputs; those that the selector keeps; those that attention can see, however low their
+gate values are; or as many as the selector keeps, chosen at random."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DeletionRule:
+    """What a deletion is."""
+
+    keep: Keep
+    removes: bool = False
+    """Whether positions that do not survive are removed, so that the rest of the model runs on fewer."""
+    biases_attention: bool = False
+    """Whether gate values are added to the attention scores of their positions: the loss then reaches the gate."""
+    heeds_selector: bool = True
+    """Whether it depends on what the selector says."""
+    stand_in: TrainingDeletion | None = None
+    """What takes its place in training while a monitor finds that the two differ; None: it needs no monitor."""
+
+
+DELETIONS: dict[Deletion | TrainingDeletion, DeletionRule] = {
+    "none": DeletionRule("inputs", heeds_selector=False),
+    "soft": DeletionRule("inputs", biases_attention=True),
+    "hard": DeletionRule("selected", removes=True),
+    "random": DeletionRule("as_many_at_random", removes=True),
+    "saturated": DeletionRule("unsaturated", removes=True, biases_attention=True, stand_in="soft"),
+}
+
+MIXED_IN: TrainingDeletion = "hard"
+"""What a share of the steps delete by, see `TrainingConfig.hard_probability`."""
+
+MEASURE_OF_BEST: Deletion = "hard"
+"""Checkpoints are best by their loss under this deletion."""
+
+GAP: tuple[Deletion, Deletion] = ("soft", "hard")
+"""Evaluations report by how much the loss rises from the first of these deletions to the second."""
+
+
+TRAINED_WITHOUT_REMOVING = tuple(deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].removes)
+
+
+def removes_positions(deletion: Deletion | TrainingDeletion) -> bool:
+    """Whether the rest of the model runs on fewer positions."""
+    return DELETIONS[deletion].removes
+
+
+def is_random(deletion: Deletion | TrainingDeletion) -> bool:
+    """Whether what survives is drawn at random, so that a seed matters."""
+    return DELETIONS[deletion].keep == "as_many_at_random"
+
+
+def is_monitored(deletion: Deletion | TrainingDeletion) -> bool:
+    """Whether training under it needs a monitor, see `DeletionRule.stand_in`."""
+    return DELETIONS[deletion].stand_in is not None
