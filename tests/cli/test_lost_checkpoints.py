@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from mrt5_jax.cli.main import main
+from mrt5_jax.config import RunConfig
 from mrt5_jax.runs import checkpoints
 from mrt5_jax.training import loop
 
@@ -77,7 +78,7 @@ def test_a_person_decides_by_a_flag(model_dir: Path, tmp_path: Path, monkeypatch
     before = contents(model_dir)
     begun: list[int | None] = []
 
-    def stop(model_dir: str, step: int | None, others: Any = ()) -> None:
+    def stop(run: RunConfig, step: int | None, others: Any) -> None:
         begun.append(step)
         raise KeyboardInterrupt
 
