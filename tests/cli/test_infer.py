@@ -61,7 +61,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     whole = tmp_path / "whole.jsonl"
     assert main([*command, *flags, f"--output={whole}"]) == 0
     output = tmp_path / "out.jsonl"
-    method = "score" if "--mode=score" in flags else "generate"
+    method = "start_scoring" if "--mode=score" in flags else "start_generating"
     compute, computed = getattr(Engine, method), []
 
     def run(calls: int) -> int:
