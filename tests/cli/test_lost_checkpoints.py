@@ -14,7 +14,7 @@ from mrt5_jax.config import RunConfig
 from mrt5_jax.runs import checkpoints
 from mrt5_jax.training import loop
 
-from .small_run import contents, make_model_dir
+from .small_run import commands, contents, make_model_dir
 
 STEPS = range(1, 7)
 
@@ -36,17 +36,6 @@ def lost_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_dir(lost_run: Path, tmp_path: Path) -> Path:
     """A copy of it: a run goes on in whatever folder it lies."""
     return Path(shutil.copytree(lost_run, tmp_path / "model"))
-
-
-def commands(model_dir: Path, tmp_path: Path) -> dict[str, list[str]]:
-    requests = tmp_path / "in.jsonl"
-    requests.write_text('{"inputs": "#a", "targets": "#a"}\n')
-    return {
-        "train": ["train", f"--gin_file={model_dir}/config.gin", f"--gin.MODEL_DIR='{model_dir}'"],
-        "eval": ["eval", f"--model_dir={model_dir}"],
-        "infer": ["infer", f"--model_dir={model_dir}", f"--input={requests}", f"--output={tmp_path}/out.jsonl"],
-        "inspect": ["inspect", f"--model_dir={model_dir}", "--text=#a"],
-    }
 
 
 def without_lock(folder: Path) -> dict[Path, Any]:

@@ -2,8 +2,6 @@
 
 import dataclasses
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,8 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.on_host import OnHost, Programs
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Begun, InGraph, Part, Staged
+
+from .compilations import compilations
 
 RUNGS = (2, 3, 5, 8)
 SHAPES = jax.ShapeDtypeStruct((), jnp.float32), (), jax.ShapeDtypeStruct((4, RUNGS[-1]), jnp.float32)
@@ -35,20 +35,6 @@ def scaled_sums(num_chunks: int) -> Staged:
     return Staged(begin, body, finish, Ladder(RUNGS), num_chunks=num_chunks)
 
 
-@contextmanager
-def compiled() -> Iterator[list[str]]:
-    """What JAX compiles meanwhile."""
-    seen: list[str] = []
-
-    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
-        if event.endswith("backend_compile_duration"):
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 def promised(repository: Path, dispatch: str) -> tuple[set[str], int]:
     """The guide's row: names of programs, and how many there are with RUNGS."""
     guide = (repository / "docs/compiling.md").read_text(encoding="utf-8")
@@ -62,7 +48,7 @@ def test_the_host_s_programs_are_those_of_the_guide(repository: Path) -> None:
     names, number = promised(repository, "host")
     assert names == {field.name for field in dataclasses.fields(Programs)}
     run = OnHost(scaled_sums(num_chunks=2))
-    with compiled() as programs:
+    with compilations() as programs:
         run.compile(*SHAPES)
     assert len(programs) == number
 
@@ -72,6 +58,6 @@ def test_in_graph_there_is_one_program(repository: Path) -> None:
     assert not names
     params, rows = jnp.float32(2), jnp.ones((4, RUNGS[-1]))
     run = InGraph(scaled_sums(num_chunks=2))
-    with compiled() as programs:
+    with compilations() as programs:
         run.start(params, (), rows)()
     assert len(programs) == number
