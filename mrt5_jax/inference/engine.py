@@ -44,8 +44,6 @@ class Engine:
     deletion: Deletion = "hard"
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
     capacity: float | None = None
-    num_shards: int = 1
-    """Devices that the rows of a batch are spread over."""
 
     def generate(
         self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
@@ -89,7 +87,7 @@ class Engine:
     def _setting(self, length: int) -> ForwardSetting:
         ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity)
         model = MrT5(self.config, self.execution)
-        return ForwardSetting(model, self.deletion, ladder, self.execution.chunks, self.num_shards)
+        return ForwardSetting(model, self.deletion, ladder, self.execution.chunks)
 
 
 def greedy(
