@@ -10,7 +10,7 @@ from .counting import circles, imports, modules
 
 LAYERS = [
     {"config", "errors", "host_memory", "moved_names", "randomness", "runs.files", "spelling", "user_cache"},
-    {"kernels", "selection.deletions"},
+    {"kernels", "selection.deletions", "selection.protocol"},
     {"pairs", "unread_settings"},
     {"compaction"},
     {"objectives"},
@@ -98,7 +98,9 @@ def test_only_the_command_line_knows_gin(repository: Path) -> None:
 
 def test_the_pure_parts_know_no_flax(repository: Path) -> None:
     parts = sources(repository)
-    assert not importers_of("flax", parts["compaction"] + parts["objectives"])
+    protocol = [file for file in parts["selection"] if file.name == "protocol.py"]
+    assert protocol
+    assert not importers_of("flax", parts["compaction"] + parts["objectives"] + protocol)
 
 
 @pytest.mark.parametrize(
