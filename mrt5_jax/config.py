@@ -41,11 +41,12 @@ class GateConfig:
     """The delete gate at the input of encoder block `layer` (MrT5 section 3.1)."""
 
     layer: int = 3
-    kind: Literal["learned", "random", "fixed"] = "learned"
+    kind: str = "learned"
+    """The selector: a name of the table in `selection.selectors`."""
     scale: float = -30.0
     """k: gate values lie in (k, 0); 0 keeps, k deletes."""
     threshold: float | None = None
-    """tau: hard deletion keeps positions with gate value > tau. None: k / 2."""
+    """tau: hard deletion keeps positions with gate value > tau. None: the selector's own, of a learned gate k / 2."""
     layer_norm: bool = True
     bias_init: float = 1.0
     """c: the initial bias of the gate logit; positive keeps."""
@@ -118,6 +119,8 @@ class LossConfig:
     """beta: weight of mean(max(s, 5) - 5) over attention scores that see the gate."""
     gate_weight: float = 0.0
     """alpha, where no controller sets it: weight of the mean gate value."""
+    penalties: tuple[tuple[str, float], ...] = ()
+    """Weights of a selector's other penalties, by their names."""
     regularizer_delay: int = 0
     """Steps during which alpha is left out and the controller rests."""
 

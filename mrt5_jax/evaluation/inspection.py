@@ -45,7 +45,8 @@ def make_inspector(model: MrT5) -> Inspector:
     def inspect(params: Params, tokens: Int[Array, "batch length"]) -> GateDecision:
         selection = run_prefix(model, params, tokens).selection
         assert selection is not None
-        return GateDecision(selection.keep, selection.bias)
+        assert selection.signals.key_bias is not None
+        return GateDecision(selection.keep, selection.signals.key_bias)
 
     return jax.jit(inspect)
 

@@ -12,7 +12,7 @@ penalties do not pass through the body: how the loss depends on their totals is 
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,20 +34,6 @@ class FirstOutputs(NamedTuple):
     signals: Signals
     penalties: dict[str, Float[Array, " batch"]]
     """Totals of the penalties by name."""
-
-
-class BodyRows(Protocol):
-    """A NamedTuple of arrays [rows ...] that the second stage reads; it is differentiated by these two."""
-
-    hidden: Any
-    signals: Any
-
-
-class ScaledPenalties(Protocol):
-    """What the stages share knows how the loss takes each penalty."""
-
-    penalties: Any
-    """dict[str, PenaltyScale]"""
 
 
 class SecondOutputs(NamedTuple):
@@ -80,9 +66,10 @@ class TwoStages:
     first: Callable[[Params, Arrays], tuple[FirstOutputs, Arrays]]
     """(its parameters, inputs) -> outputs, and what else was found, which has no gradient"""
     between: Callable[[Arrays, FirstOutputs, Arrays], Begun]
-    """(inputs, outputs of the first stage, what else was found) -> `BodyRows`, kept counts, what `measure` reads"""
+    """(inputs, outputs of the first stage, what else was found) -> rows, kept counts, what `measure` reads"""
     second: Callable[[int], Callable[[Params, Any, Any], SecondOutputs]]
-    """From a rung to (parameters, shared, `BodyRows`) -> outputs; shared is a `ScaledPenalties`"""
+    """From a rung to (parameters, shared, rows) -> outputs. Rows are a NamedTuple with `hidden` and `signals` in it, by
+    which it is differentiated; `shared.penalties` says how the loss takes each penalty."""
     measure: Callable[[Arrays, Arrays, Int[Array, " batch"]], Arrays]
     """(what `between` handed on, rows of the second stage, the rung of each) -> what is reported of each row"""
     split: Callable[[Params], tuple[Params, Params]]
