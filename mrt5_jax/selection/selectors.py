@@ -9,6 +9,7 @@ from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.selection.fixed_selector import FIXED
 from mrt5_jax.selection.learned_gate import LEARNED
+from mrt5_jax.selection.log_sigmoid_gate import LOG_SIGMOID
 from mrt5_jax.selection.random_selector import RANDOM
 from mrt5_jax.selection.selector_rule import SelectorRule, gate_config
 from mrt5_jax.spelling import nearest
@@ -17,6 +18,7 @@ SELECTORS: dict[str, SelectorRule] = {
     "learned": LEARNED,
     "random": RANDOM,
     "fixed": FIXED,
+    "log_sigmoid": LOG_SIGMOID,
 }
 
 
