@@ -19,7 +19,7 @@ class HashedStream(io.BufferedReader):
 
     def hexdigest(self) -> str:
         """SHA-256 of the whole stream: what has not been read yet is read now."""
-        while self.read(_AHEAD):
+        while self.read(_BLOCK):
             pass
         return self._ahead.digest.hexdigest()
 
