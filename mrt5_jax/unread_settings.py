@@ -5,13 +5,14 @@ A field is named here with what reads it. One that nothing reads must have its d
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from mrt5_jax.config import RunConfig
 from mrt5_jax.selection.deletions import MEASURE_OF_BEST, MIXED_IN, is_monitored, is_random, removes_positions
 
 
-class Reader(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Reader:
     """What reads some fields."""
 
     owner: str
@@ -24,7 +25,8 @@ class Reader(NamedTuple):
     """Fields, as "TrainingConfig.deletion", that may take the effect of what was set before them."""
 
 
-class Unread(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Unread:
     """A field whose value nothing reads."""
 
     owner: str

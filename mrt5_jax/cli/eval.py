@@ -155,7 +155,9 @@ def _print(console: Any, title: str, evaluation: Any) -> None:
 
     records = evaluation.records
     rows = tables.deletion_rows(records, evaluation.milliseconds)
-    console.print(tables.results_table(title, rows, tables.cut_line(evaluation.cut, len(records) // len(rows))))
+    num_examples = len(records) // len(rows)
+    cut = tables.cut_line(evaluation.num_inputs_cut, evaluation.num_targets_cut, num_examples)
+    console.print(tables.results_table(title, rows, cut))
     for field in ("task", "language"):
         if len({getattr(record, field) for record in records}) > 1:
             console.print(tables.group_table(f"by {field}", records, field))

@@ -8,7 +8,7 @@ from mrt5_jax import config
 from mrt5_jax.cli.gin_statements import MACRO, Key
 
 
-def known_names(keys: Iterable[Key]) -> set[str]:
+def known_settings(keys: Iterable[Key]) -> set[str]:
     """The classes of config.py and their fields, and whatever a configuration binds."""
     names = set()
     for scope, selector, parameter in keys:

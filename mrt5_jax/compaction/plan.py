@@ -22,24 +22,8 @@ class Plan(NamedTuple):
     """True in real slots. These come first."""
 
 
-class Kept(NamedTuple):
-    """A keep mask cut to a capacity."""
-
-    keep: Bool[Array, "batch length"]
-    dropped: Int[Array, " batch"]
-    """How many kept positions had to go."""
-
-
-class NeverEmpty(NamedTuple):
-    """A keep mask in which every row with input keeps something."""
-
-    keep: Bool[Array, "batch length"]
-    rescued: Bool[Array, " batch"]
-    """Rows of which everything had been deleted, or in which everything of a segment had been."""
-
-
 def count_kept(keep: Bool[Array, "batch length"]) -> Int[Array, " batch"]:
-    """Kept positions of each row."""
+    """Counts the kept positions of each row."""
     return jnp.sum(keep, axis=1, dtype=jnp.int32)
 
 
@@ -100,10 +84,10 @@ def never_empty(
     scores: Float[Array, "batch length"],
     input_mask: Bool[Array, "batch length"],
     segments: Int[Array, "batch length"] | None = None,
-) -> NeverEmpty:
+) -> Bool[Array, "batch length"]:
     """Lets rows with input but without survivors keep their best-scoring input position, the first of several.
 
-    Pads are never kept, so rows that are all padding stay empty.
+    Pads are never kept, so rows that are all padding stay empty. `rescued_rows` tells which rows that concerned.
 
     Args:
         keep: positions to keep; pads among them are taken out.
@@ -112,15 +96,25 @@ def never_empty(
         segments: numbers, from 1 to at most the length, of the parts of a row; what holds for rows holds for each.
     """
     keep = keep & input_mask
-    rescued = jnp.any(input_mask, axis=1) & ~jnp.any(keep, axis=1)
     # Pads lie below the lowest score that an input position can have, -inf included.
     candidates = jnp.where(input_mask, jnp.maximum(scores, jnp.finfo(scores.dtype).min), -jnp.inf)
     if segments is not None:
         segments = jnp.where(input_mask, segments, 0)
         added = _best_of_segments(candidates, segments) & ~_segments_that_keep(keep, segments)
-        return NeverEmpty(keep | added, jnp.any(added, axis=1))
+        return keep | added
+    emptied = jnp.any(input_mask, axis=1) & ~jnp.any(keep, axis=1)
     best = jax.nn.one_hot(jnp.argmax(candidates, axis=1), keep.shape[1], dtype=bool)
-    return NeverEmpty(keep | (rescued[:, None] & best), rescued)
+    return keep | (emptied[:, None] & best)
+
+
+def rescued_rows(before: Bool[Array, "batch length"], keep: Bool[Array, "batch length"]) -> Bool[Array, " batch"]:
+    """Marks rows that, or of which a segment, would be empty without `never_empty`.
+
+    Args:
+        before: what `never_empty` was given.
+        keep: what it returned.
+    """
+    return jnp.any(keep & ~before, axis=1)
 
 
 def best_of_parts(
@@ -165,7 +159,7 @@ def restrict(
     scores: Float[Array, "batch length"],
     capacity: int,
     segments: Int[Array, "batch length"] | None = None,
-) -> Kept:
+) -> Bool[Array, "batch length"]:
     """Keeps at most `capacity` positions a row: the lowest scores go first, of equal scores the last position.
 
     In packed rows the best kept position of each example goes last, so no example becomes empty. Only where a row has
@@ -196,5 +190,4 @@ def restrict(
         *_, order = jax.lax.sort((place_row, -score_row, index), num_keys=2)
         return jnp.zeros_like(index).at[order].set(index, unique_indices=True)
 
-    restricted = keep & (jax.vmap(rank)(place, scores) < capacity)
-    return Kept(restricted, count_kept(keep) - count_kept(restricted))
+    return keep & (jax.vmap(rank)(place, scores) < capacity)

@@ -19,19 +19,14 @@ from mrt5_jax.evaluation.records import Record
 from mrt5_jax.model.parameters import Params
 
 
-class Cut(NamedTuple):
-    """Examples of which something was left out, since it is longer than the run's rows."""
-
-    inputs: int
-    targets: int
-
-
 class Evaluation(NamedTuple):
     records: list[Record]
     """In the order of the batches; of each batch, all of one deletion before the next."""
     milliseconds: dict[Deletion, float]
     """Median of the model's time for a batch, compilation left out."""
-    cut: Cut = Cut(0, 0)
+    num_inputs_cut: int = 0
+    """Examples of which a part of the input was left out, since it is longer than the run's rows."""
+    num_targets_cut: int = 0
 
 
 def deletions_for(config: ModelConfig, wanted: Sequence[Deletion]) -> tuple[Deletion, ...]:
@@ -56,8 +51,9 @@ def evaluate(
             yield batch
 
     records = collect_records(timed, params, noted(), deletions, put)
-    cut = Cut(sum(example.input_cut for example in examples), sum(example.target_cut for example in examples))
-    return Evaluation(records, timed.milliseconds(), cut)
+    num_inputs_cut = sum(example.input_cut for example in examples)
+    num_targets_cut = sum(example.target_cut for example in examples)
+    return Evaluation(records, timed.milliseconds(), num_inputs_cut, num_targets_cut)
 
 
 def collect_records(

@@ -1,9 +1,9 @@
 """One self-contained HTML page of texts with their deleted bytes in colour: no script, nothing loaded."""
 
+import dataclasses
 import html
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, NUM_BYTES
 from mrt5_jax.evaluation.inspection import TOKEN_KINDS, Piece, tally
@@ -31,7 +31,8 @@ th:first-child { text-align: left }
 _KEPT, _DELETED = "rgb(var(--blue))", "rgb(var(--red))"
 
 
-class Section(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Section:
     heading: str
     pieces: Sequence[Piece]
     note: str = ""

@@ -1,5 +1,6 @@
 """Tables of records, for terminals."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from rich.table import Table
 
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
-from mrt5_jax.evaluation.evaluate import Cut
 from mrt5_jax.evaluation.records import (
     Record,
     deletions_in,
@@ -29,7 +29,8 @@ class Row(NamedTuple):
     milliseconds: float
 
 
-class _Column(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Column:
     heading: str
     metric: str
     show: Callable[[float], str]
@@ -106,11 +107,11 @@ def group_table(title: str, records: Sequence[Record], field: str) -> Table:
     return table
 
 
-def cut_line(cut: Cut, num_examples: int) -> str:
-    """How many examples were cut to the run's lengths; what is missing of a target was not asked for."""
+def cut_line(num_inputs: int, num_targets: int, num_examples: int) -> str:
+    """Says how many examples were cut to the run's lengths; what is missing of a target was not asked for."""
     return (
-        f"cut to fit: {cut.inputs:,} inputs and {cut.targets:,} targets of {num_examples:,} examples"
-        f"{' (give the run longer INPUT_LENGTH, TARGET_LENGTH)' if any(cut) else ''}"
+        f"cut to fit: {num_inputs:,} inputs and {num_targets:,} targets of {num_examples:,} examples"
+        f"{' (give the run longer INPUT_LENGTH, TARGET_LENGTH)' if num_inputs or num_targets else ''}"
     )
 
 

@@ -34,11 +34,6 @@ class NextLogits(NamedTuple):
     past: Past
 
 
-class _LayerStepped(NamedTuple):
-    hidden: Float[Array, "batch beams embed"]
-    past: KeyValues
-
-
 class IncrementalLayer(DecoderLayer):
     """`DecoderLayer`, with the same parameters, for one position."""
 
@@ -54,8 +49,11 @@ class IncrementalLayer(DecoderLayer):
         bias_table: BiasTable,
         memory: KeyValues,
         memory_keys: Keys,
-    ) -> _LayerStepped:
-        """The layer at position `slot`. The beams of a row share its memory as so many queries."""
+    ) -> tuple[Float[Array, "batch beams embed"], KeyValues]:
+        """Returns the layer's output at position `slot`, and the cache with that position in it.
+
+        The beams of a row share its memory as so many queries.
+        """
         normed = self.pre_self_attention_layer_norm(hidden)
         flat = normed.reshape(-1, 1, normed.shape[-1])
         new = _heads_first(*self.self_attention.keys_and_values(flat))
@@ -68,7 +66,7 @@ class IncrementalLayer(DecoderLayer):
         hidden = hidden + attended.reshape(hidden.shape)
         normed = self.pre_cross_attention_layer_norm(hidden)
         hidden = hidden + _attend(self.encoder_decoder_attention, normed, memory, memory_keys)
-        return _LayerStepped(hidden + self.mlp(self.pre_mlp_layer_norm(hidden)), past)
+        return hidden + self.mlp(self.pre_mlp_layer_norm(hidden)), past
 
 
 class CachedDecoder(NamedTuple):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.interop.models import Model, Source
+from mrt5_jax.interop.models import ImportedFolder, Model
 from mrt5_jax.runs.checkpoints import save_model
 from mrt5_jax.runs.model_dir import read_model_config, write_atomically
 from mrt5_jax.runs.restoring import restore_params
@@ -61,4 +61,4 @@ def read_model_dir(folder: str | Path, step: int | None = None) -> Model:
     source = Path(folder) / SOURCE
     config = read_model_config(folder)
     params = jax.tree.map(np.asarray, restore_params(folder, step).params)
-    return Model(config, params, Source.from_json(source) if source.exists() else None)
+    return Model(config, params, ImportedFolder.from_json(source) if source.exists() else None)

@@ -141,24 +141,18 @@ def _enumerate(names: list[str]) -> str:
     return ", ".join(names[:_NAMES_IN_A_MESSAGE]) + (f" and {more} more" if more > 0 else "")
 
 
-class _Place(NamedTuple):
-    """Where a flat entry lies in the network's tree: a path, and for stacked layers an index on axis 0."""
-
-    path: tuple[str, ...]
-    layer: int | None
-
-
-def _place(name: str, config: ModelConfig) -> _Place:
+def _place(name: str, config: ModelConfig) -> tuple[tuple[str, ...], int | None]:
+    """Returns where a flat entry lies in the network's tree: its path, and for stacked layers its index on axis 0."""
     stack, group, *rest = name.split("/")
     if not group.startswith("layers_"):
-        return _Place((stack, group, *rest), None)
+        return (stack, group, *rest), None
     layer = int(group.removeprefix("layers_"))
     if stack == "decoder":
-        return _Place((stack, LAYERS, *rest), layer)
+        return (stack, LAYERS, *rest), layer
     boundary = config.num_encoder_layers if config.gate is None else config.gate.layer
     if layer < boundary:
-        return _Place((stack, PREFIX, *rest), layer)
-    return _Place((stack, SUFFIX, *rest), layer - boundary)
+        return (stack, PREFIX, *rest), layer
+    return (stack, SUFFIX, *rest), layer - boundary
 
 
 def stack_layers(flat: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
@@ -197,7 +191,7 @@ def unstack_layers(params: Params, config: ModelConfig) -> dict[str, np.ndarray]
         depth[path] = None if layer is None else max(layer + 1, depth.get(path, 0))
     expected = {}
     for tensor in tensors(config):
-        path = places[tensor.name].path
+        path, _ = places[tensor.name]
         stacked = () if depth[path] is None else (depth[path],)
         expected["/".join(path)] = (*stacked, *shape(tensor, config))
     check_complete({"/".join(path): leaf.shape for path, leaf in leaves.items()}, expected, "the model's parameters")

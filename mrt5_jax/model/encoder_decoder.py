@@ -59,9 +59,11 @@ class Encoded(NamedTuple):
 
 
 class Decoded(NamedTuple):
+    """What the decoder returns."""
+
     logits: Float[Array, "batch target vocab"]
-    score_excess: Float[Array, "layers batch"]
-    """Of the cross-attentions."""
+    score_excess: Float[Array, " batch"]
+    """The score regulariser's, mean over all layers that see the gate: the encoder's and the cross-attentions."""
 
 
 class EncoderLayer(nn.Module):
@@ -235,7 +237,7 @@ class Decoder(nn.Module):
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
         hidden, excess = self.layers(hidden, kept, encoded, bias_table, targets._replace(positions=positions))
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
-        return Decoded(self.logits(hidden), excess)
+        return Decoded(self.logits(hidden), jnp.mean(jnp.concatenate([encoded.score_excess, excess]), axis=0))
 
     def bias_table(self, query_positions: Int[Array, "rows query"], key_positions: Int[Array, "rows key"]) -> BiasTable:
         """Returns what the layers' self-attentions take as `bias_table`."""

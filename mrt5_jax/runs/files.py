@@ -4,6 +4,7 @@ Whatever a run reads or writes by its path goes through `files_for(path)`. A buc
 """
 
 import contextlib
+import dataclasses
 import errno
 import glob
 import os
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import BinaryIO, Literal, Protocol, runtime_checkable
 
 from mrt5_jax.errors import UserError
 
@@ -26,7 +27,8 @@ _DESCRIPTOR = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/[^/]+/fd/\d+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-class FileStatus(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class FileStatus:
     """What is known of a file without opening it."""
 
     size: int

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mrt5_jax.compaction.plan import never_empty
+from mrt5_jax.compaction.plan import never_empty, rescued_rows
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.layers import RMSNorm, parameter
@@ -82,8 +82,9 @@ class DeleteGate(nn.Module):
         if gate.gumbel_noise and keys is not None:
             logits = logits + jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
         values = gate.scale * jax.nn.sigmoid(-logits)
-        kept = never_empty((values > deletion_threshold(gate)) & mask, values, mask, segments)
-        return Selection(kept.keep, values, values, kept.rescued)
+        above = (values > deletion_threshold(gate)) & mask
+        keep = never_empty(above, values, mask, segments)
+        return Selection(keep, values, values, rescued_rows(above, keep))
 
 
 class RandomSelector(nn.Module):
@@ -216,13 +217,13 @@ def _sum_of_segments(
 
 
 def _by_rule(
-    keep: Bool[Array, "batch length"],
+    chosen: Bool[Array, "batch length"],
     mask: Bool[Array, "batch length"],
     segments: Int[Array, "batch length"] | None,
     config: ModelConfig,
 ) -> Selection:
     """The selection of a rule that has no gate values of its own: 0 for kept positions, k for deleted ones."""
     dtype = jnp.promote_types(jnp.dtype(config.param_dtype), jnp.float32)
-    kept = never_empty(keep, keep.astype(dtype), mask, segments)
-    values = jnp.where(kept.keep, jnp.zeros((), dtype), jnp.asarray(_gate(config).scale, dtype))
-    return Selection(kept.keep, values, values, kept.rescued)
+    keep = never_empty(chosen, chosen.astype(dtype), mask, segments)
+    values = jnp.where(keep, jnp.zeros((), dtype), jnp.asarray(_gate(config).scale, dtype))
+    return Selection(keep, values, values, rescued_rows(chosen, keep))

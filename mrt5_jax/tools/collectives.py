@@ -5,10 +5,10 @@
 Loops are counted as often as XLA knows that they run. Branches of a conditional are told apart, since one of them runs.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,8 @@ _GROUP_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
 
 
-class Collective(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Collective:
     """One collective of a program, as one device sees it."""
 
     kind: str

@@ -48,7 +48,8 @@ def check_names(run: RunConfig) -> None:
                 raise UserError(f"config.OptimizerConfig.{field}: no parameter has {name!r} in its path{known}")
     if all(matches(path, frozen) for path in paths):
         raise UserError(f"config.OptimizerConfig.freeze = {frozen!r}: freezes all parameters, and nothing would train")
-    if all(matches(path, frozen) for path in _paths(split_stages(params).first)):
+    before_gate, _ = split_stages(params)
+    if all(matches(path, frozen) for path in _paths(before_gate)):
         for field, value, default in (
             ("config.RunConfig.controller", run.controller, None),
             ("config.LossConfig.gate_weight", run.loss.gate_weight, 0.0),

@@ -42,7 +42,7 @@ from mrt5_jax.model.forward import (
     targets_of,
 )
 from mrt5_jax.model.layers import Queries
-from mrt5_jax.model.parameters import Params, StageParameters, merge_gradients, split_stages
+from mrt5_jax.model.parameters import Params, merge_gradients, split_stages
 from mrt5_jax.objectives.losses import (
     Denominators,
     RowLosses,
@@ -252,12 +252,12 @@ def begin(setting: Setting, params: Params, inputs: Inputs) -> Begun:
     heeded = prefix.selection is not None and DELETIONS[deletion].heeds_selector
     keep = prefix.selection.keep if heeded and prefix.selection is not None else prefix.mask
     # Of saturated deletion's survivors the gate may delete some as well: those count as deleted.
-    at_gate = AtGate(prefix.mask, keep, prefix.selection, count_kept(keep & found.keep & ~fitted.keep))
+    at_gate = AtGate(prefix.mask, keep, prefix.selection, count_kept(keep & found.keep & ~fitted))
     own = TrainingRows(
         gate_values, targets_of(batch), rows_first(dropout._replace(embedded=None, prefix=LayerDropout()))
     )
-    rows = GateRows(hidden, prefix.mask, found._replace(keep=fitted.keep, bias=None), own)
-    return Begun(rows, count_kept(fitted.keep), (pull_back, at_gate))
+    rows = GateRows(hidden, prefix.mask, found._replace(keep=fitted, bias=None), own)
+    return Begun(rows, count_kept(fitted), (pull_back, at_gate))
 
 
 def _gradient_at(setting: Setting, slots: int) -> Callable[[Params, Objective, GateRows], Part]:
@@ -287,7 +287,7 @@ def finish(carry: Carry, cotangents: Cotangents, rungs: Int[Array, " batch"]) ->
 def put_together(second: LossAndGradients, first_gradient: Params) -> LossAndGradients:
     """Sums over the groups, and gradients in one tree: of a batch, or of parts whose totals were added up."""
     total: LossAndGradients = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), second)
-    return total._replace(gradients=merge_gradients(StageParameters(first_gradient, total.gradients)))
+    return total._replace(gradients=merge_gradients(first_gradient, total.gradients))
 
 
 def _in_groups(of_group: Callable[[GateRows], Part], rows: GateRows, num_groups: int) -> Part:

@@ -97,9 +97,9 @@ def gradient_shardings(setting: Setting, params: PyTree[NamedSharding], mesh: Me
     def by_group(sharding: NamedSharding) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec(groups, *sharding.spec))
 
-    stages = split_stages(params)
-    second = LossAndGradients(everywhere, everywhere, everywhere, stages.second)  # pyright: ignore[reportArgumentType]
-    return Shardings(jax.tree.map(by_group, second), stages.first, batch_sharding(mesh))
+    before, after = split_stages(params)
+    second = LossAndGradients(everywhere, everywhere, everywhere, after)  # pyright: ignore[reportArgumentType]
+    return Shardings(jax.tree.map(by_group, second), before, batch_sharding(mesh))
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:
