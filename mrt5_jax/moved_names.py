@@ -28,7 +28,7 @@ MOVED = {
 
 
 def renewed_value(field: str, value: Any) -> Any:
-    """What a value given under an old name is in ExecutionConfig; the kernels of "fused" are gone."""
+    """Returns what a value given under an old name is in ExecutionConfig; the kernels of "fused" are gone."""
     return "auto" if (field, value) == ("attention_rows", "fused") else value
 
 
@@ -56,7 +56,7 @@ def renewed_capacity(dispatch: str | None, capacity: float | None) -> float | No
 
 
 def moved_line(place: str, old_names: Sequence[tuple[str, str]], dispatches: Iterable[Any] = ()) -> str:
-    """What to say once about a file or a flag that uses old names.
+    """Returns what to say once about a file or a flag that uses old names.
 
     Args:
         old_names: classes and fields.
@@ -75,7 +75,7 @@ def say_once(line: str) -> None:
 
 
 def renew_run(values: dict[str, Any], place: str) -> dict[str, Any]:
-    """The JSON of a run that may have old names, with new ones; says once which.
+    """Returns the JSON of a run that may have old names, with new ones; says once which.
 
     Raises:
         UserError: an old and a new name are given of one setting.
@@ -100,7 +100,7 @@ def renew_run(values: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def renew_model(values: dict[str, Any], place: str) -> dict[str, Any]:
-    """The JSON of a model without what old versions kept there of its execution; says once that it is not read."""
+    """Returns a model's JSON without what old versions kept there of its execution; says once that it is not read."""
     old = [name for owner, name in MOVED if owner == "ModelConfig" and name in values]
     if not old:
         return values

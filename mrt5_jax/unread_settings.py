@@ -45,12 +45,12 @@ class Unread:
 
 
 def steers(run: RunConfig) -> bool:
-    """Whether a gradient moves what is deleted: a gate that is learned."""
+    """Says whether a gradient moves what is deleted: a gate that is learned."""
     return run.model.gate is not None and run.model.gate.kind == "learned"
 
 
 def removes(run: RunConfig) -> bool:
-    """Whether steps of training run on fewer positions than they have."""
+    """Says whether steps of training run on fewer positions than they have."""
     compacts = removes_positions(run.training.deletion) or run.training.hard_probability > 0
     return run.model.gate is not None and compacts
 
@@ -232,7 +232,7 @@ READERS = (
 
 
 def unread(run: RunConfig) -> list[Unread]:
-    """The fields that have another value than their default, and that nothing reads."""
+    """Returns the fields that have another value than their default, and that nothing reads."""
     found = []
     for reader in READERS:
         node: Any = run
@@ -252,7 +252,7 @@ def unread(run: RunConfig) -> list[Unread]:
 
 
 def without_unread(run: RunConfig) -> RunConfig:
-    """The run with their defaults in fields that nothing reads; it computes the same."""
+    """Returns the run with their defaults in fields that nothing reads; it computes the same."""
     while fields := unread(run):
         for field in fields:
             run = _replaced(run, field.owner.split("."), field.field, field.default)

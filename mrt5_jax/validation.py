@@ -151,7 +151,7 @@ def validate(run: config.RunConfig) -> None:
 
 
 def check_ranges(node: Any) -> None:
-    """Every number of a dataclass, and of those in it, is one that can be; inner ones first.
+    """Refuses numbers of a dataclass, and of those in it, that cannot be; inner ones first.
 
     Raises:
       UserError: names the first that cannot, and what it should be.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
+    """Adds flags for what to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
     from mrt5_jax.cli import gin_setup
 
     parser.add_argument(

@@ -71,7 +71,7 @@ class Resolved:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """T5X's flags; `main` puts the `--gin.NAME=VALUE`, which argparse cannot describe, into `gin_bindings`."""
+    """Adds T5X's flags; `main` puts the `--gin.NAME=VALUE`, which argparse cannot describe, into `gin_bindings`."""
     group = parser.add_argument_group(
         "configuration",
         "--gin.NAME=VALUE sets a macro or a binding, after all files; strings need gin's quotes within the shell's, as "
@@ -89,7 +89,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve_arguments(arguments: argparse.Namespace, base_text: str = "", base_place: str = SAVED) -> Resolved:
-    """`resolve` for what `add_arguments` has put on a parser."""
+    """Does what `resolve` does, for what `add_arguments` has put on a parser."""
     search_paths = [given_path(path) for path in arguments.gin_search_paths.split(",") if path]
     return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text, base_place)
 

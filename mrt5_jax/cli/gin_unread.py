@@ -114,7 +114,7 @@ class _Reached:
         return key in self._reached
 
     def path(self, key: Key) -> list[Statement]:
-        """The statements that lead from the root to a key."""
+        """Returns the statements that lead from the root to a key."""
         found, by = [], self._reached[key]
         while by is not None:
             found.append(by)
@@ -186,7 +186,7 @@ def _refusal(made: Statement, last: Mapping[Key, Statement]) -> UserError:
 
 
 def lost_lines(lost: Lost) -> list[str]:
-    """One line for all that a statement took the effect of."""
+    """Writes one line for all that a statement took the effect of."""
     return [f"{switch}: leaves without effect what was set before: {_listed(names)}" for switch, names in lost.items()]
 
 
@@ -203,7 +203,7 @@ def _shown(made: Statement) -> str:
 
 
 def repeated_lines(statements: Statements) -> list[str]:
-    """A line for each statement that a later one of the same file, or among the flags, replaces."""
+    """Writes a line for each statement that a later one of the same file, or among the flags, replaces."""
     latest: dict[tuple[int, Key], Statement] = {}
     lines = []
     for statement in statements.made:

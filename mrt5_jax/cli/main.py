@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry_point() -> NoReturn:
-    """What the installed script calls."""
+    """Runs `mrt5`: what the installed script calls."""
     reuse_host_memory()
     keep_compiled_programs()
     sys.exit(main())

@@ -45,7 +45,7 @@ class Quickstart(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where to, and from which random start."""
+    """Adds the flags: where to, and from which random start."""
     parser.add_argument(
         "--output_dir",
         default="quickstart",
@@ -167,7 +167,7 @@ def _inspect(
 
 
 def vowel_lines(vowels: "VowelStatistics") -> list[str]:
-    """Vowels and letters in one sentence, '#' and the end of the sequence in another."""
+    """Says what is deleted of vowels and letters in one sentence, of '#' and the end of the sequence in another."""
     return [
         f"{vowels.vowels.rate:.2%} of {vowels.vowels.total:,} vowels are deleted; of the {vowels.letters.deleted:,} "
         f"deleted letters, {vowels.vowels_among_deleted_letters:.2%} are vowels.",

@@ -57,7 +57,7 @@ def plan(keep: Bool[Array, "batch length"], kept_length: int) -> Plan:
 def gather(
     values: Shaped[Array, "batch length *rest"], positions: Int[Array, "batch kept_length"]
 ) -> Shaped[Array, "batch kept_length *rest"]:
-    """Values at the planned positions."""
+    """Returns the values at the planned positions."""
     index = positions.reshape(positions.shape + (1,) * (values.ndim - 2))
     return jnp.take_along_axis(values, index, axis=1, mode="promise_in_bounds")
 
@@ -65,7 +65,7 @@ def gather(
 def scatter_back(
     compact: Shaped[Array, "batch kept_length *rest"], plan: Plan, length: int
 ) -> Shaped[Array, "batch length *rest"]:
-    """Real slots back at their original positions, zeros elsewhere: the transpose of `gather` without filler."""
+    """Puts real slots back at their original positions, zeros elsewhere: the transpose of `gather` without filler."""
     kept_length = plan.positions.shape[1]
 
     # Only slot numbers are scattered; the wide values are then gathered, which accelerators do much faster.
@@ -81,23 +81,23 @@ def scatter_back(
 
 def never_empty(
     keep: Bool[Array, "batch length"],
-    scores: Float[Array, "batch length"],
+    priority: Float[Array, "batch length"],
     input_mask: Bool[Array, "batch length"],
     segments: Int[Array, "batch length"] | None = None,
 ) -> Bool[Array, "batch length"]:
-    """Lets rows with input but without survivors keep their best-scoring input position, the first of several.
+    """Lets rows with input but without survivors keep their input position of highest priority, the first of several.
 
     Pads are never kept, so rows that are all padding stay empty. `rescued_rows` tells which rows that concerned.
 
     Args:
         keep: positions to keep; pads among them are taken out.
-        scores: higher is kept longer (gate values).
+        priority: higher is kept longer (gate values).
         input_mask: True where the input is not padding.
         segments: numbers, from 1 to at most the length, of the parts of a row; what holds for rows holds for each.
     """
     keep = keep & input_mask
-    # Pads lie below the lowest score that an input position can have, -inf included.
-    candidates = jnp.where(input_mask, jnp.maximum(scores, jnp.finfo(scores.dtype).min), -jnp.inf)
+    # Pads lie below the lowest priority that an input position can have, -inf included.
+    candidates = jnp.where(input_mask, jnp.maximum(priority, jnp.finfo(priority.dtype).min), -jnp.inf)
     if segments is not None:
         segments = jnp.where(input_mask, segments, 0)
         added = _best_of_segments(candidates, segments) & ~_segments_that_keep(keep, segments)
@@ -120,7 +120,7 @@ def rescued_rows(before: Bool[Array, "batch length"], keep: Bool[Array, "batch l
 def best_of_parts(
     scores: Float[Array, "batch length"], segments: Int[Array, "batch length"]
 ) -> Float[Array, "batch length"]:
-    """The highest score among the positions of a row that have the same number, 0 to the length. Has no gradient."""
+    """Returns the highest score among the positions of a row with the same number, 0 to the length; no gradient."""
     scores = jax.lax.stop_gradient(scores)  # JAX knows no derivative of a scattered maximum
 
     def of_row(scores: Float[Array, " length"], segments: Int[Array, " length"]) -> Float[Array, " length"]:
@@ -156,18 +156,18 @@ def _segments_that_keep(
 
 def restrict(
     keep: Bool[Array, "batch length"],
-    scores: Float[Array, "batch length"],
+    priority: Float[Array, "batch length"],
     capacity: int,
     segments: Int[Array, "batch length"] | None = None,
 ) -> Bool[Array, "batch length"]:
-    """Keeps at most `capacity` positions a row: the lowest scores go first, of equal scores the last position.
+    """Keeps at most `capacity` positions a row: the lowest priorities go first, of equal ones the last position.
 
     In packed rows the best kept position of each example goes last, so no example becomes empty. Only where a row has
     more examples than slots some must: then the best positions stay, one of an example.
 
     Args:
         keep: positions that would be kept.
-        scores: higher is kept longer (gate values).
+        priority: higher is kept longer (gate values).
         capacity: the most that a row may keep, at least 1; static.
         segments: numbers, from 1 to at most the length, of the examples of packed rows.
 
@@ -180,14 +180,14 @@ def restrict(
     # Kept positions come before deleted ones, and of packed rows the best of each example before the others.
     place = jnp.where(keep, 1, 2)
     if segments is not None:
-        # Kept positions lie above what deleted ones have, whatever their score, -inf and NaN included.
-        candidates = jnp.where(keep, jnp.fmax(scores, jnp.finfo(scores.dtype).min), -jnp.inf)
+        # Kept positions lie above what deleted ones have, whatever their priority, -inf and NaN included.
+        candidates = jnp.where(keep, jnp.fmax(priority, jnp.finfo(priority.dtype).min), -jnp.inf)
         place = jnp.where(_best_of_segments(candidates, jnp.where(keep, segments, 0)), 0, place)
 
-    def rank(place_row: Int[Array, " length"], score_row: Float[Array, " length"]) -> Int[Array, " length"]:
+    def rank(place_row: Int[Array, " length"], priority_row: Float[Array, " length"]) -> Int[Array, " length"]:
         index = jnp.arange(place_row.shape[0], dtype=jnp.int32)
-        # A stable sort: by place, then by falling score, then by position.
-        *_, order = jax.lax.sort((place_row, -score_row, index), num_keys=2)
+        # A stable sort: by place, then by falling priority, then by position.
+        *_, order = jax.lax.sort((place_row, -priority_row, index), num_keys=2)
         return jnp.zeros_like(index).at[order].set(index, unique_indices=True)
 
-    return keep & (jax.vmap(rank)(place, scores) < capacity)
+    return keep & (jax.vmap(rank)(place, priority) < capacity)

@@ -30,7 +30,7 @@ class Evaluation(NamedTuple):
 
 
 def deletions_for(config: ModelConfig, wanted: Sequence[Deletion]) -> tuple[Deletion, ...]:
-    """The deletions to evaluate a model under: `wanted`, or "none" for a model without a gate."""
+    """Returns the deletions to evaluate a model under: `wanted`, or "none" for a model without a gate."""
     return tuple(dict.fromkeys(wanted)) if config.gate else ("none",)
 
 
@@ -41,7 +41,7 @@ def evaluate(
     deletions: Sequence[Deletion],
     put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
 ) -> Evaluation:
-    """`collect_records` by the clock: of each input length the first batch runs twice, the first time to compile."""
+    """Runs `collect_records` by the clock: of each input length the first batch runs twice, first to compile."""
     timed = _Timed(evaluator)
     examples: list[ExampleInfo] = []
 
@@ -97,7 +97,7 @@ class _Timed:
         return results
 
     def milliseconds(self) -> dict[Deletion, float]:
-        """The median of each deletion's batches."""
+        """Returns the median of each deletion's batches."""
         return {deletion: 1000 * statistics.median(times) for deletion, times in self._seconds.items()}
 
 
@@ -115,7 +115,7 @@ def _indices(batch: EvalBatch) -> Int[np.ndarray, " batch"]:
 
 
 def make_records(examples: Sequence[ExampleInfo], results: RowResults, deletion: Deletion) -> list[Record]:
-    """The records of a batch's first rows; the rows after them are filler."""
+    """Makes the records of a batch's first rows; the rows after them are filler."""
     host = _on_host(results)
     return [
         Record(

@@ -82,7 +82,7 @@ class Tally(NamedTuple):
 
 
 def split_text(data: bytes, input_length: int) -> list[bytes]:
-    """Windows that fit a model's input with an end of sequence each; none begins within a character of valid UTF-8."""
+    """Cuts a text into windows that fit a model's input with an end of sequence each, never within valid UTF-8."""
     size = input_length - 1
     windows = []
     while len(data) > size:
@@ -95,7 +95,7 @@ def split_text(data: bytes, input_length: int) -> list[bytes]:
 def inspect_windows(
     inspector: Inspector, params: Params, windows: Sequence[bytes], input_length: int, batch_size: int = 1
 ) -> Iterator[list[Piece]]:
-    """The pieces of each window, followed by those of its end of sequence; all windows run in one shape.
+    """Yields the pieces of each window, then those of its end of sequence; all windows run in one shape.
 
     Args:
       windows: at most `input_length - 1` bytes each.
@@ -178,7 +178,7 @@ def _visible(text: str) -> str:
 
 
 def tally(found: Sequence[Piece]) -> dict[TokenKind, Tally]:
-    """Tokens of each kind that occurs, in the order of TOKEN_KINDS."""
+    """Counts the tokens of each kind that occurs, in the order of TOKEN_KINDS."""
     of_kind: dict[TokenKind, list[Piece]] = {
         kind: [piece for piece in found if piece.kind == kind] for kind in TOKEN_KINDS
     }
@@ -207,7 +207,7 @@ class VowelStatistics(NamedTuple):
 def vowel_statistics(
     tokens: Int[np.ndarray, "batch length"], keep: Bool[np.ndarray, "batch length"]
 ) -> VowelStatistics:
-    """Deleted tokens by kind: ASCII letters, the vowels among them, '#', the end of the sequence."""
+    """Counts deleted tokens by kind: ASCII letters, the vowels among them, '#', the end of the sequence."""
 
     def of(ids: Int[np.ndarray, " ids"]) -> Tally:
         here = np.isin(tokens, ids)

@@ -57,7 +57,7 @@ class LoadedModel:
 
 
 def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
-    """The model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
+    """Loads the model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
 
     Raises:
         UserError: no such checkpoint, or one of another model; devices that the mesh does not fit.

@@ -40,7 +40,7 @@ class Section:
 
 
 def render_page(title: str, introduction: str, sections: Sequence[Section], scale: float) -> str:
-    """The page as text.
+    """Returns the page as text.
 
     Args:
       sections: one text each.
@@ -117,7 +117,7 @@ def _piece(piece: Piece, scale: float) -> str:
 
 
 def describe_piece(piece: Piece) -> str:
-    """The gate value and the fate of every byte, in words."""
+    """Says in words what the gate value and the fate of every byte are."""
     tokens = (
         f"{f'{token - BYTE_OFFSET:02X} ' if BYTE_OFFSET <= token < BYTE_OFFSET + NUM_BYTES else ''}{value:.2f} "
         f"{'kept' if keep else 'deleted'}"

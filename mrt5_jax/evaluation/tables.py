@@ -59,7 +59,7 @@ COLUMNS_EXPLAINED = (
 
 
 def results_table(title: str, rows: Sequence[Row], caption: str = "") -> Table:
-    """What a model does and what it costs: accuracies, loss, deletion rate, kept length, milliseconds a batch.
+    """Makes the table of what a model does and costs: accuracies, loss, deletion rate, kept length, ms a batch.
 
     What a capacity dropped has a column where there is any.
 
@@ -76,7 +76,7 @@ def results_table(title: str, rows: Sequence[Row], caption: str = "") -> Table:
 
 
 def deletion_rows(records: Sequence[Record], milliseconds: Mapping[Deletion, float]) -> list[Row]:
-    """A row for each deletion that records are of."""
+    """Returns a row for each deletion that records are of."""
     return [
         Row(deletion, summarize(of_deletion(records, deletion)), milliseconds.get(deletion, math.nan))
         for deletion in deletions_in(records)
@@ -84,7 +84,7 @@ def deletion_rows(records: Sequence[Record], milliseconds: Mapping[Deletion, flo
 
 
 def group_table(title: str, records: Sequence[Record], field: str) -> Table:
-    """By task or language: examples, deletion rate, each deletion's loss, and the soft-hard gap.
+    """Makes a table by task or language: examples, deletion rate, each deletion's loss, and the soft-hard gap.
 
     Args:
       field: the field of `Record` that tells the groups apart.
@@ -116,7 +116,7 @@ def cut_line(num_inputs: int, num_targets: int, num_examples: int) -> str:
 
 
 def gap_line(records: Sequence[Record]) -> str:
-    """The soft-hard gap in words, or why there is none."""
+    """Says what the soft-hard gap is, or why there is none."""
     gap = soft_hard_gap(records)
     if gap is None:
         return "soft-hard gap: needs both soft and hard deletion"

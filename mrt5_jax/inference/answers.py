@@ -38,7 +38,7 @@ class Job:
     """Of sampling; a request's sample follows from it and from the request's number in the file."""
 
     def answers(self, path: str | Path, num_done: int, name: str = "") -> Iterator[list[dict[str, Any]]]:
-        """The answers to the file's requests from number `num_done` on, in order, a window at a time.
+        """Yields the answers to the file's requests from number `num_done` on, in order, a window at a time.
 
         `name` is the file's, where `path` is a copy of it.
 

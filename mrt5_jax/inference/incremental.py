@@ -85,13 +85,13 @@ class CachedDecoder(NamedTuple):
         return jnp.any(self.keys.mask, axis=1)
 
     def empty_past(self, rows: int, slots: int) -> Past:
-        """Caches for `rows` sequences of at most `slots` tokens."""
+        """Makes caches for `rows` sequences of at most `slots` tokens."""
         shape = (rows, self.config.num_heads, slots, self.config.head_dim)
         empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
         return tuple(KeyValues(empty, empty) for _ in self.layers)
 
     def step(self, tokens: Int[Array, "batch beams"], slot: Int[Array, ""], past: Past) -> NextLogits:
-        """What follows `tokens`, which stand at position `slot` of the decoder's input."""
+        """Computes what follows `tokens`, which stand at position `slot` of the decoder's input."""
         model = MrT5(self.config)
         hidden = _apply(model, self.params, tokens, method=lambda module, ids: module.token_embedder(ids))
         positions = slot[None, None], jnp.arange(past[0].key.shape[2])[None]

@@ -79,7 +79,7 @@ def survey(path: str | Path, mode: InferMode, limits: Limits, name: str = "") ->
 
 
 def read_requests(path: str | Path, mode: InferMode, limits: Limits, name: str = "") -> Iterator[Request]:
-    """The requests of a file, in order; blank lines are none. Errors as in `survey`."""
+    """Reads the requests of a file, in order; blank lines are none. Errors as in `survey`."""
     shown = name or str(path)
     kind = recognize(path, shown).kind
     if kind == "parquet":
@@ -97,7 +97,7 @@ def read_requests(path: str | Path, mode: InferMode, limits: Limits, name: str =
 
 
 def parse(line: bytes, place: str, mode: InferMode, limits: Limits) -> Request:
-    """One line.
+    """Reads one line as a request.
 
     Args:
       place: file and line number, for the message.
@@ -194,7 +194,7 @@ def _cut(ids: Int[np.ndarray, " length"], length: int) -> Int[np.ndarray, " shor
 
 
 def static_lengths(limit: int) -> tuple[int, ...]:
-    """The few lengths that sequences of at most `limit` ids are padded to: `limit` and its halves, not below 64."""
+    """Returns the lengths that sequences of at most `limit` ids are padded to: `limit` and its halves, not below 64."""
     lengths = [limit]
     while lengths[0] // 2 >= SHORTEST:
         lengths.insert(0, -(-lengths[0] // 2))

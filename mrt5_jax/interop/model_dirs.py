@@ -21,7 +21,7 @@ SOURCE = "hf_source.json"
 
 @contextlib.contextmanager
 def complete_or_absent(folder: str | Path) -> Iterator[Path]:
-    """A new folder to fill, which gets its name when the block ends and is removed when it fails.
+    """Returns a new folder to fill, which gets its name when the block ends and is removed when it fails.
 
     Raises:
         UserError: `folder` exists and is not empty, or cannot be made.
@@ -49,7 +49,7 @@ def write_model_dir(folder: Path, model: Model, *, allow_non_finite: bool = Fals
 
 
 def read_model_dir(folder: str | Path, step: int | None = None) -> Model:
-    """The model of a MODEL_DIR, with NumPy arrays as parameters.
+    """Returns the model of a MODEL_DIR, with NumPy arrays as parameters.
 
     Args:
         folder: a MODEL_DIR.

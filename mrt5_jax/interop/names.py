@@ -94,21 +94,21 @@ def _at(layer: int, tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def gate_tensors(config: ModelConfig) -> list[Tensor]:
-    """The parameters of a learned gate; other selectors have none."""
+    """Returns the parameters of a learned gate; other selectors have none."""
     if config.gate is None or config.gate.kind != "learned":
         return []
     return _at(config.gate.layer, [GATE_NORM, *GATE] if config.gate.layer_norm else GATE)
 
 
 def tensors(config: ModelConfig) -> list[Tensor]:
-    """Every parameter of a model of this config, one entry a layer."""
+    """Returns every parameter of a model of this config, one entry a layer."""
     encoder = [tensor for layer in range(config.num_encoder_layers) for tensor in _at(layer, ENCODER_LAYER)]
     decoder = [tensor for layer in range(config.num_decoder_layers) for tensor in _at(layer, DECODER_LAYER)]
     return [*MODEL, *encoder, *gate_tensors(config), *decoder]
 
 
 def shape(tensor: Tensor, config: ModelConfig) -> tuple[int, ...]:
-    """The parameter's shape here, [in, out] for linear maps."""
+    """Returns the parameter's shape here, [in, out] for linear maps."""
     sizes = {
         "vocab": config.vocab_size,
         "embed": config.emb_dim,
@@ -156,7 +156,7 @@ def _place(name: str, config: ModelConfig) -> tuple[tuple[str, ...], int | None]
 
 
 def stack_layers(flat: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
-    """The network's parameter tree of a flat form; `flat` has exactly the names of `tensors(config)`.
+    """Returns the network's parameter tree of a flat form; `flat` has exactly the names of `tensors(config)`.
 
     Scanned stacks have their layers on axis 0; a gate divides the encoder's into `prefix` and `suffix`.
     """
@@ -179,7 +179,7 @@ def _assign(params: Params, path: tuple[str, ...], value: np.ndarray) -> None:
 
 
 def unstack_layers(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:
-    """The flat form of a parameter tree, the inverse of `stack_layers`.
+    """Returns the flat form of a parameter tree, the inverse of `stack_layers`.
 
     Raises:
         UserError: the tree is not that of this config.

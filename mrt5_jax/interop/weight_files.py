@@ -41,7 +41,7 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a file; a UserError names the file where there is none."""
+    """Returns a JSON object of a file; a UserError names the file where there is none."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:

@@ -274,7 +274,7 @@ class MrT5(nn.Module):
         selector_keys: RowKeys | None = None,
         segments: Int[Array, "batch length"] | None = None,
     ) -> Prefix:
-        """Embedding, the encoder layers before the gate, and the selection. Token 0 is padding.
+        """Runs the embedding, the encoder layers before the gate, and the selector. Token 0 is padding.
 
         Args:
           selector_keys: randomness of the selector in training (gate noise, random choices), or None.
@@ -285,7 +285,7 @@ class MrT5(nn.Module):
         return self.encoder.before_gate(hidden, tokens, dropout.prefix, selector_keys, segments)
 
     def suffix(self, compact: Compact, dropout: Dropout = NO_DROPOUT) -> Encoded:
-        """The encoder layers from the gate on, and the final norm."""
+        """Runs the encoder layers from the gate on, and the final norm."""
         return self.encoder.after_gate(compact, dropout)
 
     def decode(
@@ -295,7 +295,7 @@ class MrT5(nn.Module):
         dropout: Dropout = NO_DROPOUT,
         targets: Queries | None = None,
     ) -> Decoded:
-        """Teacher-forced decoding: logits of every target position from those before it.
+        """Decodes teacher-forced: computes the logits of every target position from those before it.
 
         Args:
           targets: positions with a target, which are those that the score regulariser counts, and in packed rows the

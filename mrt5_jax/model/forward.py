@@ -100,7 +100,7 @@ def fit(found: Survivors, ladder: Ladder) -> Bool[Array, "batch length"]:
     """Returns which survivors a ladder has slots for: all of them, except under a capacity."""
     if ladder.rungs[-1] >= found.keep.shape[1]:
         return found.keep
-    return restrict(found.keep, jax.lax.stop_gradient(found.scores), ladder.rungs[-1], found.segments)
+    return restrict(found.keep, jax.lax.stop_gradient(found.priority), ladder.rungs[-1], found.segments)
 
 
 def compact_full(
@@ -152,7 +152,7 @@ class ForwardSetting:
         body: Callable[[int], Callable[..., Part]],
         finish: Callable[..., Part],
     ) -> Staged:
-        """A computation of these stages without a gradient; it shares nothing and adds nothing up."""
+        """Returns a computation of these stages without a gradient; it shares nothing and adds nothing up."""
         return Staged(
             begin,
             body,
@@ -200,7 +200,7 @@ def _nan_without_gate_value(prefix: Prefix, selection: Selection) -> Float[Array
 def teacher_forced(
     setting: ForwardSetting, measure: Callable[[Float[Array, "rows target vocab"], DeviceBatch], Any]
 ) -> Callable[[int], Callable[[Params, tuple[()], GateRows], Part]]:
-    """From a rung to what `measure` makes of the logits of some rows.
+    """Returns a function from a rung to what `measure` makes of the logits of some rows.
 
     Args:
       measure: (logits, the rows' `decoder_...` arrays) -> pytree of arrays [rows ...].

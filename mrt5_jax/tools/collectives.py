@@ -42,12 +42,12 @@ class Collective:
 
 
 def collectives(program: HloModule) -> list[Collective]:
-    """The collectives of a program's entry computation and of everything it calls."""
+    """Finds the collectives of a program's entry computation and of everything it calls."""
     return list(_walk(program, program.entry, times=1, branch=""))
 
 
 def mesh_axes(group: tuple[int, ...], shape: dict[str, int]) -> tuple[str, ...]:
-    """The axes of a mesh (name -> size, in order) that the devices of a group differ in."""
+    """Returns the axes of a mesh (name -> size, in order) that the devices of a group differ in."""
     if not group:
         return tuple(name for name, size in shape.items() if size > 1)
     places = np.array(np.unravel_index(np.array(group), tuple(shape.values())))

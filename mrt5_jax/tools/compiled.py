@@ -36,7 +36,7 @@ class CostEstimate:
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:
-    """Memory of a program compiled ahead of time, for any backend."""
+    """Returns the memory of a program compiled ahead of time, for any backend."""
     analysis: Any = compiled.memory_analysis()
     return Memory(
         arguments=analysis.argument_size_in_bytes,
@@ -48,6 +48,6 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 
 def cost_of(compiled: jax.stages.Compiled) -> CostEstimate:
-    """The cost estimate of a program compiled ahead of time."""
+    """Returns the cost estimate of a program compiled ahead of time."""
     analysis: Any = compiled.cost_analysis() or {}
     return CostEstimate(analysis.get("flops"), analysis.get("bytes accessed"))

@@ -183,7 +183,7 @@ def _compiled(model: MrT5, run: RunConfig, plan: RunPlan) -> dict[str, jax.stage
 
 
 def placements(tree: Any) -> list[Placement]:
-    """Of every array of a tree of ShapeDtypeStructs with shardings, in the order of the tree."""
+    """Returns where every array of a tree of ShapeDtypeStructs with shardings lies, in the order of the tree."""
     return [_placement(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
@@ -201,5 +201,5 @@ def _written(spec: Any, ndim: int) -> str:
 
 
 def axes_in_words(axes: Mapping[str, int]) -> str:
-    """A mesh as "data=4 x fsdp=2 x tensor=1"."""
+    """Writes a mesh as "data=4 x fsdp=2 x tensor=1"."""
     return " x ".join(f"{name}={size}" for name, size in axes.items())

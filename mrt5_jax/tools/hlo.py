@@ -64,7 +64,7 @@ class HloModule:
     """The computation that runs first."""
 
     def turns(self, instruction: Instruction) -> int:
-        """How often an instruction runs what it calls: once, but for loops.
+        """Returns how often an instruction runs what it calls: once, but for loops.
 
         Of a loop, as XLA notes it or, where a backend drops that, by the bound of a condition `counter < constant`:
         JAX's scans count from 0 by 1. Once where neither says it.

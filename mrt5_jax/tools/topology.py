@@ -34,7 +34,7 @@ class Topology:
 
 
 def topology_of(name: str) -> Topology:
-    """The devices of a topology.
+    """Returns the devices of a topology.
 
     Args:
         name: "local": those of this process. "v5e:16x16", "v5p:2x2x4" and the like: a TPU slice, for which the TPU's

@@ -14,12 +14,12 @@ from mrt5_jax.spelling import nearest
 
 
 def named(params: PyTree, names: Sequence[str]) -> PyTree[bool]:
-    """A tree of booleans: which parameters have one of `names` in their path, "gate" or "encoder/relpos_bias"."""
+    """Marks in a tree which parameters have one of `names` in their path, "gate" or "encoder/relpos_bias"."""
     return jax.tree_util.tree_map_with_path(lambda path, _: matches(path_name(path), names), params)
 
 
 def stop_gradients(params: Params, frozen: Sequence[str]) -> Params:
-    """The parameters, those that are frozen as constants: nothing is differentiated by them."""
+    """Makes constants of the parameters that are frozen: nothing is differentiated by them."""
     if not frozen:
         return params
     return jax.tree.map(
@@ -28,7 +28,7 @@ def stop_gradients(params: Params, frozen: Sequence[str]) -> Params:
 
 
 def check_names(run: RunConfig) -> None:
-    """Every parameter that the optimizer's configuration names is there, and something is left to train.
+    """Refuses names in the optimizer's configuration that no parameter has, and freezes that leave nothing to train.
 
     Raises:
         UserError: a name that no parameter has, with the nearest; all parameters are frozen; or all that deletion

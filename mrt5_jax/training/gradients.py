@@ -53,7 +53,14 @@ from mrt5_jax.objectives.losses import (
     target_term,
     total_loss,
 )
-from mrt5_jax.parallel.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
+from mrt5_jax.parallel.axis_rules import (
+    BATCH_AXES,
+    DATA,
+    ONE_SHARD,
+    RowShards,
+    constrain_leading_axes,
+    within_data_axis,
+)
 from mrt5_jax.randomness import RowUse
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.survivors import survivors
@@ -169,7 +176,7 @@ def loss_and_gradients(
 
 
 def gradient_stages(setting: Setting, shardings: Shardings | None = None) -> Staged:
-    """The stages of `loss_and_gradients`."""
+    """Returns the stages of `loss_and_gradients`."""
 
     def zeros(params: Params, *leading: int) -> Params:
         return jax.tree.map(lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype), params)
@@ -198,7 +205,7 @@ def gradient_stages(setting: Setting, shardings: Shardings | None = None) -> Sta
 def target_loss(
     setting: Setting, params: Params, batch: DeviceBatch, objective: Objective, row_keys: RowKeys | None = None
 ) -> Float[Array, ""]:
-    """The part of `loss_and_gradients`' loss that the targets make (cross-entropy and z-loss), without a gradient."""
+    """Computes the part of `loss_and_gradients`' loss that targets make (cross-entropy, z-loss), without gradient."""
 
     def body(slots: int) -> Callable[[Params, Objective, GateRows], Part]:
         loss = _second_stage_loss(setting, slots)
@@ -295,11 +302,13 @@ def _in_groups(of_group: Callable[[GateRows], Part], rows: GateRows, num_groups:
     if num_groups == 1:
         part = of_group(rows)
         return Part(jax.tree.map(lambda leaf: leaf[None], part.total), part.rows)
-    parts = jax.tree.map(lambda leaf: lie_along(leaf.reshape(num_groups, -1, *leaf.shape[1:]), *BATCH_AXES), rows)
+    parts = jax.tree.map(
+        lambda leaf: constrain_leading_axes(leaf.reshape(num_groups, -1, *leaf.shape[1:]), *BATCH_AXES), rows
+    )
     with within_data_axis():
         part = jax.vmap(of_group, spmd_axis_name=DATA)(parts)
-    joined = jax.tree.map(lambda leaf: lie_along(leaf.reshape(-1, *leaf.shape[2:]), BATCH_AXES), part.rows)
-    return Part(jax.tree.map(lambda leaf: lie_along(leaf, DATA), part.total), joined)
+    joined = jax.tree.map(lambda leaf: constrain_leading_axes(leaf.reshape(-1, *leaf.shape[2:]), BATCH_AXES), part.rows)
+    return Part(jax.tree.map(lambda leaf: constrain_leading_axes(leaf, DATA), part.total), joined)
 
 
 class _Terms(NamedTuple):

@@ -90,7 +90,7 @@ class HostTrainStep:
 
 
 def gradient_shardings(setting: Setting, params: PyTree[NamedSharding], mesh: Mesh) -> Shardings:
-    """Where gradients and their sums lie: each where its parameter lies, with a leading axis of groups in chunks."""
+    """Says where gradients and their sums lie: where their parameters do, with a leading axis of groups in chunks."""
     everywhere = replicated(mesh)
     groups = DATA if setting.num_groups > 1 else None
 
