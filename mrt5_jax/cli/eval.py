@@ -99,7 +99,7 @@ def _resolved(args: argparse.Namespace) -> "Resolved":
     resolved = gin_setup.resolve_arguments(args, saved, str(Path(args.model_dir) / CONFIG_GIN))
     if args.num_examples is not None:
         evaluation = dataclasses.replace(resolved.run.evaluation, num_examples=args.num_examples)
-        resolved = resolved._replace(run=dataclasses.replace(resolved.run, evaluation=evaluation))
+        resolved = dataclasses.replace(resolved, run=dataclasses.replace(resolved.run, evaluation=evaluation))
     check_same_config(model, resolved.run.model, str(Path(args.model_dir) / MODEL_CONFIG))
     resolved.check()
     return resolved
