@@ -205,10 +205,10 @@ def _add(
 _PAPER = span_corruption.Corruption()
 _PAPER_LENGTHS = _PAPER.lengths_for_inputs(1024)
 
-for _language in mc4.LANGUAGES:
+for _language in mc4.MC4_LANGUAGES:
     _add(
         f"span_corruption.{task_names.identifier(_language)}",
-        mc4.chunk_source(_language, _PAPER_LENGTHS.raw),
+        mc4.language_source(_language, _PAPER_LENGTHS.raw),
         _PAPER,
         _PAPER_LENGTHS,
     )

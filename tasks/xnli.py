@@ -18,7 +18,7 @@ _TRANSLATED = "xtreme_xnli:1.1.0"
 _ENGLISH = "multi_nli:1.1.0"
 
 
-def to_texts(example: Example, language: str) -> Example:
+def to_premise_and_hypothesis(example: Example, language: str) -> Example:
     """`Premise: ... Hypothesis: ...` and the label's number as a digit: entailment, neutral, contradiction."""
     premise, hypothesis = example["premise"], example["hypothesis"]
     if isinstance(premise, dict):  # translations: a column a language, and a list with the languages' names
@@ -37,7 +37,7 @@ def _add(name: str, language: str, splits: dict[str, tuple[str, str]]) -> str:
     text_pairs.add_task(
         name,
         tfds.source(splits),
-        to_texts=functools.partial(to_texts, language=language),
+        to_texts=functools.partial(to_premise_and_hypothesis, language=language),
         metrics=[answers.accuracy],
     )
     return name

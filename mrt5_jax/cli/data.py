@@ -17,7 +17,7 @@ DEFAULT_LENGTHS = (1024, 256)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One of list, show, count, warm, unpack, make."""
+    """Adds the commands list, show, count, warm, unpack and make."""
     from mrt5_jax.cli import gin_setup
 
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -222,10 +222,11 @@ def _make(args: argparse.Namespace, console: Any) -> None:
     for split, count in character_data.write_splits(Path(args.out), pairs).items():
         rows = f"{count:,} rows" if count else "not written, since by their hashes no row is of this split; give more"
         console.print(f"{args.out}/{split}.tsv: {rows}", highlight=False, soft_wrap=True)
-    lengths = character_data.lengths_in_ids([pair for own in pairs.values() for pair in own])
+    all_pairs = [pair for own in pairs.values() for pair in own]
+    inputs, targets = (character_data.longest_in_ids(texts) for texts in zip(*all_pairs, strict=True))
     console.print(
         f"of {total:,} {'lines' if args.kind == 'spelling' else 'words'}; the longest input takes "
-        f"INPUT_LENGTH={lengths.input}, the longest target TARGET_LENGTH={lengths.target}",
+        f"INPUT_LENGTH={inputs}, the longest target TARGET_LENGTH={targets}",
         highlight=False,
         soft_wrap=True,
     )

@@ -13,7 +13,7 @@ from mrt5_jax.data.sources import Example
 from mrt5_jax.data.vocabulary import BYTE_OFFSET
 from mrt5_jax.errors import UserError
 
-Kind = Literal["copy", "vowel_removal", "contextual_vowel_removal", "merge_abc"]
+DiagnosticKind = Literal["copy", "vowel_removal", "contextual_vowel_removal", "merge_abc"]
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VOWELS = b"aeiouAEIOU"
@@ -33,13 +33,13 @@ class _Planting(NamedTuple):
     """Of each letter of the pattern."""
 
 
-_PLANTED: dict[Kind, _Planting] = {
+_PLANTED: dict[DiagnosticKind, _Planting] = {
     "contextual_vowel_removal": _Planting(25.0, 12.5, (_CONSONANTS, VOWELS)),
     "merge_abc": _Planting(5.0, 2.5, (b"A", b"B", b"C")),
 }
 
 
-def make_example(kind: Kind, length: int) -> Callable[[str, tf.Tensor], Example]:
+def make_example(kind: DiagnosticKind, length: int) -> Callable[[str, tf.Tensor], Example]:
     """A function (split, index) -> `inputs` [length - 1] and `targets`, int32 ids without EOS.
 
     Args:
@@ -61,7 +61,7 @@ def make_example(kind: Kind, length: int) -> Callable[[str, tf.Tensor], Example]
     return example
 
 
-def _random_letters(kind: Kind, split: str, count: int, seed: tf.Tensor) -> tf.Tensor:
+def _random_letters(kind: DiagnosticKind, split: str, count: int, seed: tf.Tensor) -> tf.Tensor:
     letters_seed, planting_seed, residue_seed = tf.unstack(tf.random.split(seed, 3))
     letters = _choose(LETTERS, [count - 1], letters_seed)
     if kind in _PLANTED:
@@ -129,7 +129,7 @@ def _merge_abc(text: tf.Tensor) -> tf.Tensor:
     return tf.boolean_mask(tf.where(begins, ord("D"), text), tf.logical_not(swallowed))
 
 
-_RULES: dict[Kind, Callable[[tf.Tensor], tf.Tensor]] = {
+_RULES: dict[DiagnosticKind, Callable[[tf.Tensor], tf.Tensor]] = {
     "copy": _copy,
     "vowel_removal": _remove_vowels,
     "contextual_vowel_removal": _remove_vowels_after_lowercase_consonants,

@@ -11,7 +11,7 @@ from mrt5_jax.data.vocabulary import BYTE_OFFSET, EOS_ID
 NAME = "c4/multilingual:3.1.0"
 
 # fmt: off
-LANGUAGES = (
+MC4_LANGUAGES = (
     "af", "am", "ar", "az", "be", "bg", "bg-Latn", "bn", "ca", "ceb", "co", "cs", "cy", "da", "de", "el", "el-Latn",
     "en", "eo", "es", "et", "eu", "fa", "fi", "fil", "fr", "fy", "ga", "gd", "gl", "gu", "ha", "haw", "hi", "hi-Latn",
     "hmn", "ht", "hu", "hy", "id", "ig", "is", "it", "iw", "ja", "ja-Latn", "jv", "ka", "kk", "km", "kn", "ko", "ku",
@@ -26,7 +26,7 @@ _DOCUMENTS_TOGETHER = 128
 _SHUFFLE_BUFFER = 10_000  # chunks, of a language
 
 
-def chunk_source(language: str, chunk_length: int) -> SequentialSource:
+def language_source(language: str, chunk_length: int) -> SequentialSource:
     """Examples with `ids` (int32 [chunk_length]) and `language`; documents are joined by EOS, 128 at a time.
 
     What is left of 128 documents is an example as well, shorter than the others. How many there are is not known.
