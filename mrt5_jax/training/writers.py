@@ -15,7 +15,8 @@ import jax
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import read_bytes
-from mrt5_jax.runs.model_dir import EVENTS, METRICS, TIMING, write_atomically
+from mrt5_jax.runs.model_dir import METRICS, TIMING, write_atomically
+from mrt5_jax.training.event_files import TensorBoardWriter
 
 Scalars = Mapping[str, Any]
 """Names -> numbers: Python's, NumPy's, or JAX arrays of one element."""
@@ -99,27 +100,6 @@ class JsonLinesWriter:
         """See `Writer`."""
         for file in self._files:
             file.close()
-
-
-class TensorBoardWriter:
-    """TensorBoard events in MODEL_DIR/events; clocked numbers under timing/."""
-
-    def __init__(self, model_dir: str | Path) -> None:
-        from clu.metric_writers import SummaryWriter  # imports tensorflow: seconds
-
-        self._writer = SummaryWriter(str(Path(model_dir) / EVENTS))
-
-    def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
-        """See `Writer`."""
-        self._writer.write_scalars(step, {**metrics, **{f"timing/{name}": number for name, number in timing.items()}})
-
-    def flush(self) -> None:
-        """See `Writer`."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """See `Writer`."""
-        self._writer.close()
 
 
 def open_writers(model_dir: str | Path, step: int | None, others: Sequence[Writer] = ()) -> Writers:
