@@ -25,7 +25,6 @@ from mrt5_jax.cli.gin_moved import renew
 from mrt5_jax.cli.gin_names import known_names
 from mrt5_jax.cli.gin_statements import FLAGS, MACRO, SAVED, Statements
 from mrt5_jax.cli.gin_unread import check_unread, lost_lines, repeated_lines, switch_off
-from mrt5_jax.cli.native_logs import import_tensorflow_quietly
 from mrt5_jax.data.lines import read_text
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import given_path
@@ -39,6 +38,10 @@ gin_config.external_configurable(config.ExecutionConfig, module=config.__name__)
 
 HEADER = "from __gin__ import dynamic_registration\nfrom mrt5_jax import config\n"
 """What a flag may refer to without saying so: the dataclasses of config.py."""
+
+
+_OPTIONAL = {"seqio": "seqio", "tensorflow": "tensorflow", "tensorflow_datasets": "tensorflow-datasets"}
+"""Modules that tasks may take and that not every system has, and what pip calls them."""
 
 
 class Resolved(NamedTuple):
@@ -114,7 +117,6 @@ def resolve(
     """
     if not (gin_files or base_text):
         raise UserError("--gin_file is missing: which run? For instance --gin_file=runs/quickstart.gin")
-    import_tensorflow_quietly()  # the tasks that gin files import would do so anyway
     gin_config.clear_config()
     statements = Statements()
     with _reading(search_paths), statements.recorded():
@@ -244,6 +246,8 @@ def _explained(place: str, flag: str = "") -> Iterator[None]:
 
 def _reason(error: Exception, binding: str) -> str:
     """Gin's own words, or the nearest name where a name is wrong; `binding` is the whole name, where it is known."""
+    if isinstance(error, ModuleNotFoundError) and error.name in _OPTIONAL:
+        return f"imports {error.name}, which is not installed here: pip install {_OPTIONAL[error.name]}"
     text = _first_line(str(error))
     patterns = (
         r"^'(\w+)' was not provided by an import statement",

@@ -1,4 +1,4 @@
-"""From a seqio task or mixture to the model's batches: static shapes, exact resume, no overlap between hosts."""
+"""From a task or mixture to the model's batches: static shapes, exact resume, no overlap between hosts."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +26,10 @@ from mrt5_jax.errors import UserError
 
 DRAWS = 2
 """Raised with every change of the code after which a position stands for other examples (2: span corruption's spans are
-drawn in blocks)."""
+drawn in blocks). Diagnostic strings are drawn in NumPy and are what TensorFlow drew, so they did not raise it."""
+
+SHARED_OUT_DRAWS = 3
+"""The same of mixtures and of seqio's own tasks on several hosts, which since then share them out by position."""
 
 
 class EvalBatch(NamedTuple):
@@ -38,9 +41,17 @@ class EvalBatch(NamedTuple):
 class TrainBatches(Iterator[Batch]):
     """Batches without end. Where it stands is one number, so any batch can be gone back to at once."""
 
-    def __init__(self, arrangement: Arrangement, layout: Mapping[str, Any], files: Sequence[SourceFile] = ()):
+    def __init__(
+        self,
+        arrangement: Arrangement,
+        layout: Mapping[str, Any],
+        files: Sequence[SourceFile] = (),
+        languages: Sequence[str] = (),
+    ):
         self.files = files
         """Of the user's that the batches come from."""
+        self.languages = languages
+        """That `language_ids` count through."""
         self._arrangement = arrangement
         self._layout = dict(layout)
         self._position = 0
@@ -103,7 +114,7 @@ def train_batches(
         stream = TrainStream(data, seed=seed, shard_index=shard_index, num_shards=num_shards)
         arrangement = OneExampleARow(stream, data.batch_size // num_shards)
     layout = {
-        "version of the random draws": DRAWS,
+        "version of the random draws": SHARED_OUT_DRAWS if stream.is_shared_out else DRAWS,
         "task": data.train_task,
         "seed": seed,
         "shuffle": data.shuffle,
@@ -114,7 +125,7 @@ def train_batches(
         "rows": data.rows,
         "length_buckets": list(lengths) if data.length_buckets else [],
     }
-    return TrainBatches(arrangement, layout, stream.files)
+    return TrainBatches(arrangement, layout, stream.files, stream.languages)
 
 
 def eval_batches(
@@ -144,7 +155,7 @@ def eval_batches(
 
 def check_evaluation(data: DataConfig, split: str = "validation") -> None:
     """Raises a UserError unless every evaluation task is there and has the split."""
-    from mrt5_jax.data.streams import find_split
+    from mrt5_jax.data.registry import find_split
 
     for task in data.eval_tasks:
         find_split(task, split)
@@ -157,6 +168,7 @@ def _eval_batch(
     targets = np.full((data.eval_batch_size, data.target_length), PAD_ID, np.int32)
     for row, (_, example) in enumerate(rows):
         for padded, ids in ((inputs, example["inputs"]), (targets, example["targets"])):
-            padded[row, : len(ids)] = ids[: padded.shape[1]]
+            ids = ids[: padded.shape[1]]
+            padded[row, : len(ids)] = ids
     inputs = inputs[:, : smallest_length(inputs, lengths)]
     return EvalBatch(model_batch(inputs, targets), tuple(info for info, _ in rows))

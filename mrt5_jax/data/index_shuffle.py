@@ -57,7 +57,7 @@ def _small_permutation(seed: int, epoch: int, size: int) -> Int[np.ndarray, " si
     indices end within the indices.
     """
     values = np.arange(1 << _LEAST_BLOCK, dtype=np.uint64)
-    keys = _round_keys(seed, np.array([epoch], np.uint64), _LEAST_BLOCK // 2)
+    keys = _round_keys(seed, np.full(len(values), epoch, np.uint64), _LEAST_BLOCK // 2)
     step = _encipher(values, keys, _LEAST_BLOCK // 2).astype(np.int64)
     end = np.where(np.arange(len(step)) < size, np.arange(len(step)), step)
     first = step[np.arange(size) % len(step)]

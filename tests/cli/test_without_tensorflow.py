@@ -1,0 +1,54 @@
+"""Own text, files of pairs and diagnostic strings take neither TensorFlow nor seqio: nothing even tries to import them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CHILD = Path(__file__).parent / "without_tensorflow.py"
+SMALL = {"emb_dim": 16, "num_heads": 2, "head_dim": 8, "mlp_dim": 16, "num_encoder_layers": 4, "num_decoder_layers": 1}
+
+
+def test_everything_but_their_own_tasks_works_without_tensorflow_and_seqio(tmp_path: Path) -> None:
+    (tmp_path / "en.txt").write_text("".join(f"line {number} of the text\n" for number in range(300)))
+    (tmp_path / "in.jsonl").write_text('{"inputs": "some text", "targets": "text"}\n')
+    (tmp_path / "theirs.py").write_text("import seqio\n")
+    (tmp_path / "theirs.gin").write_text("from __gin__ import dynamic_registration\nimport theirs\n")
+    model = tmp_path / "model"
+    small = [f"--gin.config.ModelConfig.{name}={value}" for name, value in SMALL.items()]
+    small += ["--gin.config.ExecutionConfig.max_rungs=1", "--gin.config.OptimizerConfig.warmup_steps=0"]
+    small += ["--gin.TRAIN_STEPS=1", "--gin.BATCH_SIZE=4", "--gin.INPUT_LENGTH=64"]
+    commands = [
+        [
+            "train",
+            "--gin_file=runs/pretrain_text.gin",
+            f"--gin.TEXT_FILES='{tmp_path}/en.txt'",
+            f"--gin.MODEL_DIR='{model}'",
+            *small,
+        ],
+        ["eval", f"--model_dir={model}", "--num_examples=4", "--deletion", "hard"],
+        [
+            "infer",
+            f"--model_dir={model}",
+            f"--input={tmp_path}/in.jsonl",
+            f"--output={tmp_path}/out.jsonl",
+            "--mode=score",
+        ],
+        ["convert", "hf-export", str(model), str(tmp_path / "exported")],
+        ["data", "show", "diagnostics.merge_abc"],
+        ["data", "list", "xnli"],
+        ["data", "show", "xnli.en"],
+        ["data", "show", f"--gin_file={tmp_path}/theirs.gin"],
+    ]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    found = subprocess.run(
+        [sys.executable, str(CHILD), json.dumps(commands)], capture_output=True, text=True, env=environment
+    )
+    assert found.returncode == 0, found.stderr
+    result = json.loads(found.stdout.splitlines()[-1])
+    assert result["codes"] == [0, 0, 0, 0, 0, 0, 2, 2], found.stderr
+    assert result["imports"][:6] == [[]] * 6
+    *_, dataset, module = found.stderr.splitlines()
+    assert dataset.startswith("mrt5: the dataset multi_nli:1.1.0 takes tensorflow, which cannot be imported here")
+    assert module.endswith("imports seqio, which is not installed here: pip install seqio")
