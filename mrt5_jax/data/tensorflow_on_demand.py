@@ -1,10 +1,12 @@
 """TensorFlow, seqio and TensorFlow Datasets for the tasks that need them; nothing else imports them."""
 
 import contextlib
-import importlib
+import importlib.abc
+import importlib.machinery
 import os
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 from mrt5_jax.errors import UserError
@@ -42,6 +44,38 @@ def import_optional(name: str, needed_for: str) -> Any:
             f"{needed_for} takes {name}, which cannot be imported here ({error}): pip install tensorflow "
             "tensorflow-datasets seqio, on a system that has their wheels"
         ) from None
+
+
+@contextlib.contextmanager
+def quiet_imports() -> Iterator[None]:
+    """While the context lasts, a module of a user's may import TensorFlow without what that writes meanwhile.
+
+    TensorFlow reads its log level too late for its first lines (missing CUDA drivers, CPU features), which would stand
+    before every message of ours. Errors of the import are raised as always.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    finder = _QuietTensorFlow()
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+
+
+class _QuietTensorFlow(importlib.abc.MetaPathFinder):
+    def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
+        if name != "tensorflow":
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_quietly(module: ModuleType) -> None:
+                with _standard_error_discarded():
+                    execute(module)
+
+            spec.loader.exec_module = execute_quietly
+        return spec
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Own text, files of pairs and diagnostic strings take neither TensorFlow nor seqio: nothing even tries to import them."""
+"""Own text, files of pairs and diagnostic strings take neither TensorFlow nor seqio: nothing tries to import them."""
 
 import json
 import os
