@@ -173,6 +173,19 @@ def test_a_state_from_before_the_draws_changed_is_refused(monkeypatch: pytest.Mo
         batches.train_batches(config("test.large", 8), seed=0).restore(state)
 
 
+@pytest.mark.parametrize("task", ["test.mixture", "test.foreign"])
+def test_only_what_several_hosts_drew_otherwise_before_is_refused(task: str) -> None:
+    for num_shards in (1, 2):
+        found = batches.train_batches(config(task), seed=0, num_shards=num_shards)
+        state = found.state()
+        state["layout"]["version of the random draws"] = 2
+        if num_shards == 1:
+            found.restore(state)
+        else:
+            with pytest.raises(UserError, match="version of the random draws 2, now 3"):
+                found.restore(state)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
