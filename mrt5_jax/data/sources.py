@@ -96,8 +96,8 @@ class IndexedSource:
     ):
         self._sizes = {split: size for split, size in num_examples.items() if size > 0}
         self._make_examples = make_examples
-        self.splits = tuple(self._sizes)
-        self.files = files
+        self.splits: Sequence[str] = tuple(self._sizes)
+        self.files: Sequence[SourceFile] = files
 
     def check(self, split: str) -> None:
         """See `Source`; what can be wrong was found when the source was made."""

@@ -40,7 +40,7 @@ class TfdsSource:
         self._datasets = splits
         self._make_examples = make_examples
         self._shuffle_buffer = shuffle_buffer
-        self.splits = tuple(splits)
+        self.splits: Sequence[str] = tuple(splits)
         self.files: Sequence[SourceFile] = ()
 
     def check(self, split: str) -> None:
