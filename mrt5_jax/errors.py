@@ -17,3 +17,10 @@ class Preempted(Exception):  # noqa: N818 - the run is well
 
     The message is one line: where the run stands and how to go on.
     """
+
+
+class HookError(Exception):
+    """A hook that a user gave to `train` has raised; what it raised is the cause of this.
+
+    The message is one line: the hook, what it raised and when, and where the run is saved.
+    """

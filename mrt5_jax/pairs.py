@@ -1,6 +1,6 @@
 """Which options go together: the modes of a run, and the pairs of them that are refused.
 
-A pair works, and a run of tests/training/test_pairs.py has it, or it is in `REFUSED`. Options here are what a run is,
+A pair works, and a run of tests/pairs has it, or it is in `REFUSED`. Options here are what a run is,
 not how much of it: sizes and rates have their own checks (`validation`), and so have settings that others leave without
 effect (`unread_settings`).
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple, get_args
 
 from mrt5_jax.config import RunConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
-from mrt5_jax.selection.deletions import MIXED_IN, TRAINED_WITHOUT_REMOVING
+from mrt5_jax.selection.deletions import MIXED_IN, TRAINED_WITHOUT_REMOVING, TRAINED_WITHOUT_SELECTOR
 
 Mode = Callable[[RunConfig], str]
 """The value of an option that a run has."""
@@ -88,8 +88,9 @@ REFUSED = (
     ),
     *(Refused(("selector", kind), ("controller", "on"), _UNSTEERED.format(kind)) for kind in ("random", "fixed")),
     *(
-        Refused(("deletion", deletion), ("controller", "on"), _DELETES_NOTHING)
-        for deletion in ("none", "none and hard")
+        Refused(("deletion", mode), ("controller", "on"), _DELETES_NOTHING)
+        for deletion in TRAINED_WITHOUT_SELECTOR
+        for mode in (deletion, f"{deletion} and hard")
     ),
     Refused(
         ("selector", "none"),

@@ -14,7 +14,7 @@ from mrt5_jax.runs.files import given_path
 if TYPE_CHECKING:  # imported where they are used: `mrt5 --help` does not wait for JAX
     import numpy as np
 
-    from mrt5_jax.interop.model_dirs import Model
+    from mrt5_jax.interop.models import Model
 
 HELP = "import and export weights"
 
@@ -76,24 +76,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _hf_import(args: argparse.Namespace, folder: Path) -> None:
     from mrt5_jax.interop.hf import read_hf
-    from mrt5_jax.interop.model_dirs import Model
 
     _check_gate_flags(args)
     imported = read_hf(args.source)
     _check_finite(args, imported.not_finite)
-    _write(args, folder, Model(imported.config, imported.params, imported.source), imported.notes)
+    _write(args, folder, imported)
     if args.repeat_check:
         _repeat_check(folder, args.source)
 
 
 def _t5x_import(args: argparse.Namespace, folder: Path) -> None:
-    from mrt5_jax.interop.model_dirs import Model
     from mrt5_jax.interop.t5x import read_t5x
 
     _check_gate_flags(args)
     imported = read_t5x(args.source)
     _check_finite(args, imported.not_finite)
-    _write(args, folder, Model(imported.config, imported.params, None), imported.notes)
+    _write(args, folder, imported)
 
 
 def _hf_export(args: argparse.Namespace, folder: Path) -> None:
@@ -106,12 +104,12 @@ def _hf_export(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _check_finite(args: argparse.Namespace, counts: Mapping[str, int]) -> None:
-    from mrt5_jax.interop.finiteness import check_finite, describe
+    from mrt5_jax.interop.finiteness import check_finite, describe_finiteness
 
     if not args.allow_non_finite:
         check_finite(counts, args.source)
     elif counts:
-        print(f"kept as they are: {describe(counts)}")
+        print(f"kept as they are: {describe_finiteness(counts)}")
 
 
 def _check_gate_flags(args: argparse.Namespace) -> None:
@@ -120,7 +118,7 @@ def _check_gate_flags(args: argparse.Namespace) -> None:
         raise UserError(f"--{given[0]} needs --add_gate")
 
 
-def _write(args: argparse.Namespace, folder: Path, model: "Model", notes: list[str]) -> None:
+def _write(args: argparse.Namespace, folder: Path, model: "Model") -> None:
     """Adds the gate if asked to, prints what became of every tensor, and writes the MODEL_DIR."""
     from mrt5_jax.interop.model_dirs import write_model_dir
     from mrt5_jax.interop.names import unstack_layers
@@ -132,7 +130,7 @@ def _write(args: argparse.Namespace, folder: Path, model: "Model", notes: list[s
         model = _gated(args, model)
     written = unstack_layers(model.params, model.config)
     new = {name: array for name, array in written.items() if name not in restored}
-    for line in [*_table(restored, new), *notes]:
+    for line in [*_table(restored, new), *model.notes]:
         print(line)
     print(f"writing {args.destination}")
     write_model_dir(folder, model, allow_non_finite=args.allow_non_finite)

@@ -134,8 +134,8 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     from mrt5_jax.inference.engine import Engine
     from mrt5_jax.inference.resumable import resume_lines
     from mrt5_jax.model.precision import check_precision
-    from mrt5_jax.runs.checkpoints import restore_params
     from mrt5_jax.runs.model_dir import read_model_config
+    from mrt5_jax.runs.restoring import restore_params
     from mrt5_jax.runs.run_files import read_run
     from mrt5_jax.validation import LARGEST_INTEGER
 

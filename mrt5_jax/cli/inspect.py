@@ -37,8 +37,8 @@ def run(args: argparse.Namespace) -> int:
 
     from mrt5_jax.evaluation.inspection import inspect_windows, make_inspector, split_text
     from mrt5_jax.model.encoder_decoder import MrT5
-    from mrt5_jax.runs.checkpoints import restore_params
     from mrt5_jax.runs.model_dir import read_model_config, write_atomically
+    from mrt5_jax.runs.restoring import restore_params
     from mrt5_jax.runs.run_files import read_run
 
     config = read_model_config(args.model_dir)

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.training.loop import train
 
     import_all()
-    train(resolved.run, resolved.config_text, resolved.print_notes, start_over=args.start_over)
+    train(resolved.run, resolved.config_text, accepted=resolved.print_notes, start_over=args.start_over)
     if jax.process_index() == 0:
         print(f"trained to step {resolved.run.training.num_steps}: {resolved.run.model_dir}")
     return 0

@@ -109,8 +109,10 @@ class OnHost:
             results.append(rows)
         return Collected(chunk_total, total, results)
 
-    def compile(self, params: Shapes, shared: Shapes, inputs: Shapes) -> tuple[Programs[Compiled], Collected]:
+    def compile(self, params: Arrays, shared: Arrays, inputs: Arrays) -> tuple[Programs[Compiled], Collected]:
         """Compiles all that inputs of these shapes can need, whatever is kept; from then on they alone are taken.
+
+        Takes arrays, or their shapes.
 
         The bodies compile in parallel threads, each while the next is traced.
 

@@ -13,10 +13,10 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import run_prefix
 from mrt5_jax.model.parameters import Params
 
-Kind = Literal["letter", "other", "invalid", "special"]
+TokenKind = Literal["letter", "other", "invalid", "special"]
 """invalid: a byte that is no UTF-8. special: an id that is no byte, such as the end of the sequence."""
 
-KIND_NAMES: dict[Kind, str] = {
+TOKEN_KINDS: dict[TokenKind, str] = {
     "letter": "bytes of letters",
     "other": "other bytes",
     "invalid": "bytes that are no UTF-8",
@@ -58,7 +58,7 @@ class Piece(NamedTuple):
     ids: tuple[int, ...]
     keep: tuple[bool, ...]
     values: tuple[float, ...]
-    kind: Kind
+    kind: TokenKind
 
     @property
     def is_escaped(self) -> bool:
@@ -130,7 +130,7 @@ def pieces(
 
 class _Span(NamedTuple):
     text: str
-    kind: Kind
+    kind: TokenKind
     start: int
     stop: int
 
@@ -186,12 +186,14 @@ def _visible(text: str) -> str:
     return _ESCAPES.get(text, f"\\u{ord(text):04X}")
 
 
-def tally(found: Sequence[Piece]) -> dict[Kind, Tally]:
-    """Tokens of each kind that occurs, in the order of KIND_NAMES."""
-    kinds: dict[Kind, list[Piece]] = {kind: [piece for piece in found if piece.kind == kind] for kind in KIND_NAMES}
+def tally(found: Sequence[Piece]) -> dict[TokenKind, Tally]:
+    """Tokens of each kind that occurs, in the order of TOKEN_KINDS."""
+    of_kind: dict[TokenKind, list[Piece]] = {
+        kind: [piece for piece in found if piece.kind == kind] for kind in TOKEN_KINDS
+    }
     return {
         kind: Tally(sum(len(piece.ids) for piece in of), sum(piece.num_deleted for piece in of))
-        for kind, of in kinds.items()
+        for kind, of in of_kind.items()
         if of
     }
 

@@ -34,13 +34,13 @@ from mrt5_jax.evaluation.records import (
     to_json_lines,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.parameters import Params
+from mrt5_jax.model.parameters import Params, path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import check_batch_size, put_batch
 from mrt5_jax.parallel.mesh import make_mesh, row_shards
 from mrt5_jax.parallel.shardings import param_shardings
-from mrt5_jax.runs.checkpoints import restore_params
 from mrt5_jax.runs.model_dir import write_atomically
+from mrt5_jax.runs.restoring import restore_params
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"
@@ -64,7 +64,7 @@ def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, exe
     devices = make_mesh(dataclasses.replace(execution.mesh, data=-1))
     boxed = jax.eval_shape(model.init, jax.random.key(0), *2 * [jax.ShapeDtypeStruct((1, 1), jnp.int32)])["params"]
     shardings = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): sharding
+        path_name(path): sharding
         for path, sharding in jax.tree_util.tree_leaves_with_path(param_shardings(boxed, devices))
     }
     restored = restore_params(model_dir, step, shardings.__getitem__)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, NUM_BYTES
-from mrt5_jax.evaluation.inspection import KIND_NAMES, Piece, tally
+from mrt5_jax.evaluation.inspection import TOKEN_KINDS, Piece, tally
 
 _STYLE = """
 :root { color-scheme: light dark; --red: 214 56 30; --blue: 30 100 200; --rule: #8886; }
@@ -77,7 +77,7 @@ def _legend(scale: float) -> str:
 
 def _statistics(everything: Sequence[Piece]) -> str:
     rows = [
-        f'<tr><th scope="row">{KIND_NAMES[kind]}</th><td>{count.total:,}</td><td>{count.total - count.deleted:,}</td>'
+        f'<tr><th scope="row">{TOKEN_KINDS[kind]}</th><td>{count.total:,}</td><td>{count.total - count.deleted:,}</td>'
         f"<td>{count.deleted:,}</td><td>{count.rate:.1%}</td></tr>"
         for kind, count in tally(everything).items()
     ]
@@ -108,14 +108,14 @@ def _piece(piece: Piece, scale: float) -> str:
     if piece.is_escaped:
         classes.append("escape")
     tag = "del" if piece.state == "deleted" else "span"
-    attributes = f' title="{html.escape(describe(piece))}"'
+    attributes = f' title="{html.escape(describe_piece(piece))}"'
     attributes += f' class="{" ".join(classes)}"' if classes else ""
     attributes += f' style="{";".join(styles)}"' if styles else ""
     shown, newline = ("\u21b5", "\n") if piece.text == "\n" else (piece.text, "")
     return f"<{tag}{attributes}>{html.escape(shown)}</{tag}>{newline}"
 
 
-def describe(piece: Piece) -> str:
+def describe_piece(piece: Piece) -> str:
     """The gate value and the fate of every byte, in words."""
     tokens = (
         f"{f'{token - BYTE_OFFSET:02X} ' if BYTE_OFFSET <= token < BYTE_OFFSET + NUM_BYTES else ''}{value:.2f} "

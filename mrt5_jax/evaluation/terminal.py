@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from rich.cells import cell_len
 from rich.text import Text
 
-from mrt5_jax.evaluation.inspection import KIND_NAMES, Piece, tally
+from mrt5_jax.evaluation.inspection import TOKEN_KINDS, Piece, tally
 
 _STYLES = {"kept": "default", "partly deleted": "black on yellow", "deleted": "white on red"}
 LEGEND = (
@@ -73,6 +73,6 @@ def statistics_line(found: Sequence[Piece]) -> str:
     rate = f" ({deleted / total:.1%})" if total else ""
     parts = [f"{total:,} bytes: {total - deleted:,} kept, {deleted:,} deleted{rate}"]
     parts += [
-        f"{KIND_NAMES[kind]}: {count.deleted:,} of {count.total:,} ({count.rate:.1%})" for kind, count in kinds.items()
+        f"{TOKEN_KINDS[kind]}: {count.deleted:,} of {count.total:,} ({count.rate:.1%})" for kind, count in kinds.items()
     ]
     return "; ".join(parts)

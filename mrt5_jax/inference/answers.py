@@ -12,7 +12,7 @@ import numpy as np
 from mrt5_jax.data.vocabulary import decode
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
-from mrt5_jax.inference.requests import Batch, Limits, Mode, Request, cut_into_batches, read
+from mrt5_jax.inference.requests import InferMode, Limits, Request, RequestBatch, cut_into_batches, read_requests
 from mrt5_jax.inference.sampling import row_keys
 
 NOT_FINITE = "the model's numbers are not finite for this line"
@@ -30,7 +30,7 @@ class Job:
     """What to do with requests."""
 
     engine: Engine
-    mode: Mode
+    mode: InferMode
     limits: Limits
     batch_size: int
     search: Search = dataclasses.field(default_factory=Greedy)
@@ -47,7 +47,7 @@ class Job:
         """
         window = BATCHES_IN_WINDOW * self.batch_size
         start = num_done // window * window
-        todo = islice(read(path, self.mode, self.limits, name), start, None)
+        todo = islice(read_requests(path, self.mode, self.limits, name), start, None)
         while requests := list(islice(todo, window)):
             if start + len(requests) > num_done:
                 yield self._answer(requests, start)[max(num_done - start, 0) :]
@@ -63,9 +63,11 @@ class Job:
                 answers[index] |= fields
         return answers
 
-    def _started(self, batches: Iterable[Batch], start: int) -> Iterator[tuple[Batch, Callable[[], _Fields]]]:
+    def _started(
+        self, batches: Iterable[RequestBatch], start: int
+    ) -> Iterator[tuple[RequestBatch, Callable[[], _Fields]]]:
         """Each batch when the one after it has been sent to the device as well, and what gives its answers."""
-        ahead: tuple[Batch, Callable[[], _Fields]] | None = None
+        ahead: tuple[RequestBatch, Callable[[], _Fields]] | None = None
         for batch in batches:
             following = batch, self._score(batch) if self.mode == "score" else self._predict(batch, start)
             if ahead is not None:
@@ -74,7 +76,7 @@ class Job:
         if ahead is not None:
             yield ahead
 
-    def _score(self, batch: Batch) -> Callable[[], _Fields]:
+    def _score(self, batch: RequestBatch) -> Callable[[], _Fields]:
         scored = self.engine.start_scoring(batch.arrays)
 
         def answers() -> _Fields:
@@ -85,7 +87,7 @@ class Job:
 
         return answers
 
-    def _predict(self, batch: Batch, start: int) -> Callable[[], _Fields]:
+    def _predict(self, batch: RequestBatch, start: int) -> Callable[[], _Fields]:
         numbers = np.zeros(self.batch_size, np.int32)
         numbers[: len(batch.indices)] = start + np.asarray(batch.indices)
         tokens, keys = batch.arrays["encoder_input_tokens"], row_keys(self.seed, jnp.asarray(numbers))

@@ -20,7 +20,7 @@ from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Begun, InGraph, Part
 from mrt5_jax.config import Deletion, Dispatch, ExecutionConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
-from mrt5_jax.inference.incremental import read
+from mrt5_jax.inference.incremental import memorize
 from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
@@ -44,8 +44,6 @@ class Engine:
     deletion: Deletion = "hard"
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
     capacity: float | None = None
-    num_shards: int = 1
-    """Devices that the rows of a batch are spread over."""
 
     def generate(
         self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
@@ -89,7 +87,7 @@ class Engine:
     def _setting(self, length: int) -> ForwardSetting:
         ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity)
         model = MrT5(self.config, self.execution)
-        return ForwardSetting(model, self.deletion, ladder, self.execution.chunks, self.num_shards)
+        return ForwardSetting(model, self.deletion, ladder, self.execution.chunks)
 
 
 def greedy(
@@ -109,7 +107,7 @@ def _generation(setting: ForwardSetting, search: Search, max_length: int, dispat
 
     def at(slots: int) -> Callable[[Params, tuple[()], GateRows], Part]:
         def run(params: Params, shared: tuple[()], rows: GateRows) -> Part:
-            decoder = read(setting.model, params, rows.compact(slots))
+            decoder = memorize(setting.model, params, rows.compact(slots))
             return Part((), search.search(decoder, rows.own, max_length))
 
         return run

@@ -1,6 +1,6 @@
 """The decoder, one position at a time: equal to teacher forcing, without computing anything twice.
 
-Cross-attention's keys and values are computed once from the compact encoder output, so they have kept_length slots;
+Cross-attention's keys and values are computed once from the compact encoder output, so they have its slots;
 self-attention's are written into a cache as tokens come. Both are laid out heads before slots, in which a step's
 matrix-vector products read memory in order: on a CPU seven times faster than the layout of training.
 """
@@ -13,11 +13,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.config import ExecutionConfig, ModelConfig
-from mrt5_jax.kernels.attention import Keys, masked_softmax
-from mrt5_jax.kernels.position_bias import relative_bias
+from mrt5_jax.kernels.attention import BiasTable
 from mrt5_jax.model.encoder_decoder import Compact, DecoderLayer, MrT5
-
-Params = dict[str, Any]
+from mrt5_jax.model.layers import Keys, MultiHeadAttention, Queries
+from mrt5_jax.model.parameters import Params
 
 
 class KeyValues(NamedTuple):
@@ -29,7 +28,7 @@ Past = tuple[KeyValues, ...]
 """Each layer's self-attention cache. Beams are rows: row r of a batch has the rows r * beams + (0 .. beams - 1)."""
 
 
-class Stepped(NamedTuple):
+class NextLogits(NamedTuple):
     logits: Float[Array, "batch beams vocab"]
     """Of the next token, in at least float32."""
     past: Past
@@ -43,7 +42,7 @@ class _LayerStepped(NamedTuple):
 class IncrementalLayer(DecoderLayer):
     """`DecoderLayer`, with the same parameters, for one position."""
 
-    def memorize(self, hidden: Float[Array, "batch kept_length embed"]) -> KeyValues:
+    def memorize(self, hidden: Float[Array, "batch slots embed"]) -> KeyValues:
         """Cross-attention's keys and values of the encoder's output."""
         return _heads_first(*self.encoder_decoder_attention.keys_and_values(hidden))
 
@@ -52,7 +51,7 @@ class IncrementalLayer(DecoderLayer):
         hidden: Float[Array, "batch beams embed"],
         past: KeyValues,
         slot: Int[Array, ""],
-        position_bias: Float[Array, "1 heads 1 slots"],
+        bias_table: BiasTable,
         memory: KeyValues,
         memory_keys: Keys,
     ) -> _LayerStepped:
@@ -63,30 +62,13 @@ class IncrementalLayer(DecoderLayer):
         past = KeyValues(
             *(jax.lax.dynamic_update_slice_in_dim(old, at, slot, 2) for old, at in zip(past, new, strict=True))
         )
-        seen = (jnp.arange(past.key.shape[2]) <= slot)[None]
-        attended = self._attend(self.self_attention, flat, past, seen, position_bias)
+        # Being causal hides the slots that have no token yet.
+        slots = Keys(jnp.ones((flat.shape[0], past.key.shape[2]), bool), positions=jnp.arange(past.key.shape[2])[None])
+        attended = _attend(self.self_attention, flat, past, slots, slot[None, None], bias_table)
         hidden = hidden + attended.reshape(hidden.shape)
         normed = self.pre_cross_attention_layer_norm(hidden)
-        bias = None if memory_keys.bias is None else memory_keys.bias[:, None, None, :]
-        hidden = hidden + self._attend(self.encoder_decoder_attention, normed, memory, memory_keys.mask, bias)
+        hidden = hidden + _attend(self.encoder_decoder_attention, normed, memory, memory_keys)
         return _LayerStepped(hidden + self.mlp(self.pre_mlp_layer_norm(hidden)), past)
-
-    def _attend(
-        self,
-        attention: Any,
-        hidden: Float[Array, "rows queries embed"],
-        cache: KeyValues,
-        mask: Bool[Array, "#rows slots"],
-        bias: Float[Array, "#rows #heads #queries slots"] | None,
-    ) -> Float[Array, "rows queries embed"]:
-        query = attention.heads(attention.query(hidden))
-        score_dtype = jnp.promote_types(query.dtype, jnp.float32)
-        scores = jnp.einsum("rqhd,rhsd->rhqs", query, cache.key, preferred_element_type=score_dtype)
-        if bias is not None:
-            scores = scores + bias
-        weights = masked_softmax(scores, mask[:, None, None, :], softmax1=self.config.softmax1)
-        values = jnp.einsum("rhqs,rhsd->rqhd", weights.astype(cache.value.dtype), cache.value)
-        return attention.out(values.reshape(*hidden.shape[:2], -1))
 
 
 class CachedDecoder(NamedTuple):
@@ -110,32 +92,42 @@ class CachedDecoder(NamedTuple):
         empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
         return tuple(KeyValues(empty, empty) for _ in self.layers)
 
-    def step(self, tokens: Int[Array, "batch beams"], slot: Int[Array, ""], past: Past) -> Stepped:
+    def step(self, tokens: Int[Array, "batch beams"], slot: Int[Array, ""], past: Past) -> NextLogits:
         """What follows `tokens`, which stand at position `slot` of the decoder's input."""
         model = MrT5(self.config)
         hidden = _apply(model, self.params, tokens, method=lambda module, ids: module.token_embedder(ids))
-        bias = relative_bias(
-            self.params["decoder"]["relpos_bias"]["rel_embedding"],
-            slot[None, None],
-            jnp.arange(past[0].key.shape[2])[None],
-            bidirectional=False,
-            max_distance=self.config.relpos_max_distance,
-        ).whole()
+        positions = slot[None, None], jnp.arange(past[0].key.shape[2])[None]
+        bias = _apply(model, self.params, *positions, method=lambda module, *at: module.decoder.bias_table(*at))
         layer, new_past = _layer(self.config), []
         for params, own_past, memory in zip(self.layers, past, self.memory, strict=True):
             hidden, own_past = _apply(layer, params, hidden, own_past, slot, bias, memory, self.keys, method="step")
             new_past.append(own_past)
         logits = _apply(model, self.params, hidden, method=_head)
-        return Stepped(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(new_past))
+        return NextLogits(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(new_past))
 
 
-def read(model: MrT5, params: Params, compact: Compact) -> CachedDecoder:
+def memorize(model: MrT5, params: Params, compact: Compact) -> CachedDecoder:
     """Runs the rest of the encoder, and computes cross-attention's keys and values from its output."""
     config, encoded = model.config, _apply(model, params, compact, method="suffix")
     stacked = params["decoder"]["layers"]
     layers = tuple(_layer_params(stacked, index) for index in range(config.num_decoder_layers))
     memory = tuple(_apply(_layer(config), own, encoded.hidden, method="memorize") for own in layers)
     return CachedDecoder(config, params, layers, memory, encoded.keys)
+
+
+def _attend(
+    attention: MultiHeadAttention,
+    hidden: Float[Array, "rows queries embed"],
+    cache: KeyValues,
+    keys: Keys,
+    positions: Int[Array, "1 queries"] | None = None,
+    bias_table: BiasTable | None = None,
+) -> Float[Array, "rows queries embed"]:
+    """Attends to a cache; causally where the queries have positions."""
+    queries = Queries(jnp.ones(hidden.shape[:2], bool), positions=positions)
+    key, value = jnp.swapaxes(cache.key, 1, 2), jnp.swapaxes(cache.value, 1, 2)
+    causal = positions is not None
+    return attention(hidden, key, value, queries, keys, bias_table=bias_table, causal=causal).values
 
 
 def _apply(module: nn.Module, params: Params, *arguments: Any, method: Any) -> Any:

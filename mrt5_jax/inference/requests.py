@@ -21,7 +21,7 @@ from mrt5_jax.data.vocabulary import EOS_ID, PAD_ID, encode
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import explained, files_for
 
-Mode = Literal["score", "predict"]
+InferMode = Literal["score", "predict"]
 
 _SENTINEL = "<extra_id_"
 
@@ -58,13 +58,13 @@ class Survey(NamedTuple):
     """Whether a text has <extra_id_N>, which is taken as these very characters."""
 
 
-class Batch(NamedTuple):
+class RequestBatch(NamedTuple):
     indices: list[int]
     """Which of the requests its first rows are; what follows is filler."""
     arrays: dict[str, np.ndarray]
 
 
-def survey(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Survey:
+def survey(path: str | Path, mode: InferMode, limits: Limits, name: str = "") -> Survey:
     """Checks every line before anything is computed.
 
     Args:
@@ -74,7 +74,7 @@ def survey(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Surv
       UserError: the file cannot be read, or a line of it is not a request; the message names the line.
     """
     num_lines, names_sentinels = 0, False
-    for request in read(path, mode, limits, name):
+    for request in read_requests(path, mode, limits, name):
         num_lines += 1
         texts = (request.fields.get("inputs"), request.fields.get("targets") if mode == "score" else None)
         names_sentinels = names_sentinels or any(_SENTINEL in text for text in texts if isinstance(text, str))
@@ -82,7 +82,7 @@ def survey(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Surv
         return Survey(num_lines, stream.hexdigest(), names_sentinels)
 
 
-def read(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Iterator[Request]:
+def read_requests(path: str | Path, mode: InferMode, limits: Limits, name: str = "") -> Iterator[Request]:
     """The requests of a file, in order; blank lines are none. Errors as in `survey`."""
     shown = name or str(path)
     kind = recognize(path, shown).kind
@@ -100,7 +100,7 @@ def read(path: str | Path, mode: Mode, limits: Limits, name: str = "") -> Iterat
         yield parse(line, f"{shown}:{number}", mode, limits)
 
 
-def parse(line: bytes, place: str, mode: Mode, limits: Limits) -> Request:
+def parse(line: bytes, place: str, mode: InferMode, limits: Limits) -> Request:
     """One line.
 
     Args:
@@ -133,7 +133,7 @@ def _as_json(fields: dict[str, Any], place: str) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if value is not None}
 
 
-def _request(fields: dict[str, Any], place: str, mode: Mode, limits: Limits) -> Request:
+def _request(fields: dict[str, Any], place: str, mode: InferMode, limits: Limits) -> Request:
     input_ids = _ids(fields, "inputs", "input_ids", place, limits.vocab_size)
     if len(input_ids) > limits.input_length:
         if limits.long_inputs == "refuse":
@@ -205,7 +205,7 @@ def static_lengths(limit: int) -> tuple[int, ...]:
     return tuple(lengths)
 
 
-def cut_into_batches(requests: Sequence[Request], batch_size: int, limits: Limits) -> Iterator[Batch]:
+def cut_into_batches(requests: Sequence[Request], batch_size: int, limits: Limits) -> Iterator[RequestBatch]:
     """Batches of requests of similar length, each padded to the smallest static length that holds it.
 
     Requests are sorted by length, so only the last batch has filler, and few rows are much shorter than their batch.
@@ -222,7 +222,7 @@ def cut_into_batches(requests: Sequence[Request], batch_size: int, limits: Limit
             "decoder_target_tokens": targets,
             "decoder_loss_weights": (targets != PAD_ID).astype(np.int32),
         }
-        yield Batch(indices, arrays)
+        yield RequestBatch(indices, arrays)
 
 
 def _pad(rows: list[np.ndarray], batch_size: int, limit: int) -> Int[np.ndarray, "batch length"]:

@@ -15,7 +15,7 @@ def count_not_finite(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
     return {name: count for name, count in counts.items() if count}
 
 
-def describe(counts: Mapping[str, int]) -> str:
+def describe_finiteness(counts: Mapping[str, int]) -> str:
     """The tensors by name, each with how many of its values are not finite."""
     shown = [f"{name} ({count:,})" for name, count in list(counts.items())[:_NAMES_IN_A_MESSAGE]]
     more = f" and {len(counts) - len(shown)} more tensors" if len(counts) > len(shown) else ""
@@ -25,4 +25,4 @@ def describe(counts: Mapping[str, int]) -> str:
 def check_finite(counts: Mapping[str, int], place: str) -> None:
     """Raises a UserError that names the tensors; the remedy is a flag of the import."""
     if counts:
-        raise UserError(f"{place}: {describe(counts)}: give --allow_non_finite to import them as they are")
+        raise UserError(f"{place}: {describe_finiteness(counts)}: give --allow_non_finite to import them as they are")

@@ -1,24 +1,17 @@
 """An MrT5 from a ByT5: a new delete gate, and the encoder's layers divided at it."""
 
 import dataclasses
-from typing import NamedTuple
 
 import numpy as np
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
-from mrt5_jax.interop.names import Params
+from mrt5_jax.interop.models import Model
+from mrt5_jax.model.parameters import Params
 
 
-class Gated(NamedTuple):
-    """A model with its new gate."""
-
-    config: ModelConfig
-    params: Params
-
-
-def add_gate(params: Params, config: ModelConfig, gate: GateConfig, seed: int) -> Gated:
+def add_gate(params: Params, config: ModelConfig, gate: GateConfig, seed: int) -> Model:
     """Adds a gate with the authors' initial values: Xavier uniform weights, and the bias that the config names.
 
     A large bias holds the gate open: the model is then still the ByT5 it was.
@@ -41,7 +34,7 @@ def add_gate(params: Params, config: ModelConfig, gate: GateConfig, seed: int) -
         )
     gated = dataclasses.replace(config, gate=gate)
     flat = names.unstack_layers(params, config) | _initial_values(gated, seed)
-    return Gated(gated, names.stack_layers(flat, gated))
+    return Model(gated, names.stack_layers(flat, gated))
 
 
 def _initial_values(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:

@@ -4,10 +4,9 @@ Every tensor is accounted for. What the parameters alone do not say (the source'
 each tensor) is kept in a `Source`, so that an export gives the imported files back bit for bit.
 """
 
-import dataclasses
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -18,8 +17,10 @@ from mrt5_jax.interop import names
 from mrt5_jax.interop.finiteness import count_not_finite
 from mrt5_jax.interop.hf_config import head_scale, may_be_tied, model_config, write_config
 from mrt5_jax.interop.hf_tokenizer import check_vocabulary, write_generation_config, write_tokenizer
-from mrt5_jax.interop.names import Params, Tensor
+from mrt5_jax.interop.models import Model, Source
+from mrt5_jax.interop.names import Tensor
 from mrt5_jax.interop.weight_files import SAFETENSORS, read_json, read_weights, write_safetensors
+from mrt5_jax.model.parameters import Params
 
 CONFIG = "config.json"
 _EMBEDDING = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -30,43 +31,7 @@ _NARROW = ("float16", "bfloat16")
 """Stored types that float32 holds exactly."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """What an export needs besides the parameters to give an imported folder back."""
-
-    config: dict[str, Any]
-    """The config.json, as it was."""
-    tensors: dict[str, str]
-    """The NumPy type of every tensor of the files, second names included."""
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
-
-    @classmethod
-    def from_json(cls, path: Path) -> "Source":
-        """Reads what `to_json` wrote; a UserError where the file is something else."""
-        try:
-            return cls(**read_json(path))
-        except TypeError:
-            raise UserError(
-                f"{path} is not a record of an import; remove it to export with our own config.json"
-            ) from None
-
-
-class Imported(NamedTuple):
-    """A model read from a Hugging Face folder."""
-
-    config: ModelConfig
-    params: Params
-    """NumPy arrays, float32."""
-    source: Source
-    notes: list[str]
-    """What the user should know: one line each."""
-    not_finite: dict[str, int]
-    """Tensors with NaN or infinities, and how many."""
-
-
-def read_hf(folder: str | Path) -> Imported:
+def read_hf(folder: str | Path) -> Model:
     """Reads config.json and the weights of a folder.
 
     Raises:
@@ -96,7 +61,7 @@ def read_hf(folder: str | Path) -> Imported:
     if scale != 1:
         notes.append(f"{CONFIG} has the decoder's outputs scaled by d_model**-0.5: the output head is multiplied by it")
     params = names.stack_layers(flat, config)
-    return Imported(config, params, Source(fields, types), notes, count_not_finite(stored))
+    return Model(config, params, Source(fields, types), notes, count_not_finite(stored))
 
 
 def _named_once(stored: dict[str, np.ndarray], fields: dict[str, Any], place: str) -> dict[str, np.ndarray]:
@@ -160,9 +125,9 @@ def write_hf(params: Params, config: ModelConfig, folder: str | Path, source: So
     notes: list[str] = []
     fields = write_config(config, None if source is None else source.config)
     if source is not None:
-        embedding_and_head = _as_stored(tensors.pop(_EMBEDDING[0]), tensors.pop(_HEAD), config, source)
-        tensors |= embedding_and_head.tensors
-        fields |= embedding_and_head.fields
+        stored, changed = _as_stored(tensors.pop(_EMBEDDING[0]), tensors.pop(_HEAD), config, source)
+        tensors |= stored
+        fields |= changed
         narrowed = {
             name: tensor.astype(_dtype(source.tensors.get(name, tensor.dtype.name))) for name, tensor in tensors.items()
         }
@@ -183,26 +148,23 @@ def write_hf(params: Params, config: ModelConfig, folder: str | Path, source: So
     return notes
 
 
-class _EmbeddingAndHead(NamedTuple):
-    """How an export stores them."""
+def _as_stored(
+    embedding: np.ndarray, head: np.ndarray, config: ModelConfig, source: Source
+) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
+    """Returns embedding and head as an export stores them, and the fields of config.json that this changes.
 
-    tensors: dict[str, np.ndarray]
-    fields: dict[str, Any]
-    """Of config.json, where the source's do not hold any more."""
-
-
-def _as_stored(embedding: np.ndarray, head: np.ndarray, config: ModelConfig, source: Source) -> _EmbeddingAndHead:
-    """Under the source's names if those still say the same; else the head is a tensor of its own, not scaled."""
+    They have the source's names if those still say the same; else the head is a tensor of its own, not scaled.
+    """
     scale = head_scale(source.config, config.emb_dim)
     there = [name for name in _EMBEDDING if name in source.tensors]
     is_tied = _same_bits(_scaled(embedding, scale), head)
     unscaled = embedding if is_tied else _scaled(head, 1 / scale)
     if _same_bits(_scaled(unscaled, scale), head) and (is_tied or (there and _HEAD in source.tensors)):
         tensors = dict.fromkeys(there, embedding) | ({_HEAD: unscaled} if _HEAD in source.tensors else {})
-        return _EmbeddingAndHead(tensors, {})
+        return tensors, {}
     tensors = dict.fromkeys(there or _EMBEDDING[:1], embedding) | {_HEAD: head}
     of_transformers_5 = {"scale_decoder_outputs": False} if "scale_decoder_outputs" in source.config else {}
-    return _EmbeddingAndHead(tensors, {"tie_word_embeddings": False, **of_transformers_5})
+    return tensors, {"tie_word_embeddings": False, **of_transformers_5}
 
 
 def differences(first: str | Path, second: str | Path) -> list[str]:

@@ -5,28 +5,18 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.interop.hf import Source
-from mrt5_jax.interop.names import Params
-from mrt5_jax.runs.checkpoints import restore_params, save_model
+from mrt5_jax.interop.models import Model, Source
+from mrt5_jax.runs.checkpoints import save_model
 from mrt5_jax.runs.model_dir import read_model_config, write_atomically
+from mrt5_jax.runs.restoring import restore_params
 
 SOURCE = "hf_source.json"
 """In a MODEL_DIR made from a Hugging Face folder: what an export gives back besides the parameters."""
-
-
-class Model(NamedTuple):
-    """A model as it lies in a MODEL_DIR."""
-
-    config: ModelConfig
-    params: Params
-    source: Source | None
 
 
 @contextlib.contextmanager

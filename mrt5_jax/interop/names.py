@@ -13,9 +13,7 @@ import numpy as np
 
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
-
-Params = dict[str, Any]
-"""The network's parameter tree: nested dicts with arrays as leaves."""
+from mrt5_jax.model.parameters import LAYERS, PREFIX, SUFFIX, Params
 
 _NAMES_IN_A_MESSAGE = 8
 
@@ -156,11 +154,11 @@ def _place(name: str, config: ModelConfig) -> _Place:
         return _Place((stack, group, *rest), None)
     layer = int(group.removeprefix("layers_"))
     if stack == "decoder":
-        return _Place((stack, "layers", *rest), layer)
+        return _Place((stack, LAYERS, *rest), layer)
     boundary = config.num_encoder_layers if config.gate is None else config.gate.layer
     if layer < boundary:
-        return _Place((stack, "prefix", *rest), layer)
-    return _Place((stack, "suffix", *rest), layer - boundary)
+        return _Place((stack, PREFIX, *rest), layer)
+    return _Place((stack, SUFFIX, *rest), layer - boundary)
 
 
 def stack_layers(flat: Mapping[str, np.ndarray], config: ModelConfig) -> Params:

@@ -7,7 +7,6 @@ Sizes follow from the arrays' shapes: nothing but the checkpoint is needed. What
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
 from mrt5_jax.interop.finiteness import count_not_finite
-from mrt5_jax.interop.names import Params
+from mrt5_jax.interop.models import Model
 from mrt5_jax.interop.t5x_arrays import open_checkpoint
 
 _PARAMETERS = "target."
@@ -24,19 +23,7 @@ _STACKS = ("encoder", "decoder")
 _FLOATS = ("float32", "float16", "bfloat16")
 
 
-class ImportedT5X(NamedTuple):
-    """A model read from a T5X checkpoint."""
-
-    config: ModelConfig
-    params: Params
-    """NumPy arrays, float32."""
-    notes: list[str]
-    """What the user should know: one line each."""
-    not_finite: dict[str, int]
-    """Parameters with NaN or infinities, and how many."""
-
-
-def read_t5x(folder: str | Path) -> ImportedT5X:
+def read_t5x(folder: str | Path) -> Model:
     """Reads the parameters of a checkpoint; optimizer state and step are left behind.
 
     Args:
@@ -65,7 +52,7 @@ def read_t5x(folder: str | Path) -> ImportedT5X:
     notes = [f"{len(stored.readers) - len(ours)} arrays of optimizer state and step left behind"]
     narrow = {dtype: sum(found == dtype for found in types.values()) for dtype in _FLOATS[1:]}
     notes += [f"{count} arrays widened from {dtype} to float32" for dtype, count in narrow.items() if count]
-    return ImportedT5X(config, params, notes, count_not_finite(arrays))
+    return Model(config, params, notes=notes, not_finite=count_not_finite(arrays))
 
 
 def _unscanned(arrays: Mapping[str, np.ndarray], place: str) -> dict[str, np.ndarray]:

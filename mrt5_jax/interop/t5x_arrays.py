@@ -19,7 +19,7 @@ import numpy as np
 
 from mrt5_jax.errors import UserError
 
-INDEX = "checkpoint"
+T5X_INDEX = "checkpoint"
 _DATABASE = "manifest.ocdbt"
 _PLACEHOLDER = "PLACEHOLDER://"
 _METADATA = {".zarray": "zarr", "zarr.json": "zarr3"}
@@ -65,10 +65,10 @@ def open_checkpoint(folder: str | Path) -> StoredArrays:
         raise UserError(f"{state} is an unfinished checkpoint: its processes' parts were never merged")
     else:
         readers = _zarr_folders(state)
-    if (state / INDEX).is_file():
-        readers = _with_index(state / INDEX, readers)
+    if (state / T5X_INDEX).is_file():
+        readers = _with_index(state / T5X_INDEX, readers)
     if not readers:
-        raise UserError(f"{folder} is no T5X checkpoint: it has neither {INDEX} nor zarr arrays nor {_DATABASE}")
+        raise UserError(f"{folder} is no T5X checkpoint: it has neither {T5X_INDEX} nor zarr arrays nor {_DATABASE}")
     return StoredArrays(folder, {_without_optimizer(name): read for name, read in readers.items()})
 
 

@@ -4,7 +4,7 @@ Buckets come from a table over clipped distances, so that no logarithm is taken 
 those in the original row, which compaction does not change.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,33 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 
-class RelativeBias(NamedTuple):
-    """Relative position biases, as what they are computed from: original positions, which compaction does not change.
-
-    The first axis of the positions is the batch, or 1 where all rows share them.
-    """
-
-    embedding: Float[Array, "heads buckets"]
-    buckets: Int[Array, " distances"]
-    """Bucket of every clipped distance, see `distance_buckets`."""
-    query_positions: Int[Array, "rows query"]
-    key_positions: Int[Array, "rows key"]
-
-    def whole(self) -> Float[Array, "rows heads query key"]:
-        """All biases, for layers that share them where memory has room for them."""
-
-        def row(positions: tuple[Int[Array, " query"], Int[Array, " key"]]) -> Float[Array, "heads query key"]:
-            return bias_by_look_up(self.embedding, self.buckets, *positions)
-
-        return jax.lax.map(row, (self.query_positions, self.key_positions))
-
-
-PositionBias = RelativeBias | Float[Array, "rows heads query key"] | None
-"""Biases that are computed where they are needed, or lie ready. `rows` is the batch, or 1 where rows share them."""
-
-
 def distance_buckets(*, bidirectional: bool, num_buckets: int, max_distance: int) -> np.ndarray:
-    """Bucket number of every key-minus-query distance, clipped to [-max_distance, max_distance].
+    """Returns the bucket number of every key-minus-query distance, clipped to [-max_distance, max_distance].
 
     T5's buckets (Raffel et al. 2020, section 2.1): half of them for single distances, the other half growing
     logarithmically up to `max_distance`. All larger distances share the last bucket, so a table of
@@ -60,29 +35,35 @@ def distance_buckets(*, bidirectional: bool, num_buckets: int, max_distance: int
 
 
 def relative_bias(
-    embedding: Float[Array, "heads buckets"],
+    table: Float[Array, "heads buckets"],
     query_positions: Int[Array, "rows query"],
     key_positions: Int[Array, "rows key"],
     *,
     bidirectional: bool,
     max_distance: int,
-) -> RelativeBias:
-    """The relative position biases of T5 between given positions."""
-    table = distance_buckets(bidirectional=bidirectional, num_buckets=embedding.shape[1], max_distance=max_distance)
-    return RelativeBias(embedding, jnp.asarray(table), query_positions, key_positions)
+) -> Float[Array, "rows heads query key"]:
+    """Computes T5's relative position biases between all given positions, a row at a time."""
+    buckets = distance_buckets(bidirectional=bidirectional, num_buckets=table.shape[1], max_distance=max_distance)
+
+    def row(positions: tuple[Int[Array, " query"], Int[Array, " key"]]) -> Float[Array, "heads query key"]:
+        return bias_by_look_up(table, jnp.asarray(buckets), *positions)
+
+    return jax.lax.map(row, (query_positions, key_positions))
 
 
 def bias_by_look_up(
-    embedding: Float[Array, "heads buckets"],
+    table: Float[Array, "heads buckets"],
     buckets: Int[Array, " distances"],
     query_positions: Int[Array, " query"],
     key_positions: Int[Array, " key"],
 ) -> Float[Array, "heads query key"]:
-    """The biases of a row or a part of it, for CPUs, a tenth of the time of `bias_by_product` there.
+    """Looks up the biases of a row or a part of it: for CPUs, where it takes a tenth of the time of `bias_by_product`.
 
-    See `RelativeBias` for the arguments.
+    Args:
+      table: a learned number for each head and bucket.
+      buckets: the bucket of every clipped distance, see `distance_buckets`.
     """
-    bias: Any = _look_up(embedding, _bucket_numbers(buckets, query_positions, key_positions))
+    bias: Any = _look_up(table, _bucket_numbers(buckets, query_positions, key_positions))
     return bias
 
 
@@ -124,15 +105,15 @@ _look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 def bias_by_product(
-    embedding: Float[Array, "heads buckets"],
+    table: Float[Array, "heads buckets"],
     buckets: Int[Array, " distances"],
     query_positions: Int[Array, " query"],
     key_positions: Int[Array, " key"],
 ) -> Float[Array, "heads query key"]:
-    """`bias_by_look_up` for accelerators.
+    """Computes what `bias_by_look_up` does, for accelerators.
 
     A product with one-hot rows: a TPU gathers into a layout that it then copies, a third of a compacted step.
     """
     bucket = _bucket_numbers(buckets, query_positions, key_positions)
-    one_hot = jax.nn.one_hot(bucket, embedding.shape[1], dtype=embedding.dtype)
-    return jnp.einsum("hn,qkn->hqk", embedding, one_hot, precision=jax.lax.Precision.HIGHEST)
+    one_hot = jax.nn.one_hot(bucket, table.shape[1], dtype=table.dtype)
+    return jnp.einsum("hn,qkn->hqk", table, one_hot, precision=jax.lax.Precision.HIGHEST)

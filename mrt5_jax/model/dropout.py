@@ -121,9 +121,21 @@ def drop_units(
     return jnp.where(kept[:, None, :], hidden / (1.0 - rate), jnp.zeros((), hidden.dtype))
 
 
+def drop_weights(
+    value: Float[Array, "batch key heads head_dim"], kept: Bool[Array, "batch heads key"] | None
+) -> Float[Array, "batch key heads head_dim"]:
+    """Drops a key's attention weights by dropping its value, for all queries: one pass over [key head_dim] numbers.
+
+    Nothing is scaled; what is attended to is to be divided by the kept share. `kept=None`: all stay.
+    """
+    if kept is None:
+        return value
+    return jnp.where(jnp.swapaxes(kept, 1, 2)[..., None], value, jnp.zeros((), value.dtype))
+
+
 def at_positions(
-    kept: Bool[Array, "layers batch heads length"] | None, positions: Int[Array, "rows kept_length"]
-) -> Bool[Array, "layers batch heads kept_length"] | None:
+    kept: Bool[Array, "layers batch heads length"] | None, positions: Int[Array, "rows slots"]
+) -> Bool[Array, "layers batch heads slots"] | None:
     """Draws by original position, in the order of a compact sequence."""
     if kept is None:
         return None

@@ -15,10 +15,19 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.config import ExecutionConfig, ModelConfig
-from mrt5_jax.kernels.attention import Keys, Queries, materialize_bias
-from mrt5_jax.kernels.position_bias import PositionBias, relative_bias
+from mrt5_jax.kernels.attention import BiasTable, prepare_bias
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, at_positions, drop_units
-from mrt5_jax.model.layers import GatedMlp, MultiHeadAttention, Projection, RelativeBiases, RMSNorm, parameter, stack
+from mrt5_jax.model.layers import (
+    GatedMlp,
+    Keys,
+    MultiHeadAttention,
+    Projection,
+    Queries,
+    RelativeBiases,
+    RMSNorm,
+    parameter,
+    stack,
+)
 from mrt5_jax.selection.gates import Selection, make_selector
 
 
@@ -33,8 +42,8 @@ class Prefix(NamedTuple):
 class Compact(NamedTuple):
     """The positions that the rest of the model sees."""
 
-    hidden: Float[Array, "batch kept_length embed"]
-    positions: Int[Array, "#batch kept_length"]
+    hidden: Float[Array, "batch slots embed"]
+    positions: Int[Array, "#batch slots"]
     """Original positions in the row; one row where all rows share them."""
     keys: Keys
 
@@ -42,8 +51,8 @@ class Compact(NamedTuple):
 class Encoded(NamedTuple):
     """The encoder's output, as the decoder's cross-attention sees it."""
 
-    hidden: Float[Array, "batch kept_length embed"]
-    positions: Int[Array, "#batch kept_length"]
+    hidden: Float[Array, "batch slots embed"]
+    positions: Int[Array, "#batch slots"]
     keys: Keys
     score_excess: Float[Array, "layers batch"]
     """The score regulariser's mean excess in every layer that sees the gate."""
@@ -59,6 +68,8 @@ class EncoderLayer(nn.Module):
     config: ModelConfig
     num_layers: int
     execution: ExecutionConfig
+    sees_gate: bool
+    """Whether the score regulariser looks at its attention."""
 
     @nn.compact
     def __call__(
@@ -66,7 +77,7 @@ class EncoderLayer(nn.Module):
         hidden: Float[Array, "batch length embed"],
         dropout: LayerDropout,
         keys: Keys,
-        position_bias: PositionBias,
+        bias_table: BiasTable,
     ) -> tuple[Float[Array, "batch length embed"], Float[Array, " batch"]]:
         config = self.config
         hidden = _constrain(hidden)
@@ -75,10 +86,11 @@ class EncoderLayer(nn.Module):
         attended = attention(
             normed,
             *attention.keys_and_values(normed),
-            Queries(keys.mask, keys.segments),
+            Queries(keys.mask, keys.segments, keys.positions),
             keys,
-            position_bias=position_bias,
+            bias_table=bias_table,
             kept_weights=dropout.weights,
+            excess=self.sees_gate,
         )
         hidden = hidden + drop_units(attended.values, dropout.sublayer(0), config.dropout_rate)
         normed = RMSNorm(config, name="pre_mlp_layer_norm")(hidden)
@@ -97,17 +109,26 @@ class Encoder(nn.Module):
         total = config.num_encoder_layers
         self.prefix_length = config.gate.layer if config.gate else total
         self.relpos_bias = RelativeBiases(config)
-        self.prefix = _encoder_stack(config, self.execution, self.prefix_length, self.is_initializing())
+        self.prefix = self._stack(self.prefix_length, sees_gate=False)
         if config.gate:
             self.gate = make_selector(config)
-            suffix_length = total - self.prefix_length
-            self.suffix = _encoder_stack(config, self.execution, suffix_length, self.is_initializing())
+            self.suffix = self._stack(total - self.prefix_length, sees_gate=True)
         self.encoder_norm = RMSNorm(config)
 
-    def biases(self, positions: Int[Array, "rows length"]) -> PositionBias:
-        farthest = self.config.relpos_max_distance
-        bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=True, max_distance=farthest)
-        return materialize_bias(bias, self.execution.attention_rows)
+    def _stack(self, length: int, *, sees_gate: bool) -> nn.Module:
+        initializing = self.is_initializing()
+        layers = stack(EncoderLayer, length=length, num_shared=2, execution=self.execution, initializing=initializing)
+        return layers(self.config, self.config.num_encoder_layers, self.execution, sees_gate)
+
+    def _biases(self, positions: Int[Array, "rows length"]) -> BiasTable:
+        return prepare_bias(
+            self.relpos_bias(),
+            positions,
+            positions,
+            max_distance=self.config.relpos_max_distance,
+            causal=False,
+            rows=self.execution.attention_rows,
+        )
 
     def before_gate(
         self,
@@ -119,8 +140,8 @@ class Encoder(nn.Module):
     ) -> Prefix:
         positions = jnp.arange(tokens.shape[1])[None]
         mask = tokens > 0
-        keys = Keys(mask, segments=segments)
-        hidden, _ = self.prefix(hidden, dropout, keys, self.biases(positions))
+        keys = Keys(mask, segments=segments, positions=positions)
+        hidden, _ = self.prefix(hidden, dropout, keys, self._biases(positions))
         selection = self.gate(hidden, tokens, mask, selector_keys, segments) if self.config.gate else None
         return Prefix(hidden, mask, selection)
 
@@ -129,7 +150,7 @@ class Encoder(nn.Module):
         excess = jnp.zeros((0, hidden.shape[0]), jnp.float32)
         if self.config.gate:
             kept = dropout.suffix._replace(weights=at_positions(dropout.suffix.weights, positions))
-            hidden, excess = self.suffix(hidden, kept, keys, self.biases(positions))
+            hidden, excess = self.suffix(hidden, kept, keys._replace(positions=positions), self._biases(positions))
         hidden = drop_units(self.encoder_norm(hidden), dropout.encoded, self.config.dropout_rate)
         return Encoded(_constrain(hidden), positions, keys, excess)
 
@@ -153,7 +174,7 @@ class DecoderLayer(nn.Module):
         hidden: Float[Array, "batch target embed"],
         dropout: LayerDropout,
         encoded: Encoded,
-        position_bias: PositionBias,
+        bias_table: BiasTable,
         targets: Queries,
     ) -> tuple[Float[Array, "batch target embed"], Float[Array, " batch"]]:
         rate = self.config.dropout_rate
@@ -163,9 +184,9 @@ class DecoderLayer(nn.Module):
         attended = self.self_attention(
             normed,
             *self.self_attention.keys_and_values(normed),
-            Queries(everywhere, targets.segments),
-            Keys(everywhere, segments=targets.segments),
-            position_bias=position_bias,
+            Queries(everywhere, targets.segments, targets.positions),
+            Keys(everywhere, segments=targets.segments, positions=targets.positions),
+            bias_table=bias_table,
             causal=True,
             kept_weights=dropout.weights,
         )
@@ -176,6 +197,7 @@ class DecoderLayer(nn.Module):
             targets,
             encoded.keys,
             kept_weights=dropout.cross_weights,
+            excess=True,
         )
         hidden = hidden + drop_units(crossed.values, dropout.sublayer(1), rate)
         output = self.mlp(self.pre_mlp_layer_norm(hidden), dropout.mlp)
@@ -209,13 +231,22 @@ class Decoder(nn.Module):
         targets: Queries,
     ) -> Decoded:
         positions = jnp.arange(hidden.shape[1])[None]
-        farthest = self.config.relpos_max_distance
-        bias = relative_bias(self.relpos_bias(), positions, positions, bidirectional=False, max_distance=farthest)
+        bias_table = self.bias_table(positions, positions)
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
-        position_bias = materialize_bias(bias, self.execution.attention_rows)
-        hidden, excess = self.layers(hidden, kept, encoded, position_bias, targets)
+        hidden, excess = self.layers(hidden, kept, encoded, bias_table, targets._replace(positions=positions))
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
         return Decoded(self.logits(hidden), excess)
+
+    def bias_table(self, query_positions: Int[Array, "rows query"], key_positions: Int[Array, "rows key"]) -> BiasTable:
+        """Returns what the layers' self-attentions take as `bias_table`."""
+        return prepare_bias(
+            self.relpos_bias(),
+            query_positions,
+            key_positions,
+            max_distance=self.config.relpos_max_distance,
+            causal=True,
+            rows=self.execution.attention_rows,
+        )
 
     def logits(self, hidden: Float[Array, "batch target embed"]) -> Float[Array, "batch target vocab"]:
         return self.logits_dense(hidden)
@@ -294,11 +325,6 @@ class TokenEmbedder(nn.Module):
         # The table is small: every device looks its own rows up in the whole of it, and no activations are exchanged.
         whole = nn.spmd.with_logical_constraint(table.astype(jnp.dtype(config.dtype)), (None, None))
         return _constrain(whole[tokens])
-
-
-def _encoder_stack(config: ModelConfig, execution: ExecutionConfig, length: int, initializing: bool) -> nn.Module:
-    layers = stack(EncoderLayer, length=length, num_shared=2, execution=execution, initializing=initializing)
-    return layers(config, config.num_encoder_layers, execution)
 
 
 def _constrain(hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length embed"]:

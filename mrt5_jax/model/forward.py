@@ -17,9 +17,9 @@ from mrt5_jax.compaction.plan import Kept, count_kept, gather, plan, restrict
 from mrt5_jax.compaction.rows import Arrays
 from mrt5_jax.compaction.staged import Begun, Part, Staged, in_graph
 from mrt5_jax.config import Deletion, TrainingDeletion
-from mrt5_jax.kernels.attention import Keys, Queries
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.model.encoder_decoder import Compact, MrT5, Prefix
+from mrt5_jax.model.layers import Keys, Queries
 from mrt5_jax.model.parameters import Params, split_stages
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
 from mrt5_jax.selection.gates import Selection, token_keys

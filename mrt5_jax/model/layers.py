@@ -5,23 +5,44 @@ two-dimensional arrays: XLA's CPU backend computes the gradients of their kernel
 accelerators it makes no difference.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.config import ExecutionConfig, ModelConfig
-from mrt5_jax.kernels.attention import Attended, Keys, Queries, attend
+from mrt5_jax.kernels.attention import Attended, BiasTable, attention
 from mrt5_jax.kernels.elementwise import gated_gelu, rms_norm
-from mrt5_jax.kernels.position_bias import PositionBias
 from mrt5_jax.kernels.products import project
-from mrt5_jax.model.dropout import drop_units
+from mrt5_jax.model.dropout import drop_units, drop_weights
 
 _PROJECTED = "projected"
 """What projections give; `remat = "dots"` saves it. By name, since products with their own derivative show no dots."""
+
+
+class Keys(NamedTuple):
+    """Describes the key positions of an attention."""
+
+    mask: Bool[Array, "batch key"]
+    """True = attend."""
+    bias: Float[Array, "batch key"] | None = None
+    """Gate values, added to the scores of their keys (soft deletion)."""
+    segments: Int[Array, "batch key"] | None = None
+    """In packed rows, the number of the example that a key belongs to: a query sees its own example alone."""
+    positions: Int[Array, "#batch key"] | None = None
+    """In the original row; None where an attention reads no positions, as across from decoder to encoder."""
+
+
+class Queries(NamedTuple):
+    """Describes the query positions of an attention."""
+
+    mask: Bool[Array, "batch query"]
+    """Valid queries; only the score regulariser looks at it, results of other queries are never used."""
+    segments: Int[Array, "batch query"] | None = None
+    positions: Int[Array, "#batch query"] | None = None
 
 
 def kernel_init(config: ModelConfig, std: float, num_layers: int) -> nn.initializers.Initializer:
@@ -91,7 +112,7 @@ class GatedMlp(nn.Module):
 
 
 class MultiHeadAttention(nn.Module):
-    """Query, key, value and output projections around `attend`. Keys and values can be computed apart, for caches."""
+    """Projects what goes into and comes out of `attention`. Keys and values can be computed apart, for caches."""
 
     config: ModelConfig
     num_layers: int
@@ -124,26 +145,38 @@ class MultiHeadAttention(nn.Module):
         queries: Queries,
         keys: Keys,
         *,
-        position_bias: PositionBias = None,
+        bias_table: BiasTable | None = None,
         causal: bool = False,
         kept_weights: Bool[Array, "batch heads key"] | None = None,
+        excess: bool = False,
     ) -> Attended:
-        """Like `attend`, with projected values [batch query embed] in place of values by head."""
-        attended = attend(
+        """Returns what `attention` does, with projected values [batch query embed] in place of values by head.
+
+        Args:
+          kept_weights: the attention weights that dropout leaves, of a key for all queries together; None: all.
+        """
+        attended = attention(
             self.heads(self.query(hidden)),
             key,
-            value,
-            queries,
-            keys,
-            position_bias=position_bias,
+            drop_weights(value, kept_weights),
+            query_positions=queries.positions,
+            key_positions=keys.positions,
+            bias_table=bias_table,
+            max_distance=self.config.relpos_max_distance,
+            key_bias=keys.bias,
+            key_mask=keys.mask,
+            query_segments=queries.segments,
+            key_segments=keys.segments,
             causal=causal,
-            softmax1=self.config.softmax1,
-            kept_weights=kept_weights,
-            dropout_rate=0.0 if kept_weights is None else self.config.dropout_rate,
+            sink=self.config.softmax1,
+            query_mask=queries.mask,
+            excess=excess,
             rows=self.execution.attention_rows,
         )
-        joined = attended.values.reshape(*hidden.shape[:-1], -1)
-        return Attended(self.out(joined), attended.score_excess)
+        values = attended.values.reshape(*hidden.shape[:-1], -1)
+        if kept_weights is not None:
+            values = values / (1.0 - self.config.dropout_rate)
+        return Attended(self.out(values), attended.score_excess)
 
 
 class RelativeBiases(nn.Module):

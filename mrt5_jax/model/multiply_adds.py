@@ -26,25 +26,25 @@ class MultiplyAdds(NamedTuple):
         return sum(self)
 
 
-def forward_multiply_adds(model: ModelConfig, data: DataConfig, kept_length: int) -> MultiplyAdds:
-    """One row's forward pass, teacher-forced, with `kept_length` positions after the gate."""
+def forward_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> MultiplyAdds:
+    """One row's forward pass, teacher-forced, with `slots` positions after the gate."""
     before = model.gate.layer if model.gate else model.num_encoder_layers
     after = model.num_encoder_layers - before
     targets, width, embed = data.target_length, model.num_heads * model.head_dim, model.emb_dim
     mlp = 3 * embed * model.mlp_dim
     self_attention = 4 * targets * embed * width + 2 * targets**2 * width
-    cross_attention = 2 * (targets + kept_length) * embed * width + 2 * targets * kept_length * width
+    cross_attention = 2 * (targets + slots) * embed * width + 2 * targets * slots * width
     return MultiplyAdds(
         prefix=before * _encoder_layer(model, data.input_length) + (data.input_length * embed if model.gate else 0),
-        suffix=after * _encoder_layer(model, kept_length),
+        suffix=after * _encoder_layer(model, slots),
         decoder=model.num_decoder_layers * (self_attention + cross_attention + targets * mlp)
         + targets * embed * model.vocab_size,
     )
 
 
-def training_multiply_adds(model: ModelConfig, data: DataConfig, kept_length: int) -> int:
+def training_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> int:
     """One step over the whole batch on all devices: forward and backward; recomputation (remat) is not counted."""
-    return (1 + BACKWARD) * data.batch_size * forward_multiply_adds(model, data, kept_length).total
+    return (1 + BACKWARD) * data.batch_size * forward_multiply_adds(model, data, slots).total
 
 
 def _encoder_layer(model: ModelConfig, length: int) -> int:

@@ -1,11 +1,33 @@
-"""The parameter tree: what of it the stages before and after the gate read."""
+"""The parameter tree: the names of its leaves, and what of it the stages before and after the gate read."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 Params = dict[str, Any]
+"""Nested dictionary of parameter arrays, unboxed."""
+
+PREFIX, SUFFIX, LAYERS = "prefix", "suffix", "layers"
+"""The scanned stacks: the encoder's layers before and after the gate, and the decoder's layers."""
+STACKS = (PREFIX, SUFFIX, LAYERS)
+"""Names of the parts of the tree whose arrays have a leading axis of layers."""
+
+
+def path_name(path: tuple) -> str:
+    """Returns a leaf's place in its tree as a name, "encoder/gate/kernel", from JAX's path of keys."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def matches(name: str, parts: Iterable[str]) -> bool:
+    """Says whether a parameter's name has one of `parts` in it, such as "gate" or "encoder/relpos_bias"."""
+    return any(f"/{part}/" in f"/{name}/" for part in parts)
+
+
+def stack_of(name: str) -> str | None:
+    """Returns which of STACKS a parameter of this name belongs to; None where it has no axis of layers."""
+    return next((part for part in name.split("/") if part in STACKS), None)
 
 
 class StageParameters(NamedTuple):

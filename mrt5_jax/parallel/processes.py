@@ -4,6 +4,7 @@ Every process runs the same program on its own devices and reads its own rows of
 """
 
 import sys
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -67,3 +68,22 @@ def from_first_process(text: str) -> str:
     padded[: len(encoded)] = np.frombuffer(encoded, np.uint8)
     said = np.asarray(multihost_utils.broadcast_one_to_all(padded))
     return said.tobytes().rstrip(b"\0").decode(errors="ignore")
+
+
+def in_any_process(flag: bool) -> bool:
+    """Whether the flag is set in any process; all have to ask together."""
+    if jax.process_count() == 1:
+        return flag
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
+
+
+def in_first_process(act: Callable[[], None]) -> None:
+    """Acts in the first process; what it refuses is refused in all, so that none waits for one that has left."""
+    problem = ""
+    if jax.process_index() == 0:
+        try:
+            act()
+        except UserError as error:
+            problem = str(error)
+    if problem := from_first_process(problem):
+        raise UserError(problem)

@@ -9,6 +9,7 @@ import jax
 from flax.linen.spmd import logical_to_mesh_axes
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mrt5_jax.model.parameters import path_name
 from mrt5_jax.parallel.axis_rules import LOGICAL_AXIS_RULES
 from mrt5_jax.parallel.mesh import replicated
 
@@ -44,7 +45,7 @@ def param_shardings(boxed_params: Any, mesh: Mesh) -> Any:
         if tuple(spec) != wanted:
             _log.warning(
                 "%s %s: mesh %s does not divide it as %s; replicated along that axis",
-                jax.tree_util.keystr(path, simple=True, separator="/"), sizes, dict(mesh.shape), wanted,
+                path_name(path), sizes, dict(mesh.shape), wanted,
             )  # fmt: skip
         return NamedSharding(mesh, PartitionSpec(*spec))
 

@@ -10,32 +10,37 @@ import contextlib
 import dataclasses
 import importlib.metadata
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Int
 
 from mrt5_jax.config import CheckpointConfig, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.model.forward import Params
+from mrt5_jax.model.parameters import Params
 from mrt5_jax.parallel.processes import say
 from mrt5_jax.runs.beginning import set_aside
-from mrt5_jax.runs.integrity import CHECKSUM_RULE, as_saved, check_same_arrays, describe_arrays, not_finite
+from mrt5_jax.runs.integrity import CHECKSUM_RULE, as_saved, describe_arrays, not_finite
 from mrt5_jax.runs.model_dir import CHECKPOINTS, DAMAGED, write_model_config
-from mrt5_jax.runs.storage_trouble import is_storage_trouble, trouble_below
+from mrt5_jax.runs.restoring import (
+    ITEMS,
+    NOT_FINITE_ALLOWED,
+    DamagedError,
+    best_of,
+    first_line,
+    hard_losses,
+    read_arrays,
+    read_description,
+)
 
-_ITEMS = ("params", "rest", "run")
+DataState = dict[str, Any]
+"""Where the data of a run stand, as JSON."""
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
-_NOT_FINITE_ALLOWED = "not_finite_allowed"
-"""In the description of imported weights that were to be taken as they are."""
 _log = logging.getLogger(__name__)
 
 
@@ -66,15 +71,8 @@ class Restored(Generic[State]):
     state: State
     step: int | None
     """Updates made before; None where training begins, from nothing or from imported weights."""
-    data_state: dict[str, Any] | None
+    data_state: DataState | None
     """Where the data iterator stood; None where training begins."""
-
-
-class RestoredParams(NamedTuple):
-    """The model of a checkpoint, without what only training needs."""
-
-    params: Params
-    step: int
 
 
 @dataclasses.dataclass
@@ -89,12 +87,8 @@ class _Keep(ocp.checkpoint_managers.PreservationPolicy):
         kept = set(steps[-self.config.keep :])
         if self.config.keep_period is not None:
             kept |= {step for step in steps if step % self.config.keep_period == 0}
-        kept |= set(_best(self.hard_losses, steps)[: self.config.keep_best])
+        kept |= set(best_of(self.hard_losses, steps)[: self.config.keep_best])
         return [step in kept for step in steps]
-
-
-class _DamagedError(Exception):
-    """A checkpoint cannot be read, or reads as something else than was written."""
 
 
 class Checkpoints:
@@ -114,8 +108,8 @@ class Checkpoints:
         self._seed, self._start_over = seed, start_over
         self._keep = _Keep(config, {})
         options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(self._directory, item_names=_ITEMS, options=options)
-        self._keep.hard_losses.update(_hard_losses(self._manager))
+        self._manager = ocp.CheckpointManager(self._directory, item_names=ITEMS, options=options)
+        self._keep.hard_losses.update(hard_losses(self._manager))
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -192,7 +186,7 @@ class Checkpoints:
         for step in steps:
             try:
                 restored = self._restore(step, abstract, init)
-            except _DamagedError as damage:
+            except DamagedError as damage:
                 _log.warning("checkpoint %s is damaged (%s): passed over", self._directory / str(step), damage)
                 damaged.append(step)
                 continue
@@ -219,10 +213,10 @@ class Checkpoints:
         self._manager.reload()
 
     def _restore(self, step: int, abstract: State, init: Callable[[], State]) -> Restored[State]:
-        run = _read_run(self._manager, step)
+        run = read_description(self._manager, step)
         if "data_state" not in run:
-            items = _read_arrays(self._manager, step, {"params": abstract.params}, run)
-            if run.get(_NOT_FINITE_ALLOWED):
+            items = read_arrays(self._manager, step, {"params": abstract.params}, run)
+            if run.get(NOT_FINITE_ALLOWED):
                 raise UserError(
                     f"{self._directory / str(step)} was imported with --allow_non_finite: weights that are not finite "
                     "cannot be trained"
@@ -233,7 +227,7 @@ class Checkpoints:
             raise UserError(f"{place} was trained with seed {run['seed']}, not {self._seed}: give the old seed")
         wanted = {"params": abstract.params, "rest": abstract._replace(params=None)}
         saved = as_saved(wanted, run["arrays"])
-        items = _read_arrays(self._manager, step, saved, run)
+        items = read_arrays(self._manager, step, saved, run)
         if saved != wanted:
             say(f"{self._directory / str(step)}: controller and monitor are float32 there, and float64 from here on")
             items = jax.tree.map(lambda leaf, to: jax.device_put(leaf.astype(to.dtype), to.sharding), items, wanted)
@@ -246,7 +240,7 @@ class Checkpoints:
         except Exception as error:  # tensorstore's, as they come
             there = ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
             raise UserError(
-                f"{self._directory}: a checkpoint could not be written ({_first_line(error)}); "
+                f"{self._directory}: a checkpoint could not be written ({first_line(error)}); "
                 f"those of steps {there} are whole: mend the cause and start again"
             ) from error
 
@@ -273,69 +267,9 @@ def save_model(model_dir: str | Path, params: Params, config: ModelConfig, *, al
     if problem and not allow_non_finite:
         raise UserError(f"{problem}: nothing is written to {model_dir}")
     write_model_config(model_dir, config)
-    with ocp.CheckpointManager(directory, item_names=_ITEMS) as manager:
-        _save(manager, 0, {"params": params}, {_NOT_FINITE_ALLOWED: True} if problem else {})
+    with ocp.CheckpointManager(directory, item_names=ITEMS) as manager:
+        _save(manager, 0, {"params": params}, {NOT_FINITE_ALLOWED: True} if problem else {})
     return directory
-
-
-def restore_params(
-    model_dir: str | Path, step: int | None = None, sharding_of: Callable[[str], jax.sharding.Sharding] | None = None
-) -> RestoredParams:
-    """The parameters of a checkpoint, whatever trained them.
-
-    Args:
-        model_dir: a MODEL_DIR.
-        step: which checkpoint; None: the newest that is whole, with a warning for every damaged one.
-        sharding_of: name of a parameter ("encoder/gate/kernel") -> where it shall lie; None: on the first device.
-
-    Raises:
-        UserError: there is no such checkpoint, or it is damaged.
-    """
-    with _reader(model_dir) as manager:
-        steps = sorted(manager.all_steps(), reverse=True)
-        if step is not None and step not in steps:
-            there = ", ".join(map(str, reversed(steps))) or "none"
-            raise UserError(f"{manager.directory} has no step {step}; it has {there}")
-        for candidate in steps if step is None else [step]:
-            try:
-                run = _read_run(manager, candidate)
-                wanted = {"params": _abstract_params(run, sharding_of or (lambda _: _first_device()))}
-                return RestoredParams(_read_arrays(manager, candidate, wanted, run)["params"], candidate)
-            except _DamagedError as damage:
-                _log.warning("checkpoint %s is damaged (%s): passed over", manager.directory / str(candidate), damage)
-        at_step = "" if step is None else f" at step {step}"
-        raise UserError(f"{manager.directory} has no checkpoint that is whole{at_step}")
-
-
-def best_step(model_dir: str | Path) -> int | None:
-    """The step of the lowest cross-entropy under hard deletion among the checkpoints there are; None if unmeasured."""
-    with _reader(model_dir) as manager:
-        return next(iter(_best(_hard_losses(manager), manager.all_steps())), None)
-
-
-def _reader(model_dir: str | Path) -> ocp.CheckpointManager:
-    """A manager that changes nothing."""
-    directory = (Path(model_dir) / CHECKPOINTS).absolute()
-    if not directory.is_dir():
-        raise UserError(f"{directory} is not there: {model_dir} has no checkpoint")
-    options = ocp.CheckpointManagerOptions(create=False)
-    return ocp.CheckpointManager(directory, item_names=_ITEMS, options=options)
-
-
-def _hard_losses(manager: ocp.CheckpointManager) -> dict[int, float]:
-    """Step -> cross-entropy under hard deletion, where it was measured and can be read."""
-    losses = {}
-    for step in manager.all_steps():
-        with contextlib.suppress(_DamagedError):
-            if (loss := _read_run(manager, step).get("hard_loss")) is not None:
-                losses[step] = loss
-    return losses
-
-
-def _best(hard_losses: Mapping[int, float], steps: Sequence[int]) -> list[int]:
-    """Those of `steps` that were measured, the best first; of equals the newest, and NaN is no measurement."""
-    measured = [step for step in steps if not math.isnan(hard_losses.get(step, math.nan))]
-    return sorted(measured, key=lambda step: (hard_losses[step], -step))
 
 
 def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any], run: dict[str, Any]) -> None:
@@ -348,84 +282,3 @@ def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any], run:
         ),
         force=True,
     )
-
-
-def _read_run(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
-    def read() -> dict[str, Any]:
-        run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
-        if not isinstance(run, dict) or not isinstance(run.get("arrays"), dict):
-            raise ValueError("its description is incomplete")
-        return run
-
-    return _in_every_process(read, Path(manager.directory) / str(step))
-
-
-def _read_arrays(
-    manager: ocp.CheckpointManager, step: int, wanted: dict[str, Any], run: dict[str, Any]
-) -> dict[str, Any]:
-    """The items of `wanted` (name -> tree of ShapeDtypeStructs), equal to what was saved or not at all."""
-
-    def read() -> dict[str, Any]:
-        args = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}
-        restored = manager.restore(step, args=ocp.args.Composite(**args))
-        return {name: restored[name] for name in wanted}
-
-    place, rule = Path(manager.directory) / str(step), run.get("checksum_rule", 1)
-    check_same_arrays(run["arrays"], wanted, place)
-    if rule not in range(1, CHECKSUM_RULE + 1):
-        raise UserError(f"{place} has checksums by rule {rule}, which this version does not know: use a newer one")
-    items = _in_every_process(read, place)
-    for name, description in describe_arrays(items, rule).items():
-        if description != run["arrays"][name]:
-            raise _DamagedError(f"{name} does not have the checksum it was saved with")
-    if not run.get(_NOT_FINITE_ALLOWED) and (problem := not_finite({"params": items["params"]})):
-        raise _DamagedError(problem)
-    return items
-
-
-def _in_every_process(read: Callable[[], dict[str, Any]], place: Path) -> dict[str, Any]:
-    """What `read` returns or, if it fails in any process, _DamagedError in all, so that they fall back together.
-
-    Raises:
-        UserError: in any process the storage, not the checkpoint, is in trouble.
-    """
-    result, problem, trouble = {}, "", False
-    try:
-        result = read()
-    except Exception as error:  # whatever the file system, JSON, tensorstore or Orbax make of a broken file
-        cause = error if is_storage_trouble(error) else trouble_below(place)
-        problem, trouble = _first_line(cause or error), cause is not None
-    if jax.process_count() > 1:
-        failed, troubled = multihost_utils.process_allgather(np.array([bool(problem), trouble])).reshape(-1, 2).any(0)
-        problem, trouble = problem or ("another process cannot read it" if failed else ""), bool(troubled)
-    if trouble:
-        raise UserError(
-            f"{place} cannot be read ({problem}): that is no damage, and nothing was moved; see to the disk, the "
-            "network or the permissions, and start again"
-        )
-    if problem:
-        raise _DamagedError(problem)
-    return result
-
-
-def _abstract_params(run: dict[str, Any], sharding_of: Callable[[str], jax.sharding.Sharding]) -> Params:
-    """The saved parameters as ShapeDtypeStructs."""
-    params: Params = {}
-    for full_name, array in run["arrays"].items():
-        item, _, name = full_name.partition("/")
-        if item == "params":
-            *folders, leaf = name.split("/")
-            folder = params
-            for part in folders:
-                folder = folder.setdefault(part, {})
-            shape, dtype = tuple(array["shape"]), jnp.dtype(array["dtype"])
-            folder[leaf] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding_of(name))
-    return params
-
-
-def _first_device() -> jax.sharding.Sharding:
-    return jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, UInt32
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.model.parameters import path_name
 
 _ONCE_NARROW = ("rest/controller/", "rest/monitor/")
 
@@ -30,7 +31,7 @@ def check_same_arrays(saved: dict[str, Any], wanted: dict[str, Any], place: Path
     Raises:
         UserError: naming an array that differs, and how many do.
     """
-    leaves = {array_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
+    leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(wanted)}
     there = {name for name in saved if name.split("/")[0] in wanted}
     problems = [f"{name} is missing" for name in leaves.keys() - there]
     problems += [f"{name} has no place in this run" for name in there - leaves.keys()]
@@ -54,7 +55,7 @@ def as_saved(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
     """
 
     def narrowed(path: tuple, leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-        name = array_name(path)
+        name = path_name(path)
         before = saved.get(name, {}).get("dtype")
         if name.startswith(_ONCE_NARROW) and (str(leaf.dtype), before) == ("float64", "float32"):
             return jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=leaf.sharding)
@@ -78,7 +79,7 @@ def describe_arrays(items: dict[str, Any], rule: int = CHECKSUM_RULE) -> dict[st
     leaves = jax.tree_util.tree_leaves_with_path(items)
     checksums = np.asarray(_checksums([leaf for _, leaf in leaves], rule))
     return {
-        array_name(path): {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": int(checksum)}
+        path_name(path): {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": int(checksum)}
         for (path, leaf), checksum in zip(leaves, checksums, strict=True)
     }
 
@@ -119,7 +120,7 @@ def _mix(words: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 def not_finite(items: dict[str, Any]) -> str:
     """Names the first array that holds NaN or an infinity, and says how many do; empty where none does."""
     leaves = [
-        (array_name(path), leaf)
+        (path_name(path), leaf)
         for path, leaf in jax.tree_util.tree_leaves_with_path(items)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
     ]
@@ -132,8 +133,3 @@ def not_finite(items: dict[str, Any]) -> str:
 @jax.jit
 def _all_finite(arrays: list[Array]) -> Bool[Array, " arrays"]:
     return jnp.stack([jnp.all(jnp.isfinite(array)) for array in arrays])
-
-
-def array_name(path: tuple) -> str:
-    """A leaf's place in its tree, as "params/encoder/gate/kernel"."""
-    return jax.tree_util.keystr(path, simple=True, separator="/")

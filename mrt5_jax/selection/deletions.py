@@ -49,6 +49,9 @@ GAP: tuple[Deletion, Deletion] = ("soft", "hard")
 
 
 TRAINED_WITHOUT_REMOVING = tuple(deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].removes)
+TRAINED_WITHOUT_SELECTOR = tuple(
+    deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].heeds_selector
+)
 
 
 def removes_positions(deletion: Deletion | TrainingDeletion) -> bool:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mrt5_jax.tools.hlo import Instruction, Program
+from mrt5_jax.tools.hlo import HloModule, Instruction
 
 KINDS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "collective-broadcast")
 
@@ -40,7 +40,7 @@ class Collective(NamedTuple):
     """The devices that the first of them exchanges with, by their place in the mesh; empty: all."""
 
 
-def collectives(program: Program) -> list[Collective]:
+def collectives(program: HloModule) -> list[Collective]:
     """The collectives of a program's entry computation and of everything it calls."""
     return list(_walk(program, program.entry, times=1, branch=""))
 
@@ -53,7 +53,7 @@ def mesh_axes(group: tuple[int, ...], shape: dict[str, int]) -> tuple[str, ...]:
     return tuple(name for name, along in zip(shape, places, strict=True) if len(set(along.tolist())) > 1)
 
 
-def _walk(program: Program, name: str, times: int, branch: str) -> Iterator[Collective]:
+def _walk(program: HloModule, name: str, times: int, branch: str) -> Iterator[Collective]:
     instructions = program.computations.get(name, [])
     sizes = {instruction.name: instruction.bytes for instruction in instructions}
     for instruction in instructions:

@@ -8,14 +8,14 @@ The compiler notes an estimate in cycles of the chip's clock at fusions, copies 
 
 import re
 
-from mrt5_jax.tools.hlo import Instruction, Program
+from mrt5_jax.tools.hlo import HloModule, Instruction
 
 _ESTIMATE = re.compile(r'"estimated_cycles":"(\d+)"')
 _NO_ESTIMATE = 2**63 - 1
 """What the compiler writes at some instructions."""
 
 
-def estimated_cycles(program: Program) -> int | None:
+def estimated_cycles(program: HloModule) -> int | None:
     """Cycles of one device, one instruction after another; None where no estimates are noted (CPUs, GPUs).
 
     A loop counts as often as XLA knows that it turns, a conditional as much as its longest branch. Collectives, custom
@@ -24,11 +24,11 @@ def estimated_cycles(program: Program) -> int | None:
     return _cycles(program, program.entry) or None
 
 
-def _cycles(program: Program, name: str) -> int:
+def _cycles(program: HloModule, name: str) -> int:
     return sum(_cycles_of(program, instruction) for instruction in program.computations.get(name, []))
 
 
-def _cycles_of(program: Program, instruction: Instruction) -> int:
+def _cycles_of(program: HloModule, instruction: Instruction) -> int:
     if noted := _ESTIMATE.search(instruction.text):
         return 0 if int(noted[1]) == _NO_ESTIMATE else int(noted[1])
     if instruction.opcode == "fusion":  # noted of the whole, if at all

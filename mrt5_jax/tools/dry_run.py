@@ -18,10 +18,10 @@ from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.multiply_adds import training_multiply_adds
+from mrt5_jax.model.parameters import path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import abstract_batch, check_batch_size, check_parts
 from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
-from mrt5_jax.runs.integrity import array_name
 from mrt5_jax.tools.collectives import Collective, collectives
 from mrt5_jax.tools.compiled import CostEstimate, Memory, cost_of, memory_of
 from mrt5_jax.tools.cycles import estimated_cycles
@@ -186,7 +186,7 @@ def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, _Part]:
 
 def placements(tree: Any) -> list[Placement]:
     """Of every array of a tree of ShapeDtypeStructs with shardings, in the order of the tree."""
-    return [_placement(array_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return [_placement(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
 def _placement(name: str, leaf: jax.ShapeDtypeStruct) -> Placement:

@@ -54,7 +54,7 @@ class Instruction(NamedTuple):
         return [two[1], two[2]] if two else []
 
 
-class Program(NamedTuple):
+class HloModule(NamedTuple):
     """A module."""
 
     computations: dict[str, list[Instruction]]
@@ -80,7 +80,7 @@ class Program(NamedTuple):
         return 1
 
 
-def parse_hlo(text: str) -> Program:
+def parse_hlo(text: str) -> HloModule:
     """Parses the text of a module.
 
     Args:
@@ -100,7 +100,7 @@ def parse_hlo(text: str) -> Program:
             computations[current].append(_instruction(instruction[1], instruction[2]))
     if not entry:
         raise ValueError("no ENTRY computation: not the text of an HLO module")
-    return Program(computations, entry)
+    return HloModule(computations, entry)
 
 
 def _instruction(name: str, text: str) -> Instruction:

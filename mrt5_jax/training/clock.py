@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,6 +12,7 @@ from mrt5_jax.config import RunConfig
 from mrt5_jax.data.vocabulary import BYTE_OFFSET
 from mrt5_jax.model.multiply_adds import training_multiply_adds
 from mrt5_jax.parallel.peaks import peak_multiply_adds
+from mrt5_jax.training.writers import Scalar, Scalars
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 
@@ -46,7 +46,7 @@ class Clock:
         """So long it took to make a batch."""
         self._data_wait += seconds
 
-    def step(self, metrics: Mapping[str, Any], num_bytes: int, input_length: int) -> None:
+    def step(self, metrics: Scalars, num_bytes: int, input_length: int) -> None:
         """A step was dispatched.
 
         Args:
@@ -83,7 +83,7 @@ class Clock:
 
     def _begin(self) -> None:
         self._since = time.perf_counter()
-        self._rungs: list[Any] = []
+        self._rungs: list[Scalar] = []
         self._lengths: list[int] = []
         self._bytes, self._data_wait = 0, 0.0
         self._compilations, self._compile_seconds = 0, 0.0

@@ -4,10 +4,10 @@ import itertools
 import os
 import socket
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from mrt5_jax.runs.model_dir import EVENTS
+from mrt5_jax.training.writers import Numbers, with_timing
 
 _FORMAT = "brain.Event:2"
 _numbers = itertools.count()
@@ -28,20 +28,19 @@ class TensorBoardWriter:
         self._records = RecordWriter(self._file)
         self._records.write(Event(wall_time=time.time(), file_version=_FORMAT).SerializeToString())
 
-    def write(self, step: int, metrics: Mapping[str, float], timing: Mapping[str, float]) -> None:
+    def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
         """See `writers.Writer`."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_SCALAR, Summary, SummaryMetadata
         from tensorboard.compat.proto.tensor_pb2 import TensorProto
         from tensorboard.compat.proto.types_pb2 import DT_FLOAT
 
-        numbers = {**metrics, **{f"timing/{name}": number for name, number in timing.items()}}
         kind = SummaryMetadata(
             plugin_data=SummaryMetadata.PluginData(plugin_name="scalars"), data_class=DATA_CLASS_SCALAR
         )
         values = [
             Summary.Value(tag=name, metadata=kind, tensor=TensorProto(dtype=DT_FLOAT, float_val=[number]))
-            for name, number in numbers.items()
+            for name, number in with_timing(metrics, timing).items()
         ]
         self._records.write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)).SerializeToString())
 

@@ -1,22 +1,21 @@
 """Parameters that do not train, by their names."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import PyTree
 
 from mrt5_jax.config import OptimizerConfig, RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.parameters import split_stages
+from mrt5_jax.model.parameters import Params, matches, path_name, split_stages
 from mrt5_jax.spelling import nearest
-from mrt5_jax.training.state import Params
 
 
-def named(params: Any, names: Sequence[str]) -> Any:
+def named(params: PyTree, names: Sequence[str]) -> PyTree[bool]:
     """A tree of booleans: which parameters have one of `names` in their path, "gate" or "encoder/relpos_bias"."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: _matches(_written(path), names), params)
+    return jax.tree_util.tree_map_with_path(lambda path, _: matches(path_name(path), names), params)
 
 
 def stop_gradients(params: Params, frozen: Sequence[str]) -> Params:
@@ -44,12 +43,12 @@ def check_names(run: RunConfig) -> None:
     paths = _paths(params)
     for field, names in {"freeze": frozen, "weight_decay_exclude": sorted(excluded)}.items():
         for name in names:
-            if not any(_matches(path, (name,)) for path in paths):
+            if not any(matches(path, (name,)) for path in paths):
                 known = nearest(name, {part for path in paths for part in path.split("/")})
                 raise UserError(f"config.OptimizerConfig.{field}: no parameter has {name!r} in its path{known}")
-    if all(_matches(path, frozen) for path in paths):
+    if all(matches(path, frozen) for path in paths):
         raise UserError(f"config.OptimizerConfig.freeze = {frozen!r}: freezes all parameters, and nothing would train")
-    if all(_matches(path, frozen) for path in _paths(split_stages(params).first)):
+    if all(matches(path, frozen) for path in _paths(split_stages(params).first)):
         for field, value, default in (
             ("config.RunConfig.controller", run.controller, None),
             ("config.LossConfig.gate_weight", run.loss.gate_weight, 0.0),
@@ -61,14 +60,6 @@ def check_names(run: RunConfig) -> None:
                 )
 
 
-def _paths(params: Any) -> list[str]:
+def _paths(params: Params) -> list[str]:
     """Names of a model's parameters, as they are made."""
-    return [_written(path).removesuffix("/value") for path, _ in jax.tree_util.tree_leaves_with_path(params)]
-
-
-def _matches(path: str, names: Iterable[str]) -> bool:
-    return any(f"/{name}/" in f"/{path}/" for name in names)
-
-
-def _written(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return [path_name(path).removesuffix("/value") for path, _ in jax.tree_util.tree_leaves_with_path(params)]

@@ -21,7 +21,6 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Begun, Part, Shardings, Staged, in_graph
 from mrt5_jax.config import CompactionConfig, LossConfig, TrainingDeletion
-from mrt5_jax.kernels.attention import Queries
 from mrt5_jax.model.dropout import (
     NO_DROPOUT,
     Dropout,
@@ -42,6 +41,7 @@ from mrt5_jax.model.forward import (
     run_second_stage,
     targets_of,
 )
+from mrt5_jax.model.layers import Queries
 from mrt5_jax.model.parameters import Params, StageParameters, merge_gradients, split_stages
 from mrt5_jax.objectives.losses import (
     Denominators,

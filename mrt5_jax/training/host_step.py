@@ -6,7 +6,7 @@
     finish   the first stage's gradient                                   one program
     update   gradients put together, optimizer, controller, metrics       one program
 
-All compile before the first step of an input length, in parallel threads: nothing compiles later, whatever is kept.
+All compile before the first step of an input length, the rungs side by side: nothing compiles later, whatever is kept.
 The memory of a step is that of the lengths that ran, and gradients stay outside of conditionals.
 """
 

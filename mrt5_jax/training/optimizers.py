@@ -1,19 +1,15 @@
 """Optimizers, made from their configuration (optax)."""
 
 from collections.abc import Hashable
-from typing import Any
 
 import jax
 import optax
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from mrt5_jax.config import OptimizerConfig
+from mrt5_jax.model.parameters import STACKS, path_name, stack_of
 from mrt5_jax.training.freezing import named
 from mrt5_jax.training.schedules import make_schedule
-
-SCANNED_STACKS = ("prefix", "suffix", "layers")
-"""Names of the parts of the parameter tree whose arrays have a leading axis of layers."""
-
 
 _GROUP = {True: "frozen", False: "trained"}
 
@@ -60,7 +56,14 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
     Within a conditional the compiler would compute it, and exchange it between devices, a second time.
     """
 
-    def update(updates: Any, state: Any, params: Any = None, *, gradient_norm: Any = None, **_: Any) -> Any:
+    def update(
+        updates: PyTree,
+        state: PyTree,
+        params: PyTree = None,
+        *,
+        gradient_norm: Float[Array, ""] | None = None,
+        **_: PyTree,
+    ) -> tuple[PyTree, PyTree]:
         norm = optax.tree.norm(updates) if gradient_norm is None else gradient_norm
         clipped = jax.tree.map(
             lambda leaf: jax.lax.select(norm < max_norm, leaf, (leaf / norm.astype(leaf.dtype)) * max_norm), updates
@@ -73,7 +76,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
 def updates_made(opt_state: optax.OptState) -> Int[Array, ""]:
     """How many updates the schedule of `make_optimizer` has counted: refused steps made none."""
 
-    def is_schedule(node: Any) -> bool:
+    def is_schedule(node: PyTree) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)
 
     nodes = jax.tree.leaves(opt_state, is_leaf=is_schedule)
@@ -92,7 +95,7 @@ def scale_by_layerwise_adafactor() -> optax.GradientTransformation:
         optax.scale_by_param_block_rms(1e-3),
     )
     groups: dict[Hashable, optax.GradientTransformation] = {"whole": adafactor}
-    groups.update(dict.fromkeys(SCANNED_STACKS, _each_layer(adafactor)))
+    groups.update(dict.fromkeys(STACKS, _each_layer(adafactor)))
     return optax.partition(groups, lambda params: jax.tree_util.tree_map_with_path(_stack, params))
 
 
@@ -100,11 +103,11 @@ def _each_layer(inner: optax.GradientTransformation) -> optax.GradientTransforma
     """`inner` on every index of the leading axis by itself."""
     inner = optax.with_extra_args_support(inner)
 
-    def init(params: Any) -> Any:
+    def init(params: PyTree) -> PyTree:
         # A group without arrays has nothing to map over (a plain ByT5 has no suffix).
         return jax.vmap(inner.init)(params) if jax.tree.leaves(params) else inner.init(params)
 
-    def update(updates: Any, state: Any, params: Any = None) -> Any:
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         if not jax.tree.leaves(updates):
             return updates, state
         return jax.vmap(inner.update)(updates, state, params)
@@ -112,9 +115,5 @@ def _each_layer(inner: optax.GradientTransformation) -> optax.GradientTransforma
     return optax.GradientTransformation(init, update)
 
 
-def _stack(path: tuple, _: Any) -> str:
-    return next((name for name in _names(path) if name in SCANNED_STACKS), "whole")
-
-
-def _names(path: tuple) -> list[str]:
-    return jax.tree_util.keystr(path, simple=True, separator="/").split("/")
+def _stack(path: tuple, _: PyTree) -> str:
+    return stack_of(path_name(path)) or "whole"

@@ -1,40 +1,43 @@
 """A trace of chosen steps by `jax.profiler`, for TensorBoard or Perfetto."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
+from jaxtyping import Array
+
+from mrt5_jax.training.hooks import Hook, Moment
+from mrt5_jax.training.state import TrainState
 
 PROFILE = "profile"
 """The folder in MODEL_DIR; every process writes what its own devices did."""
 
 
-class StepTrace:
-    """Traces the steps from the first to the last of `steps`; a context manager that ends a trace that is open."""
+class StepTrace(Hook):
+    """Traces the steps from the first to the last of `steps`; a trace that is open when the run ends, ends with it."""
 
     def __init__(self, model_dir: str | Path, steps: tuple[int, int] | None) -> None:
         self._folder, self._steps = Path(model_dir) / PROFILE, steps
         self._open = False
 
-    def __enter__(self) -> "StepTrace":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop()
-
-    def before(self, step: int) -> None:
-        """To be called before `step` is dispatched."""
+    def before(self, step: int, state: TrainState, batch: Mapping[str, Array]) -> TrainState:
+        """See `Hook`."""
         if self._steps is not None and step == self._steps[0]:
             jax.profiler.start_trace(self._folder)
             self._open = True
+        return state
 
-    def after(self, step: int, results: Any) -> None:
-        """To be called with what `step` returned; waits for the last step that is traced."""
-        if self._steps is not None and step == self._steps[1] and self._open:
-            jax.block_until_ready(results)
-            self._stop()
+    def due(self, moment: Moment) -> bool:
+        """See `Hook`."""
+        return self._open and self._steps is not None and moment.step == self._steps[1]
 
-    def _stop(self) -> None:
+    def __call__(self, moment: Moment) -> None:
+        """Waits for the last step that is traced, and ends the trace."""
+        jax.block_until_ready(moment.metrics)
+        self.close()
+
+    def close(self) -> None:
+        """See `Hook`."""
         if self._open:
             jax.profiler.stop_trace()
             self._open = False

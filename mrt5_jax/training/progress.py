@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from mrt5_jax.data.task_names import label_of
-from mrt5_jax.training.writers import Scalars
+from mrt5_jax.training.writers import Numbers
 
 _SHOWN = {
     "loss": "loss {:.4f}",
@@ -45,7 +45,7 @@ class ProgressDisplay:
             self._live.start()
             self._task = self._live.add_task("compiling", total=num_steps, completed=step)
 
-    def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
+    def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
         """See `writers.Writer`."""
         found = ((_EVALUATION_LOSS.fullmatch(name), value) for name, value in metrics.items())
         if losses := [f"{label_of(name[1])}/{name[2]} {value:.4f}" for name, value in found if name]:

@@ -1,13 +1,14 @@
 """What training carries from step to step."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
+import optax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-Params = dict[str, Any]
-"""Nested dictionary of parameter arrays, unboxed."""
+from mrt5_jax.model.parameters import Params
+from mrt5_jax.objectives.controller import ControllerState
 
 
 class MonitorState(NamedTuple):
@@ -27,11 +28,11 @@ class TrainState(NamedTuple):
 
     step: Int[Array, ""]
     """Number of updates made, int32."""
-    params: Any
+    params: Params
     """The parameters; boxed in their logical axis names only while the state is being born."""
-    opt_state: Any
+    opt_state: optax.OptState
     """The optimizer's state (optax)."""
-    controller: Any
+    controller: ControllerState
     """State of the controller of alpha."""
     monitor: MonitorState | None = None
     """State of the monitor of saturated deletion; None under other deletions."""

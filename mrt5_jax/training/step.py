@@ -50,7 +50,7 @@ def make_state(model: MrT5, run: RunConfig, learning: Learning, key: Key[Array, 
     """The state before the first step; parameters still boxed in their logical axis names."""
     tokens = jnp.ones((1, run.data.input_length), jnp.int32)
     targets = jnp.ones((1, run.data.target_length), jnp.int32)
-    params = model.init(key, tokens, targets)["params"]
+    params = dict(model.init(key, tokens, targets)["params"])
     optimizer_state, controller_state = learning.optimizer.init(params), learning.controller.init()
     monitor = initial_monitor(controller_state.alpha.dtype) if is_monitored(run.training.deletion) else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer_state, controller_state, monitor)

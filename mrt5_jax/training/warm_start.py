@@ -5,9 +5,10 @@ gate, suffix), and two MrT5 with different gate layers fit each other. What the 
 stays newly initialised.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +17,18 @@ from jax.sharding import NamedSharding, PartitionSpec, Sharding
 from jaxtyping import Array
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.checkpoints import restore_params
+from mrt5_jax.model.parameters import PREFIX, SUFFIX, Params
 from mrt5_jax.runs.integrity import not_finite
-from mrt5_jax.training.state import Params
+from mrt5_jax.runs.restoring import restore_params
 
 Flat = dict[str, Array]
 """Parameters by name, as "encoder/gate/kernel"."""
 
-_PREFIX, _SUFFIX = "encoder/prefix/", "encoder/suffix/"
+_PREFIX, _SUFFIX = f"encoder/{PREFIX}/", f"encoder/{SUFFIX}/"
 
 
-class WarmStart(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class WarmStart:
     """Parameters to begin with, and where each came from (names such as "encoder/gate/kernel")."""
 
     params: Params

@@ -9,24 +9,28 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
+import numpy as np
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import read_bytes
 from mrt5_jax.runs.model_dir import METRICS, TIMING, write_atomically
-from mrt5_jax.training.event_files import TensorBoardWriter
 
-Scalars = Mapping[str, Any]
-"""Names -> numbers: Python's, NumPy's, or JAX arrays of one element."""
+Numbers = Mapping[str, int | float]
+"""Names -> numbers, on the host."""
+Scalar = int | float | np.generic | np.ndarray | jax.Array
+"""A number: Python's, or an array of one element, which may lie on devices."""
+Scalars = Mapping[str, Scalar]
+"""Names -> numbers, wherever they lie."""
 
 
 @runtime_checkable
 class Writer(Protocol):
     """Something that takes the numbers of a run."""
 
-    def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
+    def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
         """Takes what was computed (`metrics`) and clocked (`timing`) when `step` updates had been made."""
         ...
 
@@ -53,9 +57,9 @@ class Writers:
 
     def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
         """See `Writer`; numbers are brought to the host once, here."""
-        metrics, timing = _on_host(metrics), _on_host(timing)
+        computed, clocked = on_host(metrics), on_host(timing)
         for writer in self._writers:
-            writer.write(step, metrics, timing)
+            writer.write(step, computed, clocked)
 
     def flush(self) -> None:
         """See `Writer`."""
@@ -82,7 +86,7 @@ class JsonLinesWriter:
             cut_beyond(path, -1 if step is None else step)
             self._files.append(path.open("a", encoding="utf-8"))
 
-    def write(self, step: int, metrics: Scalars, timing: Scalars) -> None:
+    def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
         """See `Writer`. A line is handed to the operating system at once: it survives the end of the process."""
         for file, numbers in zip(self._files, (metrics, timing), strict=True):
             if numbers:
@@ -100,19 +104,6 @@ class JsonLinesWriter:
         """See `Writer`."""
         for file in self._files:
             file.close()
-
-
-def open_writers(model_dir: str | Path, step: int | None, others: Sequence[Writer] = ()) -> Writers:
-    """The writers of a run that begins, or goes on, at `step`; of several processes only the first writes.
-
-    Args:
-        model_dir: a MODEL_DIR.
-        step: of the checkpoint that was restored, None where training begins; what the files have beyond it is cut.
-        others: writers that join, such as the progress display.
-    """
-    if jax.process_index() != 0:
-        return Writers(())
-    return Writers((JsonLinesWriter(model_dir, step), TensorBoardWriter(model_dir), *others))
 
 
 def cut_beyond(path: Path, step: int) -> None:
@@ -140,7 +131,12 @@ def cut_beyond(path: Path, step: int) -> None:
         write_atomically(path, "".join(kept))
 
 
-def _on_host(numbers: Scalars) -> dict[str, int | float]:
+def with_timing(metrics: Numbers, timing: Numbers) -> dict[str, int | float]:
+    """Both in one dictionary; clocked numbers as timing/NAME."""
+    return {**metrics, **{f"timing/{name}": number for name, number in timing.items()}}
+
+
+def on_host(numbers: Scalars) -> dict[str, int | float]:
     """Python numbers, fetched from the devices together."""
     return {
         name: number if isinstance(number, int | float) else number.item()

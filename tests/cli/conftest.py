@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 
 from mrt5_jax.cli.main import main
+from mrt5_jax.runs.checkpoints import save_model
+
+from ..inference.models import random_params
+from .infer_lines import CONFIG, SIZES, TEXTS, write_lines
 
 Refuse = Callable[..., str]
 
@@ -31,3 +35,20 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refuse:
         return captured.err.removeprefix("mrt5: ").rstrip("\n")
 
     return run
+
+
+@pytest.fixture(scope="module")
+def model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random MrT5, as convert would leave it."""
+    path = tmp_path_factory.mktemp("model")
+    save_model(path, random_params(CONFIG), CONFIG)
+    return path
+
+
+@pytest.fixture
+def command(model_dir: Path, tmp_path: Path) -> list[str]:
+    """`mrt5 infer` on ten lines; soft deletion has one rung, so little is compiled."""
+    lines = [{"inputs": text, "targets": text[:3], "id": number} for number, text in enumerate(TEXTS)]
+    requests = write_lines(tmp_path / "in.jsonl", lines)
+    files = [f"--model_dir={model_dir}", f"--input={requests}", f"--output={tmp_path / 'out.jsonl'}"]
+    return ["infer", *files, *SIZES, "--deletion=soft"]

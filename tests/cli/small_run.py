@@ -34,3 +34,15 @@ def make_model_dir(path: Path, *bindings: str) -> Path:
 def contents(path: Path) -> dict[Path, Any]:
     """What lies in a folder, to compare before and after."""
     return {file: file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+
+
+def commands(model_dir: Path, tmp_path: Path) -> dict[str, list[str]]:
+    """What reads a MODEL_DIR, by command; written anew, requests and answers lie beside it."""
+    requests = tmp_path / "in.jsonl"
+    requests.write_text('{"inputs": "#a", "targets": "#a"}\n')
+    return {
+        "train": ["train", f"--gin_file={model_dir / 'config.gin'}", f"--gin.MODEL_DIR={str(model_dir)!r}"],
+        "eval": ["eval", f"--model_dir={model_dir}"],
+        "infer": ["infer", f"--model_dir={model_dir}", f"--input={requests}", f"--output={tmp_path / 'out.jsonl'}"],
+        "inspect": ["inspect", f"--model_dir={model_dir}", "--text=#a"],
+    }

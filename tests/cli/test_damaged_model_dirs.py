@@ -11,7 +11,7 @@ from mrt5_jax.cli.main import main
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.run_files import read_run
 
-from .small_run import contents, make_model_dir
+from .small_run import commands, contents, make_model_dir
 
 
 @pytest.fixture(scope="module")
@@ -28,17 +28,6 @@ def model_dir(sound: Path, tmp_path: Path) -> Path:
         if file.is_file():
             (folder / file.name).write_bytes(file.read_bytes())
     return folder
-
-
-def commands(model_dir: Path, tmp_path: Path) -> dict[str, list[str]]:
-    requests = tmp_path / "in.jsonl"
-    requests.write_text('{"inputs": "#a", "targets": "#a"}\n')
-    return {
-        "train": ["train", f"--gin_file={model_dir / 'config.gin'}", f"--gin.MODEL_DIR={str(model_dir)!r}"],
-        "eval": ["eval", f"--model_dir={model_dir}"],
-        "infer": ["infer", f"--model_dir={model_dir}", f"--input={requests}", f"--output={tmp_path / 'out.jsonl'}"],
-        "inspect": ["inspect", f"--model_dir={model_dir}", "--text=#a"],
-    }
 
 
 def _changed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from mrt5_jax.cli.main import main
+from mrt5_jax.config import RunConfig
 from mrt5_jax.runs import checkpoints
 from mrt5_jax.training import loop
 
-from .small_run import contents, make_model_dir
+from .small_run import commands, contents, make_model_dir
 
 STEPS = range(1, 7)
 
@@ -35,17 +36,6 @@ def lost_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model_dir(lost_run: Path, tmp_path: Path) -> Path:
     """A copy of it: a run goes on in whatever folder it lies."""
     return Path(shutil.copytree(lost_run, tmp_path / "model"))
-
-
-def commands(model_dir: Path, tmp_path: Path) -> dict[str, list[str]]:
-    requests = tmp_path / "in.jsonl"
-    requests.write_text('{"inputs": "#a", "targets": "#a"}\n')
-    return {
-        "train": ["train", f"--gin_file={model_dir}/config.gin", f"--gin.MODEL_DIR='{model_dir}'"],
-        "eval": ["eval", f"--model_dir={model_dir}"],
-        "infer": ["infer", f"--model_dir={model_dir}", f"--input={requests}", f"--output={tmp_path}/out.jsonl"],
-        "inspect": ["inspect", f"--model_dir={model_dir}", "--text=#a"],
-    }
 
 
 def without_lock(folder: Path) -> dict[Path, Any]:
@@ -77,7 +67,7 @@ def test_a_person_decides_by_a_flag(model_dir: Path, tmp_path: Path, monkeypatch
     before = contents(model_dir)
     begun: list[int | None] = []
 
-    def stop(model_dir: str, step: int | None, others: Any = ()) -> None:
+    def stop(run: RunConfig, step: int | None, others: Any) -> None:
         begun.append(step)
         raise KeyboardInterrupt
 

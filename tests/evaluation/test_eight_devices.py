@@ -80,4 +80,5 @@ def test_records_are_those_of_one_device(repository: Path) -> None:
         for one, other in zip(plain, records, strict=True):
             assert one | {"nll": 0, "rung": 0} == other | {"nll": 0, "rung": 0}
             assert one["nll"] == pytest.approx(other["nll"], rel=1e-5)
-        assert sum(record["rung"] for record in records) < sum(record["rung"] for record in plain)
+    # Of two chunks a device each has a row that keeps much on some device; of four the first has none.
+    assert sum(record["rung"] for record in others[-1]) < sum(record["rung"] for record in plain)

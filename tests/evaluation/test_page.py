@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mrt5_jax.data.vocabulary import EOS_ID, encode
 from mrt5_jax.evaluation.inspection import Piece, pieces
-from mrt5_jax.evaluation.page import Section, describe, render_page
+from mrt5_jax.evaluation.page import Section, describe_piece, render_page
 
 TAGS = {"html", "meta", "title", "style", "h1", "h2", "p", "span", "small", "del", "table", "tr", "th", "td"}
 CONTENTS = st.one_of(st.binary(max_size=40), st.text(max_size=20).map(lambda text: text.encode(errors="replace")))
@@ -83,7 +83,7 @@ def test_every_character_tells_its_values() -> None:
         "C3 -0.25 kept, BF -0.25 kept",
         "-29.75 deleted",
     ]
-    assert describe(found[1]) == titles[1]
+    assert describe_piece(found[1]) == titles[1]
     (part,) = (attributes for _, attributes in page.tags if attributes.get("class") == "part" and "title" in attributes)
     assert "rgb(var(--blue)) 0% 50%,rgb(var(--red)) 50% 100%" in part["style"]
     assert "--d:0.50" in part["style"]

@@ -7,7 +7,7 @@ import pytest
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.interop import names
-from mrt5_jax.interop.names import Params
+from mrt5_jax.model.parameters import Params
 
 BYT5 = ModelConfig(emb_dim=8, num_heads=2, head_dim=3, mlp_dim=5, num_encoder_layers=3, num_decoder_layers=2)
 

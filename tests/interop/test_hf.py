@@ -12,7 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
-from mrt5_jax.interop.hf import Source, differences, read_hf, write_hf
+from mrt5_jax.interop.hf import differences, read_hf, write_hf
+from mrt5_jax.interop.models import Source
 
 EMBEDDING = "shared.weight"
 QUERY = "encoder.block.0.layer.0.SelfAttention.q.weight"

@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import mrt5_jax.kernels.attention
-from mrt5_jax.kernels.attention import Attended, Keys, Queries, attend
+import mrt5_jax.kernels.xla
+from mrt5_jax.kernels.attention import Attended, attention
 from mrt5_jax.kernels.position_bias import relative_bias
 
+from ..model import oracle
+
 BATCH, QUERIES, SLOTS, HEADS, WIDTH, BUCKETS, FARTHEST = 3, 6, 9, 2, 4, 8, 16
+STEP = 1e-7
+"""Of central differences: a score so near 5 that a step takes it across, where the excess has a kink, is rare."""
 Arrays = dict[str, np.ndarray]
 
 
@@ -41,46 +45,42 @@ def make_arrays(seed: int) -> Arrays:
 FLOATS = ("query", "key", "value", "gate", "embedding")
 
 
-def ours(arrays: Any, *, rows: Any, causal: bool, softmax1: bool) -> Attended:
-    bias = relative_bias(
-        arrays["embedding"],
-        arrays["query_positions"],
-        arrays["key_positions"],
-        bidirectional=True,
-        max_distance=FARTHEST,
-    )
-    return attend(
+def ours(arrays: Any, *, rows: Any, causal: bool, sink: bool) -> Attended:
+    places = {name: arrays[name] for name in ("query_positions", "key_positions")}
+    bias_table = arrays["embedding"]
+    if rows == "one_by_one, bias at once":
+        bias_table = relative_bias(bias_table, *places.values(), bidirectional=not causal, max_distance=FARTHEST)
+    return attention(
         arrays["query"],
         arrays["key"],
         arrays["value"],
-        Queries(arrays["counted"]),
-        Keys(arrays["mask"], arrays["gate"]),
-        position_bias=bias.whole() if rows == "one_by_one, bias at once" else bias,
+        **places,
+        bias_table=bias_table,
+        max_distance=FARTHEST,
+        key_bias=arrays["gate"],
+        key_mask=arrays["mask"],
+        query_mask=arrays["counted"],
+        excess=True,
         causal=causal,
-        softmax1=softmax1,
+        sink=sink,
         rows="batched" if rows == "batched" else "one_by_one",
     )
 
 
-def bucket(distance: int) -> int:
-    """T5's, with integers alone: 4 buckets a side, two of them for single distances."""
-    side = 4 if distance > 0 else 0
-    far = abs(distance)
-    if far < 2:
-        return side + far
-    return side + min(3, 2 + int(2 * np.log2(far / 2) / np.log2(FARTHEST / 2)))
+def bucket(distance: int, bidirectional: bool) -> int:
+    return oracle.bucket(int(distance), bidirectional=bidirectional, num_buckets=BUCKETS, max_distance=FARTHEST)
 
 
-def formula(arrays: Arrays, *, causal: bool, softmax1: bool) -> tuple[np.ndarray, np.ndarray]:
+def formula(arrays: Arrays, *, causal: bool, sink: bool) -> tuple[np.ndarray, np.ndarray]:
     distance = arrays["key_positions"][:, None, :] - arrays["query_positions"][:, :, None]
-    bias = np.moveaxis(arrays["embedding"][:, np.vectorize(bucket)(distance)], 0, 1)
+    bias = np.moveaxis(arrays["embedding"][:, np.vectorize(bucket)(distance, not causal)], 0, 1)
     scores = np.einsum("bqhd,bkhd->bhqk", arrays["query"], arrays["key"]) + bias
     visible = arrays["mask"][:, None, None, :]
-    visible = visible & ((np.arange(QUERIES)[:, None] >= np.arange(SLOTS)) | (not causal))
+    visible = visible & ((distance[:, None] <= 0) | (not causal))
     counted = np.broadcast_to(visible & arrays["counted"][:, None, :, None], scores.shape)
     excess = (np.maximum(scores - 5, 0) * counted).sum((1, 2, 3)) / np.maximum(counted.sum((1, 2, 3)), 1)
     powers = np.where(visible, np.exp(scores + arrays["gate"][:, None, None, :]), 0)
-    total = powers.sum(-1, keepdims=True) + softmax1
+    total = powers.sum(-1, keepdims=True) + sink
     return np.einsum("bhqk,bkhd->bqhd", powers / np.where(total == 0, 1, total), arrays["value"]), excess
 
 
@@ -89,7 +89,7 @@ def weighed(values: Any, excess: Any, bar: np.ndarray) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("rows", "causal", "softmax1", "blocks"),
+    ("rows", "causal", "sink", "blocks"),
     [
         ("batched", True, False, 1),
         ("batched", False, True, 3),
@@ -98,13 +98,13 @@ def weighed(values: Any, excess: Any, bar: np.ndarray) -> Any:
         ("one_by_one, bias at once", True, False, 3),
     ],
 )
-def test_it_is_the_formula(rows: str, causal: bool, softmax1: bool, blocks: int, monkeypatch) -> None:
+def test_it_is_the_formula(rows: str, causal: bool, sink: bool, blocks: int, monkeypatch) -> None:
     """Values, excess, and all gradients along random directions, by central differences of the formula."""
-    monkeypatch.setattr(mrt5_jax.kernels.attention, "_BLOCK_SCORES", HEADS * QUERIES * SLOTS // blocks)
+    monkeypatch.setattr(mrt5_jax.kernels.xla, "_BLOCK_SCORES", HEADS * QUERIES * SLOTS // blocks)
     bar = np.random.default_rng(1).normal(size=(BATCH, QUERIES, HEADS, WIDTH))
 
     def total(floats: Any, rest: Any) -> Any:
-        attended = ours({**floats, **rest}, rows=rows, causal=causal, softmax1=softmax1)
+        attended = ours({**floats, **rest}, rows=rows, causal=causal, sink=sink)
         return weighed(attended.values, attended.score_excess, bar), attended
 
     compiled = jax.jit(jax.grad(total, has_aux=True))
@@ -116,18 +116,18 @@ def test_it_is_the_formula(rows: str, causal: bool, softmax1: bool, blocks: int,
         floats = {name: arrays[name].astype(np.float32) for name in FLOATS}
         rest = {name: array for name, array in arrays.items() if name not in FLOATS}
         gradient, attended = compiled(floats, rest)
-        values, excess = formula(arrays, causal=causal, softmax1=softmax1)
+        values, excess = formula(arrays, causal=causal, sink=sink)
         np.testing.assert_allclose(attended.values, values, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(attended.score_excess, excess, rtol=1e-4, atol=1e-4)
         assert not np.asarray(attended.values)[-1].any()
         for name in FLOATS:
             direction = np.random.default_rng(seed).normal(size=arrays[name].shape)
             ends = (
-                weighed(*formula({**arrays, name: moved}, causal=causal, softmax1=softmax1), bar)
-                for moved in (arrays[name] + 1e-5 * direction, arrays[name] - 1e-5 * direction)
+                weighed(*formula({**arrays, name: moved}, causal=causal, sink=sink), bar)
+                for moved in (arrays[name] + STEP * direction, arrays[name] - STEP * direction)
             )
             upper, lower = ends
-            slope = (upper - lower) / 2e-5
+            slope = (upper - lower) / (2 * STEP)
             size = np.linalg.norm(gradient[name]) + 1
             assert abs(float((gradient[name] * direction).sum()) - slope) < 1e-3 * size, name
 

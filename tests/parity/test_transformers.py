@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-import mrt5_jax.kernels.attention
+import mrt5_jax.kernels.xla
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import GateConfig
 from mrt5_jax.interop.gate_adding import add_gate
@@ -105,7 +105,7 @@ def our_batch(batch) -> dict[str, jax.Array]:
 @pytest.mark.parametrize("rows", ["batched", "one_by_one"])
 def test_import_logits_gradients_and_greedy_ids(case, rows, monkeypatch) -> None:
     """In the two ways that attention runs in on a lone CPU: short rows batched, long ones one by one."""
-    monkeypatch.setattr(mrt5_jax.kernels.attention, "_MANY_SCORES", 2**60 if rows == "batched" else 1)
+    monkeypatch.setattr(mrt5_jax.kernels.xla, "_MANY_SCORES", 2**60 if rows == "batched" else 1)
     jax.clear_caches()
     errors = {error.quantity: error for error in parity.measure(case, "float32")}
     assert errors.keys() == {"loss", "logits", "encoder hidden states", "gradients", "greedy ids"}

@@ -13,8 +13,9 @@ import pytest
 
 from mrt5_jax.config import CheckpointConfig, ModelConfig, OptimizerConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.checkpoints import Checkpoints, best_step, restore_params, save_model
+from mrt5_jax.runs.checkpoints import Checkpoints, save_model
 from mrt5_jax.runs.model_dir import read_model_config
+from mrt5_jax.runs.restoring import best_step, restore_params
 from mrt5_jax.training.optimizers import make_optimizer
 from mrt5_jax.training.state import TrainState
 

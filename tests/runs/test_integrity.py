@@ -11,8 +11,9 @@ import pytest
 
 from mrt5_jax.config import CheckpointConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.checkpoints import Checkpoints, restore_params
+from mrt5_jax.runs.checkpoints import Checkpoints
 from mrt5_jax.runs.integrity import describe_arrays, not_finite
+from mrt5_jax.runs.restoring import restore_params
 from mrt5_jax.training.state import TrainState
 
 RNG = np.random.default_rng(0)

@@ -1,6 +1,7 @@
 """What is clocked between reports adds up, and traces and batches land where they should."""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -15,7 +16,10 @@ from mrt5_jax.parallel.mesh import make_mesh
 from mrt5_jax.parallel.peaks import PEAKS, peak_multiply_adds
 from mrt5_jax.training import clock as clock_module
 from mrt5_jax.training.clock import Clock, count_bytes
+from mrt5_jax.training.hooks import Moment
 from mrt5_jax.training.profiling import PROFILE, StepTrace
+from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.writers import Writers
 
 RUN = RunConfig(
     "unused",
@@ -96,19 +100,31 @@ def test_peaks_are_known_by_kind_and_measured_on_a_cpu() -> None:
     assert peak_multiply_adds(jax.devices()[0]) > 1e8
 
 
+def trace_steps(trace: StepTrace, steps: range) -> Iterator[int]:
+    """Makes steps as the loop does, each of which computes something; yields their numbers."""
+    state = TrainState(jnp.zeros((), jnp.int32), {}, (), ())
+    for step in steps:
+        assert trace.before(step, state, {}) is state
+        metrics = {"loss": jnp.sum(jnp.sin(jnp.ones(8)))}
+        moment = Moment(step, False, False, state, metrics, {}, {}, Writers(()))
+        if trace.due(moment):
+            trace(moment)
+        yield step
+
+
 def test_chosen_steps_are_traced(tmp_path: Path) -> None:
-    with StepTrace(tmp_path, (2, 3)) as trace:
-        for step in range(1, 5):
-            trace.before(step)
-            trace.after(step, jnp.sin(jnp.ones(8)))
-            assert bool(list((tmp_path / PROFILE).rglob("*.xplane.pb"))) == (step >= 3)
+    trace = StepTrace(tmp_path, (2, 3))
+    for step in trace_steps(trace, range(1, 5)):
+        assert bool(list((tmp_path / PROFILE).rglob("*.xplane.pb"))) == (step >= 3)
+    trace.close()
 
 
 def test_a_trace_that_was_begun_is_ended_with_the_run(tmp_path: Path) -> None:
-    with StepTrace(tmp_path, (1, 10)) as trace:
-        trace.before(1)
-        trace.after(1, jnp.ones(1))
+    trace = StepTrace(tmp_path, (1, 10))
+    assert list(trace_steps(trace, range(1, 3))) == [1, 2]
+    trace.close()
     assert list((tmp_path / PROFILE).rglob("*.xplane.pb"))
-    with StepTrace(tmp_path / "none", None) as trace:
-        trace.before(1)
+    never = StepTrace(tmp_path / "none", None)
+    assert list(trace_steps(never, range(1, 2))) == [1]
+    never.close()
     assert not (tmp_path / "none").exists()

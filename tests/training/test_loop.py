@@ -3,51 +3,59 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator
+import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import (
-    CheckpointConfig,
     CompactionConfig,
-    ControllerConfig,
     DataConfig,
     EvaluationConfig,
     ExecutionConfig,
     GateConfig,
-    LossConfig,
     ModelConfig,
-    MonitorConfig,
     OptimizerConfig,
     RunConfig,
     TrainingConfig,
     TrainingDeletion,
 )
-from mrt5_jax.data.batches import train_batches
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.axis_rules import RowShards
 from mrt5_jax.runs.lock import LOCK
 from mrt5_jax.runs.run_files import read_run
-from mrt5_jax.training import loop
-from mrt5_jax.training.loop import Trained, deletion_of_step, train
-from mrt5_jax.training.monitor import Check, Checked
-from mrt5_jax.training.state import MonitorState, TrainState
+from mrt5_jax.training import loop, programs
+from mrt5_jax.training.hooks import Hook
+from mrt5_jax.training.loop import train
+from mrt5_jax.training.programs import deletion_of_step
+from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import Learning, StepResult, TrainStep, make_train_step
 
-STEPS, EVERY = 6, 3
+from .small_runs import (
+    EVERY,
+    STEPS,
+    Trained,
+    checkpoints_of,
+    lines_of,
+    make_run,
+    metrics_of,
+    same_bits,
+    trained,
+)
+
 AHEAD = 2
 """Batches that lie ready."""
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _programs_are_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _programs_are_shared(kept_programs: None) -> Iterator[None]:
     """Equal runs share their programs here, which a restarted process would trace and compile again."""
     made: dict[RunConfig, TrainStep] = {}
 
@@ -57,54 +65,37 @@ def _programs_are_shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         key = dataclasses.replace(run, model_dir="")
         return made.setdefault(key, make_train_step(model, run, learning, ladder, shards))
 
-    folder = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("programs")))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", shared_train_step)
-        patch.setattr(loop, "make_evaluator", functools.cache(loop.make_evaluator))
+        patch.setattr(programs, "make_train_step", shared_train_step)
+        patch.setattr(programs, "make_evaluator", functools.cache(programs.make_evaluator))
         yield
-    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 @pytest.fixture(scope="module")
-def task() -> str:
-    from mrt5_jax.tasks.diagnostics import diagnostic_task
-
-    return diagnostic_task("copy", length=8, num_train=100, num_validation=6)
-
-
-def make_run(model_dir: Path, task: str, **changes: Any) -> RunConfig:
-    run = RunConfig(
-        model_dir=str(model_dir),
-        model=ModelConfig(8, 2, 4, 8, 2, 1, gate=GateConfig(layer=1), dropout_rate=0.2),
-        data=DataConfig(task, (task,), input_length=8, target_length=8, batch_size=4, eval_batch_size=4),
-        training=TrainingConfig(num_steps=STEPS, eval_every=EVERY, eval_batches=2),
-        loss=LossConfig(regularizer_delay=1),
-        controller=ControllerConfig(target_deletion_rate=0.5),
-        optimizer=OptimizerConfig(learning_rate=1e-2),
-        execution=ExecutionConfig(max_rungs=1, log_every=2),
-        checkpoints=CheckpointConfig(every=EVERY),
-    )
-    return dataclasses.replace(run, **changes)
+def trackers() -> dict[str, mock.Mock]:
+    """What stands in for the libraries of trackers."""
+    return {"wandb": mock.Mock(), "mlflow": mock.Mock()}
 
 
-def metrics_of(model_dir: Path | str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (Path(model_dir) / "metrics.jsonl").read_text().splitlines()]
-
-
-def checkpoints_of(model_dir: Path | str) -> set[int]:
-    return {int(path.name) for path in (Path(model_dir) / "checkpoints").iterdir()}
-
-
-def same_bits(one: Any, other: Any) -> bool:
-    leaves = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
-    return all(np.asarray(left).tobytes() == np.asarray(right).tobytes() for left, right in leaves)
+def documented_trackers() -> list[Hook]:
+    """The hooks that docs/TRAINING.md defines for them."""
+    documentation = (Path(__file__).parents[2] / "docs" / "TRAINING.md").read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", documentation, re.DOTALL):
+        if "(Hook)" in block:
+            assert block.count("\n") <= 25
+            exec(block, names)
+    return [names["WandbTracker"]("bytes", "a run"), names["MlflowTracker"]()]
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, task: str) -> Trained:
-    """A run that nothing disturbs."""
-    return train(make_run(tmp_path_factory.mktemp("whole"), task))
+def whole(tmp_path_factory, task: str, trackers: dict[str, mock.Mock]) -> Trained:
+    """A run that nothing disturbs, with trackers as docs/TRAINING.md shows them."""
+    run = make_run(tmp_path_factory.mktemp("whole"), task)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, stub in trackers.items():
+            patch.setitem(sys.modules, name, stub)
+        return trained(run, hooks=documented_trackers())
 
 
 @pytest.fixture(scope="module")
@@ -125,12 +116,12 @@ def resumed(tmp_path_factory, task: str) -> Trained:
             train(run)
     assert [line["step"] for line in metrics_of(run.model_dir)] == [2, 3, 4]
     assert checkpoints_of(run.model_dir) == {3}
-    return train(run)
+    return trained(run)
 
 
 def test_a_resumed_run_is_the_uninterrupted_run(whole: Trained, resumed: Trained) -> None:
     """metrics.jsonl byte for byte; parameters, optimizer and controller bit for bit."""
-    texts = [(Path(trained.model_dir) / "metrics.jsonl").read_bytes() for trained in (whole, resumed)]
+    texts = [(Path(one.model_dir) / "metrics.jsonl").read_bytes() for one in (whole, resumed)]
     assert texts[0] == texts[1]
     assert same_bits(whole.state, resumed.state)
     assert int(whole.state.step) == STEPS
@@ -178,10 +169,26 @@ def test_batches_of_several_lengths_have_a_program_and_a_ladder_each(tmp_path: P
         return step_function
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "make_train_step", pretend)
+        patch.setattr(programs, "make_train_step", pretend)
         train(run)
     assert {length for _, length in shapes} == {4, 12}
     assert all(ladder.rungs[-1] == length for ladder, length in shapes)
+
+
+def test_a_tracker_is_a_hook(whole: Trained, trackers: dict[str, mock.Mock]) -> None:
+    """As documented: it is told what metrics.jsonl and timing.jsonl say, each number once, and is closed."""
+    said: dict[int, dict[str, float]] = {}
+    for line in metrics_of(whole.model_dir) + lines_of(whole.model_dir, "timing.jsonl"):
+        said.setdefault(line.pop("step"), {}).update(line)
+    tracker = trackers["wandb"].init.return_value
+    told = {call.kwargs["step"]: call.args[0] for call in tracker.log.call_args_list}
+    assert tracker.log.call_count == len(told) == 4
+    assert {
+        step: {name.removeprefix("timing/"): value for name, value in of.items()} for step, of in told.items()
+    } == said
+    tracker.finish.assert_called_once_with()
+    assert trackers["mlflow"].log_metrics.call_args_list == tracker.log.call_args_list
+    trackers["mlflow"].end_run.assert_called_once_with()
 
 
 def test_it_learns(whole: Trained, task: str) -> None:
@@ -194,17 +201,17 @@ def test_it_learns(whole: Trained, task: str) -> None:
 def test_running_a_finished_run_again_does_nothing(whole: Trained, monkeypatch) -> None:
     """It returns what it had; no step, no line, no checkpoint."""
     run = loop_run(whole)
-    monkeypatch.setattr(loop, "make_train_step", lambda *_: lambda *_: pytest.fail("a step was made"))
+    monkeypatch.setattr(programs, "make_train_step", lambda *_: lambda *_: pytest.fail("a step was made"))
     before = {path: path.read_bytes() for path in Path(whole.model_dir).glob("*.json*")}
-    again = train(run)
+    again = trained(run)
     assert same_bits(again.state, whole.state)
     assert {path: path.read_bytes() for path in Path(whole.model_dir).glob("*.json*")} == before
     assert checkpoints_of(whole.model_dir) == {3, 6}
 
 
-def loop_run(trained: Trained) -> RunConfig:
+def loop_run(of: Trained) -> RunConfig:
     """The configuration that a MODEL_DIR has of its run."""
-    run = read_run(trained.model_dir)
+    run = read_run(of.model_dir)
     assert run is not None
     return run
 
@@ -239,7 +246,7 @@ def test_a_model_dir_of_another_configuration_is_refused(
 def test_a_run_goes_on_under_any_execution(whole: Trained, task: str) -> None:
     """It has nothing left to do here; tests/training/test_execution.py compares what it computes."""
     execution = ExecutionConfig("host", "in_graph", 2, "full", 2, "one_by_one", (4,), chunks=2, log_every=1)
-    again = train(make_run(Path(whole.model_dir), task, execution=execution))
+    again = trained(make_run(Path(whole.model_dir), task, execution=execution))
     assert same_bits(again.state, whole.state)
     assert loop_run(again).execution == execution
 
@@ -264,104 +271,6 @@ def test_a_share_of_the_steps_deletes_hard(deletion: TrainingDeletion) -> None:
     assert {deletion_of_step(never, step) for step in range(100)} == {deletion}
 
 
-def test_a_loss_that_is_not_finite_stops_training_before_it_is_saved(
-    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The message names the step, though it was not to be reported, and the checkpoint to go back to."""
-
-    def pretend(*_: Any) -> Callable[[TrainState, Any], StepResult]:
-        def step_function(state: TrainState, batch: Any) -> StepResult:
-            step = state.step + 1
-            return StepResult(state._replace(step=step), {"total_loss": jnp.where(step == 5, jnp.nan, 1.0)})
-
-        return step_function
-
-    monkeypatch.setattr(loop, "make_train_step", pretend)
-    training = TrainingConfig(num_steps=STEPS, eval_every=100)
-    with pytest.raises(
-        UserError, match=r"loss of step 5 is not finite.* the last good checkpoint is that of step 3.*npz"
-    ):
-        train(make_run(tmp_path, task, training=training))
-    batches = train_batches(make_run(tmp_path, task).data, seed=0)
-    fifth = [next(batches) for _ in range(5)][-1]
-    saved = np.load(tmp_path / "non_finite_batch_5.npz")
-    assert set(saved) == set(fifth)
-    assert all((saved[name] == rows).all() for name, rows in fifth.items())
-    assert checkpoints_of(tmp_path) == {3}
-    assert [line["step"] for line in metrics_of(tmp_path)] == [2, 4]
-
-
-def pretended(monkeypatch: pytest.MonkeyPatch, refused: tuple[int, ...] = (), not_finite: tuple[int, ...] = ()) -> None:
-    """Steps that compute nothing; those of these numbers are refused, or have a loss that is not finite."""
-
-    def pretend(*_: Any) -> Callable[[TrainState, Any], StepResult]:
-        def step_function(state: TrainState, batch: Any) -> StepResult:
-            step = state.step + 1
-            loss = jnp.where(jnp.isin(step, jnp.asarray(not_finite, int)), jnp.nan, 1.0)
-            metrics = {"total_loss": loss, "refused": jnp.isin(step, jnp.asarray(refused, int)).astype(jnp.float32)}
-            return StepResult(state._replace(step=step), metrics)
-
-        return step_function
-
-    monkeypatch.setattr(loop, "make_train_step", pretend)
-
-
-def test_refused_steps_are_told_and_too_many_in_a_row_end_the_run(
-    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Each has its line of metrics, also where none was due; the run stops where a setting says, and counts anew when
-    it is started again."""
-    training = TrainingConfig(num_steps=STEPS, eval_every=100, max_refused_steps=2)
-    run = make_run(tmp_path, task, training=training, execution=ExecutionConfig(max_rungs=1, log_every=5))
-    pretended(monkeypatch, refused=(1, 3, 4))
-    with pytest.raises(UserError, match=r"2 steps in a row, up to step 4, is finite.* that of step 3.*batch_4\.npz"):
-        train(run)
-    told = [line for line in capsys.readouterr().err.splitlines() if "the gradient is not finite" in line]
-    assert [line.partition(":")[0] for line in told] == ["step 1", "step 3", "step 4"]
-    assert ["2 in a row" in line for line in told] == [False, False, True]
-    assert [(line["step"], line["refused"]) for line in metrics_of(tmp_path)] == [(1, 1), (3, 1), (4, 1)]
-    assert checkpoints_of(tmp_path) == {3}
-    pretended(monkeypatch, refused=(1, 3, 4), not_finite=(6,))
-    with pytest.raises(UserError, match="loss of step 6 is not finite"):
-        train(run)
-    assert [line["step"] for line in metrics_of(tmp_path)] == [1, 3, 4, 5]
-
-
-def test_the_monitor_says_once_that_it_switched(
-    tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """With both losses, either way; a resume in between says nothing."""
-
-    def pretend(*_: Any) -> Check:
-        def check(state: TrainState, batch: Any) -> Checked:
-            on = (state.step < 2) | (state.step > 3)
-            gap = jnp.where(on, 1e-7, 0.25).astype(jnp.float32)
-            monitor = MonitorState(on, gap)
-            return Checked(state._replace(monitor=monitor), 2 * (1 + gap), jnp.float32(2))
-
-        return check
-
-    monkeypatch.setattr(loop, "make_check", pretend)
-    training = TrainingConfig(num_steps=STEPS, deletion="saturated", eval_every=100)
-    execution = ExecutionConfig(max_rungs=1, log_every=1)
-    run = make_run(tmp_path, task, training=training, execution=execution, monitor=MonitorConfig(interval=1))
-    lines = []
-    for last in (4, 6):
-        pretended(monkeypatch, not_finite=(last,))
-        with pytest.raises(UserError, match=f"loss of step {last}"):
-            train(run)
-        lines += [line for line in capsys.readouterr().err.splitlines() if "saturated" in line]
-    assert len(lines) == 2
-    assert lines[0] == (
-        "step 3: saturated deletion's loss is 2.5, soft deletion's 2, a relative difference of 0.25, above the "
-        "tolerance 0.0001: steps delete softly until it is at most 5e-05"
-    )
-    assert lines[1] == (
-        "step 5: saturated deletion's loss is 2, soft deletion's 2, a relative difference of 1e-07, at most 5e-05: "
-        "steps delete by saturation again"
-    )
-
-
 def test_under_a_capacity_a_packed_row_has_no_more_examples_than_slots(
     tmp_path: Path, task: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,12 +291,3 @@ def test_under_a_capacity_a_packed_row_has_no_more_examples_than_slots(
         with pytest.raises(AskedError) as found:
             train(dataclasses.replace(run, data=dataclasses.replace(run.data, rows=rows)))
         assert found.value.args == (bound,)
-
-
-@pytest.mark.slow
-def test_a_learning_rate_without_measure_is_stopped(tmp_path, task: str) -> None:
-    """The real thing: parameters explode in the first step, and the second's loss says so."""
-    with pytest.raises(UserError, match=r"loss of step [23] is not finite.*the last good checkpoint is none") as error:
-        train(make_run(tmp_path, task, optimizer=OptimizerConfig(learning_rate=1e30)))
-    assert "\n" not in str(error.value)
-    assert checkpoints_of(tmp_path) == set()

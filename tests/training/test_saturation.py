@@ -26,8 +26,8 @@ from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.selection.gates import Selection
 from mrt5_jax.selection.survivors import survivors
 from mrt5_jax.training.gradients import Objective, Setting, loss_and_gradients
-from mrt5_jax.training.loop import deletion_of_step, deletions_of
 from mrt5_jax.training.monitor import Checked, is_due, judge, make_check
+from mrt5_jax.training.programs import deletion_of_step, deletions_of
 from mrt5_jax.training.state import MonitorState, TrainState, initial_monitor
 
 from ..model.small import LENGTH, TARGET, by_path, in_double, make_batch, make_config, make_params

@@ -1,7 +1,6 @@
 """Nothing compiles once every input length has been seen, whatever later batches keep."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -19,24 +18,11 @@ from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
 
+from ..compaction.compilations import compilations
 from ..model.small import LENGTH, TARGET, make_batch, make_config, make_params
 
 BATCHES, ROWS = 500, 4
 LADDERS = {8: Ladder((4, 8)), LENGTH: Ladder((6, 9, LENGTH))}
-
-
-@contextmanager
-def compilations() -> Iterator[list[str]]:
-    """What JAX compiles meanwhile."""
-    seen: list[str] = []
-
-    def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
-        if event.endswith("backend_compile_duration"):
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield seen
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def random_batches(number: int) -> Iterator[dict[str, np.ndarray]]:

@@ -40,7 +40,7 @@ def copying_batch(rng: np.random.Generator, rows: slice) -> dict[str, np.ndarray
     return model_batch(ids[rows], ids[rows])
 
 
-def pretend_data(loop: Any, writers: Any) -> None:
+def pretend_data(loop: Any, hooks: Any) -> None:
     """Takes the place of what would import TensorFlow."""
     from mrt5_jax.data.arrangements import ExampleInfo
     from mrt5_jax.data.batches import EvalBatch, TrainBatches
@@ -52,14 +52,8 @@ def pretend_data(loop: Any, writers: Any) -> None:
         examples = tuple(ExampleInfo(task, "", row) for row in range(BATCH))
         yield EvalBatch(copying_batch(np.random.default_rng(1), slice(None)), examples)
 
-    class NoWriter:
-        def write(self, *_: Any) -> None: ...
-        def flush(self) -> None: ...
-        def close(self) -> None: ...
-
-    loop.train_batches, loop.eval_batches = train_batches, eval_batches
+    loop.train_batches, hooks.eval_batches = train_batches, eval_batches
     loop.check_evaluation = lambda _: None
-    writers.TensorBoardWriter = lambda _: NoWriter()
 
 
 def kill_at(loop: Any, at: str, number: int, by: str = "SIGKILL") -> None:
@@ -106,13 +100,13 @@ def make_run(model_dir: str, **training: Any) -> Any:
 
 def main(order: dict[str, Any]) -> int:
     from mrt5_jax.errors import PREEMPTED_EXIT_CODE, Preempted
-    from mrt5_jax.training import loop, writers
+    from mrt5_jax.training import hooks, loop
 
-    pretend_data(loop, writers)
+    pretend_data(loop, hooks)
     if "kill" in order:
         kill_at(loop, **order["kill"])
     try:
-        loop.train(make_run(order["model_dir"], **order.get("training", {})))
+        loop.train(make_run(order["model_dir"], **order.get("training", {})), writers=())
     except Preempted:
         return PREEMPTED_EXIT_CODE
     return 0
