@@ -15,7 +15,8 @@ def import_all() -> None:
 def register_with_seqio() -> None:
     """Registers every task that the package has with seqio too, under the same names.
 
-    A module of a user's calls this before it makes a seqio mixture of them.
+    A module of a user's calls this before it makes a seqio mixture of them. Where a gin file imports such a module,
+    tasks that the gin file has imported before are registered as soon as the module imports seqio.
 
     Raises:
         UserError: seqio is not installed.

@@ -26,7 +26,8 @@ from mrt5_jax.cli.gin_names import known_names
 from mrt5_jax.cli.gin_statements import FLAGS, MACRO, SAVED, Statements
 from mrt5_jax.cli.gin_unread import check_unread, lost_lines, repeated_lines, switch_off
 from mrt5_jax.data.lines import read_text
-from mrt5_jax.data.tensorflow_on_demand import quiet_imports
+from mrt5_jax.data.registry import register_all_with_seqio
+from mrt5_jax.data.tensorflow_on_demand import imports_of_users
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.spelling import nearest
@@ -120,7 +121,7 @@ def resolve(
         raise UserError("--gin_file is missing: which run? For instance --gin_file=runs/quickstart.gin")
     gin_config.clear_config()
     statements = Statements()
-    with _reading(search_paths), statements.recorded(), quiet_imports():
+    with _reading(search_paths), statements.recorded(), imports_of_users(register_all_with_seqio):
         with _explained(place=base_place), statements.of(SAVED):
             gin_config.parse_config(base_text)
         for name in gin_files:

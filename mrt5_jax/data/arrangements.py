@@ -18,7 +18,8 @@ INDEX = "index"
 """Key in a batch of the examples' indices, int32 [batch]: what random deletion draws from."""
 
 LANGUAGE_IDS = "language_ids"
-"""Key in a batch of the rows' languages, int32 [batch], where the task has languages; none of packed rows."""
+"""Key in a batch of the rows' languages, int32 [batch], where the task has languages: places among the training task's
+languages, sorted; -1 for a language that is none of them. Packed rows, which may mix languages, have none."""
 
 
 class ExampleInfo(NamedTuple):

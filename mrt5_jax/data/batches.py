@@ -8,6 +8,7 @@ import numpy as np
 
 from mrt5_jax.config import DataConfig
 from mrt5_jax.data.arrangements import (
+    LANGUAGE_IDS,
     WINDOW,
     Arrangement,
     Batch,
@@ -20,6 +21,8 @@ from mrt5_jax.data.arrangements import (
     model_batch,
     smallest_length,
 )
+from mrt5_jax.data.registry import find_split
+from mrt5_jax.data.streams import TrainStream, eval_examples, eval_languages, language_ids
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.data.vocabulary import PAD_ID
 from mrt5_jax.errors import UserError
@@ -96,8 +99,6 @@ def train_batches(
         UserError: an unknown task, a task without a train split, a batch size that the hosts cannot share, buckets
             that do not fit the run.
     """
-    from mrt5_jax.data.streams import TrainStream
-
     if data.batch_size % num_shards:
         raise UserError(f"batch_size {data.batch_size} cannot be shared out evenly to {num_shards} hosts")
     lengths = input_lengths(data)
@@ -133,7 +134,8 @@ def eval_batches(
 ) -> Iterator[EvalBatch]:
     """All examples of a task's split once, always the same ones in the same order; the last batch is filled up.
 
-    With length buckets, examples of similar length come together within a window. Rows are never packed.
+    With length buckets, examples of similar length come together within a window. Rows are never packed. Where the task
+    has languages, batches carry `language_ids`, which mean what they mean in training: see `streams.eval_languages`.
 
     Args:
         num_examples: of a task, and of every task of a mixture; None takes all.
@@ -141,22 +143,23 @@ def eval_batches(
     Raises:
         UserError: an unknown task, a split that it does not have, or buckets that do not fit the run.
     """
-    from mrt5_jax.data import streams
-
     lengths = input_lengths(data)
+    languages = eval_languages(task, data)
     window = data.eval_batch_size * (WINDOW if data.length_buckets else 1)
-    examples = streams.eval_examples(task, data, split=split, num_examples=num_examples)
+    examples = eval_examples(task, data, split=split, num_examples=num_examples)
     while rows := list(itertools.islice(examples, window)):
         if data.length_buckets:
             rows.sort(key=lambda row: len(row[1]["inputs"]))
         for begin in range(0, len(rows), data.eval_batch_size):
-            yield _eval_batch(rows[begin : begin + data.eval_batch_size], data, lengths)
+            batch = _eval_batch(rows[begin : begin + data.eval_batch_size], data, lengths)
+            if languages:
+                ids = language_ids((info.language for info in batch.examples), languages)
+                batch.arrays[LANGUAGE_IDS] = np.pad(ids, (0, data.eval_batch_size - len(ids)))
+            yield batch
 
 
 def check_evaluation(data: DataConfig, split: str = "validation") -> None:
     """Raises a UserError unless every evaluation task is there and has the split."""
-    from mrt5_jax.data.registry import find_split
-
     for task in data.eval_tasks:
         find_split(task, split)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from mrt5_jax.data.source_files import count_documents, name_files
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.data.task_specs import Mixture, Rate, TaskSpec
+from mrt5_jax.data.tensorflow_on_demand import import_optional
 from mrt5_jax.errors import UserError
 
 _tasks: dict[str, TaskSpec] = {}
@@ -66,7 +67,7 @@ def find_task(name: str) -> TaskSpec | Mixture:
 
         return adapted(name, _tasks)
     known = known_names()
-    labelled = [other for other in known if label_of(other) == name]
+    labelled = _labelled(name, known)
     if len(labelled) == 1:
         return find_task(labelled[0])
     near = labelled or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
@@ -74,10 +75,21 @@ def find_task(name: str) -> TaskSpec | Mixture:
     raise UserError(f"no task or mixture is called '{name}': {offer}")
 
 
+def is_known(name: str) -> bool:
+    """Whether `find_task` finds it."""
+    known = known_names()
+    return name in known or len(_labelled(name, known)) == 1
+
+
 def tasks_of(name: str) -> Sequence[TaskSpec]:
     """The task of that name, or the tasks of the mixture; see `find_task`."""
     found = find_task(name)
     return found.tasks if isinstance(found, Mixture) else (found,)
+
+
+def task_languages(name: str) -> tuple[str, ...]:
+    """The languages of a task or mixture, sorted; see `find_task`."""
+    return tuple(sorted({language for task in tasks_of(name) for language in task.languages}))
 
 
 def find_split(name: str, split: str) -> list[TaskSpec]:
@@ -111,12 +123,18 @@ def register_all_with_seqio() -> None:
     Raises:
         UserError: seqio is not installed.
     """
+    import_optional("seqio", "registering tasks with it")  # first: within gin files that alone registers them
     from mrt5_jax.data.seqio_tasks import register, register_mixture
 
     for task in _tasks.values():
         register(task)
     for mixture in _mixtures.values():
         register_mixture(mixture)
+
+
+def _labelled(label: str, names: Sequence[str]) -> list[str]:
+    """The names that people read as `label`."""
+    return [name for name in names if label_of(name) == label]
 
 
 def _seqio_is_in_use() -> bool:

@@ -86,7 +86,12 @@ class SeqioSource:
         self.files: Sequence[SourceFile] = ()
 
     def check(self, split: str) -> None:
-        """See `Source`; seqio itself says what is missing."""
+        """See `Source`; builds what reads the split, which finds missing files."""
+        try:
+            self._dataset(split, None, shuffle=False, seed=0, num_epochs=1)
+        except Exception as error:  # what sources and preprocessors of users raise, and seqio's own
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UserError(f"seqio task '{self._task.name}': its {split} split cannot be read: {reason}") from error
 
     def num_examples(self, split: str) -> int | None:
         """See `Source`; before the task's transformations."""
@@ -94,6 +99,12 @@ class SeqioSource:
 
     def read(self, split: str, positions: Positions, order: Order, lengths: Lengths | None) -> Iterator[Example]:
         """See `Source`."""
+        has_order = self._task.shuffle_buffer_size is None and not self._task.source.performs_internal_shuffling
+        if order.shuffle and has_order:
+            raise UserError(
+                f"seqio task '{self._task.name}' cannot be shuffled: give it a shuffle_buffer_size, or set "
+                "config.DataConfig.shuffle to False"
+            )
         block = next(positions)
         first = int(block[0])
         dataset = self._dataset(split, lengths, shuffle=order.shuffle, seed=order.seed, num_epochs=order.num_epochs)

@@ -1,16 +1,17 @@
 """Streams of examples out of registered tasks and mixtures, addressed by position."""
 
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from mrt5_jax.config import DataConfig
 from mrt5_jax.data.arrangements import LANGUAGE_IDS, ExampleInfo
 from mrt5_jax.data.mixing import Mixing, Shard
 from mrt5_jax.data.read_ahead import read_ahead
-from mrt5_jax.data.registry import find_split, find_task, registered, tasks_of
+from mrt5_jax.data.registry import find_split, find_task, is_known, registered, task_languages
 from mrt5_jax.data.sources import INDEX_FEATURE, Example, Order, every
 from mrt5_jax.data.task_specs import ANSWERS, INPUTS, LANGUAGE, TARGETS, Mixture, cut_feature
 
@@ -30,7 +31,7 @@ class TrainStream:
         self._shard = Shard(shard_index, num_shards)
         self._tasks = find_split(data.train_task, "train")
         self.files = [file for task in self._tasks for file in task.files]
-        self.languages = tuple(sorted({language for task in tasks_of(data.train_task) for language in task.languages}))
+        self.languages = task_languages(data.train_task)
         self._is_mixed = len(self._tasks) > 1
         of_seqio = any(task.name not in registered() for task in self._tasks)
         self.is_shared_out = num_shards > 1 and (self._is_mixed or of_seqio)
@@ -66,15 +67,29 @@ class TrainStream:
                 ids = example[key][: padded.shape[1]]
                 padded[row, : len(ids)] = ids
         if self.languages:
-            places = {language: place for place, language in enumerate(self.languages)}
-            found = [places.get(language_of(example), -1) for example in examples]
-            batch[LANGUAGE_IDS] = np.array(found, np.int32)
+            batch[LANGUAGE_IDS] = language_ids(map(language_of, examples), self.languages)
         return batch
 
 
 def _batched(examples: Iterator[Example], rows: int) -> Iterator[list[Example]]:
     while batch := list(itertools.islice(examples, rows)):
         yield batch
+
+
+def language_ids(found: Iterable[str], languages: Sequence[str]) -> Int[np.ndarray, " rows"]:
+    """The place of each among the languages, int32; -1 for one that is not among them."""
+    places = {language: place for place, language in enumerate(languages)}
+    return np.array([places.get(language, -1) for language in found], np.int32)
+
+
+def eval_languages(name: str, data: DataConfig) -> tuple[str, ...]:
+    """What `language_ids` count through when a task is evaluated: as in training, so that an id is the same language.
+
+    Empty where the task has no languages; its own where training has none, or its task is not known here.
+    """
+    own = task_languages(name)
+    trained = task_languages(data.train_task) if own and is_known(data.train_task) else ()
+    return trained or own
 
 
 def language_of(example: Mapping[str, Any]) -> str:

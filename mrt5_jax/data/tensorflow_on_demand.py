@@ -1,11 +1,12 @@
 """TensorFlow, seqio and TensorFlow Datasets for the tasks that need them; nothing else imports them."""
 
 import contextlib
+import functools
 import importlib.abc
 import importlib.machinery
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -47,14 +48,17 @@ def import_optional(name: str, needed_for: str) -> Any:
 
 
 @contextlib.contextmanager
-def quiet_imports() -> Iterator[None]:
-    """While the context lasts, a module of a user's may import TensorFlow without what that writes meanwhile.
+def imports_of_users(after_seqio: Callable[[], None]) -> Iterator[None]:
+    """While the context lasts, a module of a user's may import seqio, and TensorFlow without what it writes meanwhile.
 
     TensorFlow reads its log level too late for its first lines (missing CUDA drivers, CPU features), which would stand
     before every message of ours. Errors of the import are raised as always.
+
+    Args:
+        after_seqio: called when seqio has been imported, before the module that imports it goes on.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    finder = _QuietTensorFlow()
+    finder = _Watching({"tensorflow": _quietly, "seqio": functools.partial(_and_then, after_seqio)})
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -62,20 +66,33 @@ def quiet_imports() -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
-class _QuietTensorFlow(importlib.abc.MetaPathFinder):
+Execute = Callable[[ModuleType], None]
+"""Runs the code of a module."""
+
+
+class _Watching(importlib.abc.MetaPathFinder):
+    """Finds modules where Python finds them, and wraps what runs their code."""
+
+    def __init__(self, wrappers: Mapping[str, Callable[[Execute, ModuleType], None]]):
+        self._wrappers = wrappers
+
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
-        if name != "tensorflow":
+        if name not in self._wrappers:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_quietly(module: ModuleType) -> None:
-                with _standard_error_discarded():
-                    execute(module)
-
-            spec.loader.exec_module = execute_quietly
+            spec.loader.exec_module = functools.partial(self._wrappers[name], spec.loader.exec_module)
         return spec
+
+
+def _quietly(execute: Execute, module: ModuleType) -> None:
+    with _standard_error_discarded():
+        execute(module)
+
+
+def _and_then(action: Callable[[], None], execute: Execute, module: ModuleType) -> None:
+    execute(module)
+    action()
 
 
 @contextlib.contextmanager

@@ -1,8 +1,9 @@
-"""Runs commands one after the other where TensorFlow, seqio and its datasets are not to be found.
+"""Runs commands one after the other, the first with TensorFlow, seqio and its datasets installed as they may be, the
+others where they are not to be found.
 
     python tests/cli/without_tensorflow.py '[["train", "--gin_file=..."], ["eval", ...]]'
 
-Prints each one's exit code, and which of them it tried to import, as JSON in the last line.
+Prints each one's exit code, which of them it tried to import, and which are loaded then, as JSON in the last line.
 """
 
 import json
@@ -26,14 +27,16 @@ class Without:
 
 
 if __name__ == "__main__":
-    sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
     tried: set[str] = set()
     sys.addaudithook(lambda event, of: tried.add(of[0]) if event == "import" and of[0] in KEPT_OUT else None)
     from mrt5_jax.cli.main import main
 
-    codes, imports = [], []
-    for words in json.loads(sys.argv[1]):
+    codes, imports, loaded = [], [], []
+    for number, words in enumerate(json.loads(sys.argv[1])):
+        if number == 1:
+            sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
         tried.clear()
         codes.append(main(words))
         imports.append(sorted(tried))
-    print(json.dumps({"codes": codes, "imports": imports}))
+        loaded.append([name for name in KEPT_OUT if sys.modules.get(name) is not None])
+    print(json.dumps({"codes": codes, "imports": imports, "loaded": loaded}))

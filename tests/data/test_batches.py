@@ -147,6 +147,26 @@ def test_a_mixture_keeps_its_rates() -> None:
     np.testing.assert_array_equal(batch["language_ids"], ~large)  # "test.large" comes first
 
 
+@pytest.mark.parametrize(
+    ("trained", "buckets", "expected"),
+    [
+        ("test.mixture", (), [[1, 1, 1, 1], [1, 1, 1, 0]]),
+        ("test.mixture", (4, 5), [[1, 1, 1, 1], [1, 1, 1, 0]]),
+        ("test.large", (), [[-1] * 4, [-1, -1, -1, 0]]),
+        ("test.foreign", (), [[0, 0, 0, 0], [0, 0, 0, 0]]),
+        ("not registered", (), [[0, 0, 0, 0], [0, 0, 0, 0]]),
+    ],
+)
+def test_a_language_has_its_number_of_training_when_it_is_evaluated(
+    trained: str, buckets: tuple[int, ...], expected: list[list[int]]
+) -> None:
+    """And its own tasks' where training has no languages; the last row of the seven examples is filler."""
+    data = dataclasses.replace(config(trained), length_buckets=buckets)
+    found = [batch.arrays["language_ids"] for batch in batches.eval_batches("test.small", data)]
+    assert [ids.tolist() for ids in found] == expected
+    assert {ids.dtype for ids in found} == {np.dtype(np.int32)}
+
+
 @pytest.mark.parametrize("task", ["test.small", "test.mixture", "test.foreign"])
 @pytest.mark.parametrize("num_shards", [2, 4])
 def test_several_hosts_read_what_one_reads(task: str, num_shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
