@@ -16,7 +16,7 @@ _PAPER = {"length": 64, "train": 10_000_000, "validation": 10_000, "test": 10_00
 
 
 def diagnostic_task(
-    kind: diagnostics.Kind,
+    kind: diagnostics.DiagnosticKind,
     length: int = _PAPER["length"],
     num_train: int = _PAPER["train"],
     num_validation: int = _PAPER["validation"],
@@ -37,5 +37,5 @@ def diagnostic_task(
     return add_task(TaskSpec(name, IndexedSource(diagnostics.make_examples(kind, length), sizes)))
 
 
-for _kind in get_args(diagnostics.Kind):
+for _kind in get_args(diagnostics.DiagnosticKind):
     diagnostic_task(_kind)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mrt5_jax.data import answers, text_pairs, tfds
 from mrt5_jax.data.registry import add_mixture, add_task
-from mrt5_jax.data.sources import Example, Source
+from mrt5_jax.data.sources import Example, ExampleSource
 from mrt5_jax.data.task_specs import TaskSpec
 
 XQUAD_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
@@ -52,7 +52,7 @@ def _tydi_language(identifier: str) -> str:
     return names.get(identifier.partition("-")[0], "ar")
 
 
-def files_task(
+def question_task(
     name: str,
     language: str,
     train_files: str | Sequence[str],
@@ -83,7 +83,7 @@ def accepted_answers(decoded: str, example: Mapping[str, Any] | None = None, is_
     return [answer.decode() if isinstance(answer, bytes) else answer for answer in example["answers"]]
 
 
-def _spec(name: str, source: Source, language: str | None) -> TaskSpec:
+def _spec(name: str, source: ExampleSource, language: str | None) -> TaskSpec:
     return TaskSpec(
         name,
         source,

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from mrt5_jax.data import corpora, mc4, span_corruption, task_names, vocabulary
 from mrt5_jax.data.registry import add_mixture, add_task
-from mrt5_jax.data.sources import Source
+from mrt5_jax.data.sources import ExampleSource
 from mrt5_jax.data.task_specs import TaskSpec
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import files_for, given_path
@@ -185,7 +185,7 @@ def _rate(task: TaskSpec, temperature: float) -> float:
 
 def _add(
     name: str,
-    source: Source,
+    source: ExampleSource,
     corruption: span_corruption.Corruption,
     lengths: span_corruption.Lengths,
     languages: tuple[str, ...],
@@ -197,10 +197,10 @@ def _add(
 _PAPER = span_corruption.Corruption()
 _PAPER_LENGTHS = _PAPER.lengths_for_inputs(1024)
 
-for _language in mc4.LANGUAGES:
+for _language in mc4.MC4_LANGUAGES:
     _add(
         f"span_corruption.{task_names.identifier(_language)}",
-        mc4.chunk_source(_language, _PAPER_LENGTHS.raw),
+        mc4.language_source(_language, _PAPER_LENGTHS.raw),
         _PAPER,
         _PAPER_LENGTHS,
         (_language,),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from mrt5_jax.data import answers, text_pairs, tfds
 from mrt5_jax.data.registry import add_mixture, add_task
-from mrt5_jax.data.sources import Example, Source
+from mrt5_jax.data.sources import Example, ExampleSource
 from mrt5_jax.data.task_specs import TaskSpec
 from mrt5_jax.errors import UserError
 
@@ -23,7 +23,7 @@ _ENGLISH = "multi_nli:1.1.0"
 LABELS = ("entailment", "neutral", "contradiction")
 
 
-def to_texts(example: Example, language: str) -> Example:
+def to_premise_and_hypothesis(example: Example, language: str) -> Example:
     """`Premise: ... Hypothesis: ...` and the label's number as a digit: entailment, neutral, contradiction."""
     premise, hypothesis = example["premise"], example["hypothesis"]
     if isinstance(premise, Mapping):  # translations: a column a language, and a list with the languages' names
@@ -46,7 +46,7 @@ def _label(value: object) -> int:
         raise UserError(f"label {value!r} is neither a number nor one of {', '.join(LABELS)}") from None
 
 
-def files_task(
+def inference_task(
     name: str,
     language: str,
     train_files: str | Sequence[str],
@@ -71,8 +71,8 @@ def files_task(
     return add_task(_spec(full_name, source, language))
 
 
-def _spec(name: str, source: Source, language: str) -> TaskSpec:
-    to_language = functools.partial(to_texts, language=language)
+def _spec(name: str, source: ExampleSource, language: str) -> TaskSpec:
+    to_language = functools.partial(to_premise_and_hypothesis, language=language)
     return TaskSpec(name, source, to_language, metrics=(answers.accuracy,), languages=(language,))
 
 

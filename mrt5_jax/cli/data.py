@@ -62,12 +62,12 @@ def run(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace, console: Any) -> None:
     from rich.table import Table
 
-    from mrt5_jax.data.registry import find_task, known_names, tasks_of
+    from mrt5_jax.data.registry import find_task, known_tasks, tasks_of
     from mrt5_jax.data.task_specs import Mixture
     from mrt5_jax.tasks import import_all
 
     import_all()
-    found = sorted(name for name in known_names() if args.pattern in name)
+    found = sorted(name for name in known_tasks() if args.pattern in name)
     if not found:
         raise UserError(f"no task or mixture has '{args.pattern}' in its name")
     table = Table("name", "kind", "splits")
@@ -221,10 +221,11 @@ def _make(args: argparse.Namespace, console: Any) -> None:
     for split, count in character_data.write_splits(Path(args.out), pairs).items():
         rows = f"{count:,} rows" if count else "not written, since by their hashes no row is of this split; give more"
         console.print(f"{args.out}/{split}.tsv: {rows}", highlight=False, soft_wrap=True)
-    lengths = character_data.lengths_in_ids([pair for own in pairs.values() for pair in own])
+    all_pairs = [pair for own in pairs.values() for pair in own]
+    inputs, targets = (character_data.longest_in_ids(texts) for texts in zip(*all_pairs, strict=True))
     console.print(
         f"of {total:,} {'lines' if args.kind == 'spelling' else 'words'}; the longest input takes "
-        f"INPUT_LENGTH={lengths.input}, the longest target TARGET_LENGTH={lengths.target}",
+        f"INPUT_LENGTH={inputs}, the longest target TARGET_LENGTH={targets}",
         highlight=False,
         soft_wrap=True,
     )

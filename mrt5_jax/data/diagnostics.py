@@ -15,7 +15,7 @@ from mrt5_jax.data.sources import Example
 from mrt5_jax.data.vocabulary import bytes_to_ids
 from mrt5_jax.errors import UserError
 
-Kind = Literal["copy", "vowel_removal", "contextual_vowel_removal", "merge_abc"]
+DiagnosticKind = Literal["copy", "vowel_removal", "contextual_vowel_removal", "merge_abc"]
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VOWELS = b"aeiouAEIOU"
@@ -35,13 +35,13 @@ class _Planting(NamedTuple):
     """Of each letter of the pattern."""
 
 
-_PLANTED: dict[Kind, _Planting] = {
+_PLANTED: dict[DiagnosticKind, _Planting] = {
     "contextual_vowel_removal": _Planting(25.0, 12.5, (_CONSONANTS, VOWELS)),
     "merge_abc": _Planting(5.0, 2.5, (b"A", b"B", b"C")),
 }
 
 
-def make_examples(kind: Kind, length: int) -> Callable[[str, Int[np.ndarray, " block"]], Iterator[Example]]:
+def make_examples(kind: DiagnosticKind, length: int) -> Callable[[str, Int[np.ndarray, " block"]], Iterator[Example]]:
     """A function (split, indices) -> examples with `inputs` [length - 1] and `targets`, int32 ids without EOS.
 
     Args:
@@ -65,7 +65,7 @@ def make_examples(kind: Kind, length: int) -> Callable[[str, Int[np.ndarray, " b
 
 
 def _random_letters(
-    kind: Kind, split: str, count: int, seeds: Int[np.ndarray, "block 2"]
+    kind: DiagnosticKind, split: str, count: int, seeds: Int[np.ndarray, "block 2"]
 ) -> UInt8[np.ndarray, "block count"]:
     letters_seeds, planting_seeds, residue_seeds = split_seeds(seeds, 3)
     letters = _choose(LETTERS, count - 1, letters_seeds)
@@ -128,7 +128,7 @@ def _merge_abc(text: UInt8[np.ndarray, " length"]) -> UInt8[np.ndarray, " rest"]
     return _codes(text.tobytes().replace(b"ABC", b"D"))
 
 
-_RULES: dict[Kind, Callable[[UInt8[np.ndarray, " length"]], UInt8[np.ndarray, " rest"]]] = {
+_RULES: dict[DiagnosticKind, Callable[[UInt8[np.ndarray, " length"]], UInt8[np.ndarray, " rest"]]] = {
     "copy": _copy,
     "vowel_removal": _remove_vowels,
     "contextual_vowel_removal": _remove_vowels_after_lowercase_consonants,

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 NAME = "c4/multilingual:3.1.0"
 
 # fmt: off
-LANGUAGES = (
+MC4_LANGUAGES = (
     "af", "am", "ar", "az", "be", "bg", "bg-Latn", "bn", "ca", "ceb", "co", "cs", "cy", "da", "de", "el", "el-Latn",
     "en", "eo", "es", "et", "eu", "fa", "fi", "fil", "fr", "fy", "ga", "gd", "gl", "gu", "ha", "haw", "hi", "hi-Latn",
     "hmn", "ht", "hu", "hy", "id", "ig", "is", "it", "iw", "ja", "ja-Latn", "jv", "ka", "kk", "km", "kn", "ko", "ku",
@@ -28,7 +28,7 @@ _DOCUMENTS_TOGETHER = 128
 _SHUFFLE_BUFFER = 10_000  # chunks, of a language
 
 
-def chunk_source(language: str, chunk_length: int) -> TfdsSource:
+def language_source(language: str, chunk_length: int) -> TfdsSource:
     """Examples with `ids` (int32 [chunk_length]); documents are joined by EOS, 128 at a time.
 
     What is left of 128 documents is an example as well, shorter than the others. How many there are is not known.

@@ -49,7 +49,7 @@ def registered() -> Mapping[str, TaskSpec | Mixture]:
     return {**_tasks, **_mixtures}
 
 
-def known_names() -> list[str]:
+def known_tasks() -> list[str]:
     """Of all tasks and mixtures, those registered with seqio included."""
     return list(dict.fromkeys([*registered(), *_names_in_seqio()]))
 
@@ -66,7 +66,7 @@ def find_task(name: str) -> TaskSpec | Mixture:
         from mrt5_jax.data.seqio_tasks import adapted
 
         return adapted(name, _tasks)
-    known = known_names()
+    known = known_tasks()
     labelled = _labelled(name, known)
     if len(labelled) == 1:
         return find_task(labelled[0])
@@ -77,7 +77,7 @@ def find_task(name: str) -> TaskSpec | Mixture:
 
 def is_known(name: str) -> bool:
     """Whether `find_task` finds it."""
-    known = known_names()
+    known = known_tasks()
     return name in known or len(_labelled(name, known)) == 1
 
 

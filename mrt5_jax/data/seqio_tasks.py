@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mrt5_jax.data.sources import Example, Lengths, Order, Positions, every
+from mrt5_jax.data.sources import Example, Order, Positions, RowLengths, every
 from mrt5_jax.data.task_specs import INPUTS, TARGETS, Mixture, TaskSpec, cut_feature
 from mrt5_jax.data.tensorflow_on_demand import import_optional, import_tensorflow
 from mrt5_jax.data.text_files import SourceFile
@@ -67,7 +67,7 @@ def _check(task: Any) -> None:
         )
 
 
-def _as_seqio_gives_them(example: Example, lengths: Lengths | None) -> Example:
+def _as_seqio_gives_them(example: Example, lengths: RowLengths | None) -> Example:
     """Rows that end as their task ends them; too long ones are cut."""
     if lengths is None:
         return example
@@ -86,7 +86,7 @@ class SeqioSource:
         self.files: Sequence[SourceFile] = ()
 
     def check(self, split: str) -> None:
-        """See `Source`; builds what reads the split, which finds missing files."""
+        """See `ExampleSource`; builds what reads the split, which finds missing files."""
         try:
             self._dataset(split, None, shuffle=False, seed=0, num_epochs=1)
         except Exception as error:  # what sources and preprocessors of users raise, and seqio's own
@@ -94,11 +94,11 @@ class SeqioSource:
             raise UserError(f"seqio task '{self._task.name}': its {split} split cannot be read: {reason}") from error
 
     def num_examples(self, split: str) -> int | None:
-        """See `Source`; before the task's transformations."""
+        """See `ExampleSource`; before the task's transformations."""
         return self._task.num_input_examples(split)
 
-    def read(self, split: str, positions: Positions, order: Order, lengths: Lengths | None) -> Iterator[Example]:
-        """See `Source`."""
+    def read(self, split: str, positions: Positions, order: Order, lengths: RowLengths | None) -> Iterator[Example]:
+        """See `ExampleSource`."""
         has_order = self._task.shuffle_buffer_size is None and not self._task.source.performs_internal_shuffling
         if order.shuffle and has_order:
             raise UserError(
@@ -117,12 +117,12 @@ class SeqioSource:
                 yield found
             block = next(positions)
 
-    def read_once(self, split: str, lengths: Lengths | None) -> Iterator[Example]:
-        """See `Source`; in the order of the task's source."""
+    def read_once(self, split: str, lengths: RowLengths | None) -> Iterator[Example]:
+        """See `ExampleSource`; in the order of the task's source."""
         dataset = self._dataset(split, lengths, shuffle=False, seed=0, num_epochs=1)
         return iter(dataset.as_numpy_iterator())
 
-    def _dataset(self, split: str, lengths: Lengths | None, **order: Any) -> Any:
+    def _dataset(self, split: str, lengths: RowLengths | None, **order: Any) -> Any:
         return self._task.get_dataset(lengths, split, use_cached=self._cached, **order)
 
 

@@ -29,7 +29,7 @@ Example = dict[str, Any]
 Positions = Iterator[Int[np.ndarray, " block"]]
 """Increasing positions of a split's endless order, in blocks."""
 
-Lengths = Mapping[str, int]
+RowLengths = Mapping[str, int]
 """Of `inputs` and `targets` in ids, with EOS."""
 
 _EPOCH_STRIDE = np.int64(0x1E3779B97F4A7C15)  # so far apart that no other run's seed is met
@@ -45,7 +45,7 @@ class Order(NamedTuple):
 
 
 @runtime_checkable
-class Source(Protocol):
+class ExampleSource(Protocol):
     """Where a task's examples come from."""
 
     splits: Sequence[str]
@@ -60,7 +60,7 @@ class Source(Protocol):
         """None where only reading to the end would tell."""
         ...
 
-    def read(self, split: str, positions: Positions, order: Order, lengths: Lengths | None) -> Iterator[Example]:
+    def read(self, split: str, positions: Positions, order: Order, lengths: RowLengths | None) -> Iterator[Example]:
         """The examples at some positions, with INDEX_FEATURE and SEED_FEATURE, until the last epoch ends.
 
         Args:
@@ -68,7 +68,7 @@ class Source(Protocol):
         """
         ...
 
-    def read_once(self, split: str, lengths: Lengths | None) -> Iterator[Example]:
+    def read_once(self, split: str, lengths: RowLengths | None) -> Iterator[Example]:
         """All examples, always in the same order: evaluation's."""
         ...
 
@@ -100,14 +100,16 @@ class IndexedSource:
         self.files: Sequence[SourceFile] = files
 
     def check(self, split: str) -> None:
-        """See `Source`; what can be wrong was found when the source was made."""
+        """See `ExampleSource`; what can be wrong was found when the source was made."""
 
     def num_examples(self, split: str) -> int:
-        """See `Source`."""
+        """See `ExampleSource`."""
         return self._sizes[split]
 
-    def read(self, split: str, positions: Positions, order: Order, lengths: Lengths | None = None) -> Iterator[Example]:
-        """See `Source`."""
+    def read(
+        self, split: str, positions: Positions, order: Order, lengths: RowLengths | None = None
+    ) -> Iterator[Example]:
+        """See `ExampleSource`."""
         size = self._sizes[split]
         for block in positions:
             epochs, indices = np.divmod(block, size)
@@ -122,8 +124,8 @@ class IndexedSource:
             if ended:
                 return
 
-    def read_once(self, split: str, lengths: Lengths | None = None) -> Iterator[Example]:
-        """See `Source`; mixed, so that the first few are of all languages."""
+    def read_once(self, split: str, lengths: RowLengths | None = None) -> Iterator[Example]:
+        """See `ExampleSource`; mixed, so that the first few are of all languages."""
         return self.read(split, every(), Order(seed=0, shuffle=True, num_epochs=1), lengths)
 
 

@@ -67,7 +67,7 @@ class TrainStream:
                 ids = example[key][: padded.shape[1]]
                 padded[row, : len(ids)] = ids
         if self.languages:
-            batch[LANGUAGE_IDS] = language_ids(map(language_of, examples), self.languages)
+            batch[LANGUAGE_IDS] = language_ids(map(example_language, examples), self.languages)
         return batch
 
 
@@ -92,7 +92,7 @@ def eval_languages(name: str, data: DataConfig) -> tuple[str, ...]:
     return trained or own
 
 
-def language_of(example: Mapping[str, Any]) -> str:
+def example_language(example: Mapping[str, Any]) -> str:
     """Empty where it has none."""
     return _text(example.get(LANGUAGE, ""))
 
@@ -115,4 +115,4 @@ def eval_examples(
                 for key, length in lengths.items()
             ]
             index = int(example.get(INDEX_FEATURE, number))
-            yield ExampleInfo(task.name, language_of(example), index, answers, *cut), example
+            yield ExampleInfo(task.name, example_language(example), index, answers, *cut), example

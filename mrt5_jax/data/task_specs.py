@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mrt5_jax.data.sources import SEED_FEATURE, Example, Lengths, Order, Positions, Source
+from mrt5_jax.data.sources import SEED_FEATURE, Example, ExampleSource, Order, Positions, RowLengths
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.data.vocabulary import EOS_ID, encode
 
@@ -28,7 +28,7 @@ def unchanged(example: Example) -> Example:
     return example
 
 
-def ended_rows(example: Example, lengths: Lengths | None) -> Example:
+def ended_rows(example: Example, lengths: RowLengths | None) -> Example:
     """`inputs` and `targets` as int32 ids with their EOS, cut so that it fits; SEED_FEATURE goes.
 
     Texts stay, as `inputs_pretokenized` and `targets_pretokenized`. `inputs_cut` and `targets_cut` (bool) say whether
@@ -70,12 +70,12 @@ class TaskSpec:
     """
 
     name: str
-    source: Source
+    source: ExampleSource
     preprocess: Callable[[Example], Example] = unchanged
     postprocess: Callable[..., Any] | None = None
     metrics: Sequence[Metric] = ()
     languages: tuple[str, ...] = ()
-    make_rows: Callable[[Example, Lengths | None], Example] = ended_rows
+    make_rows: Callable[[Example, RowLengths | None], Example] = ended_rows
 
     @property
     def splits(self) -> Sequence[str]:
@@ -87,15 +87,17 @@ class TaskSpec:
         """The user's that it reads."""
         return self.source.files
 
-    def read(self, split: str, positions: Positions, order: Order, lengths: Lengths | None = None) -> Iterator[Example]:
-        """Rows at some positions of an order, see `Source.read`."""
+    def read(
+        self, split: str, positions: Positions, order: Order, lengths: RowLengths | None = None
+    ) -> Iterator[Example]:
+        """Rows at some positions of an order, see `ExampleSource.read`."""
         return self._rows(self.source.read(split, positions, order, lengths), lengths)
 
-    def read_once(self, split: str, lengths: Lengths | None = None) -> Iterator[Example]:
+    def read_once(self, split: str, lengths: RowLengths | None = None) -> Iterator[Example]:
         """All rows of a split, always in the same order."""
         return self._rows(self.source.read_once(split, lengths), lengths)
 
-    def _rows(self, examples: Iterator[Example], lengths: Lengths | None) -> Iterator[Example]:
+    def _rows(self, examples: Iterator[Example], lengths: RowLengths | None) -> Iterator[Example]:
         only = {LANGUAGE: self.languages[0]} if len(self.languages) == 1 else {}
         for example in examples:
             yield {**only, **self.make_rows(self.preprocess(example), lengths)}

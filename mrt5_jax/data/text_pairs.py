@@ -11,11 +11,11 @@ from mrt5_jax.data.tables import Table
 from mrt5_jax.data.task_names import key_of, name_with_key
 from mrt5_jax.data.text_files import SourceFile, check_no_overlap, find_files
 
-Files = Mapping[str, str | Sequence[str]]
+Globs = Mapping[str, str | Sequence[str]]
 """Globs, by split."""
 
 
-def pair_source(files: Files, fields: Sequence[str] = ("inputs", "targets"), language: str = "") -> IndexedSource:
+def pair_source(files: Globs, fields: Sequence[str] = ("inputs", "targets"), language: str = "") -> IndexedSource:
     """Rows `input<TAB>target`, or records with named fields, as examples with the texts `inputs` and `targets`.
 
     Args:
@@ -35,7 +35,7 @@ def pair_source(files: Files, fields: Sequence[str] = ("inputs", "targets"), lan
     return _source(opened, ("inputs", "targets"), language)
 
 
-def record_source(files: Files, fields: Sequence[str], language: str = "") -> IndexedSource:
+def record_source(files: Globs, fields: Sequence[str], language: str = "") -> IndexedSource:
     """Records of JSON lines and Parquet files as examples with those of their fields.
 
     Raises:

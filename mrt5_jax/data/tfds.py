@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mrt5_jax.data.sources import BLOCK, INDEX_FEATURE, SEED_FEATURE, Example, Lengths, Order, Positions, every
+from mrt5_jax.data.sources import BLOCK, INDEX_FEATURE, SEED_FEATURE, Example, Order, Positions, RowLengths, every
 from mrt5_jax.data.tensorflow_on_demand import import_optional, import_tensorflow
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
@@ -44,16 +44,18 @@ class TfdsSource:
         self.files: Sequence[SourceFile] = ()
 
     def check(self, split: str) -> None:
-        """See `Source`."""
+        """See `ExampleSource`."""
         self._open(split)
 
     def num_examples(self, split: str) -> int | None:
-        """See `Source`."""
+        """See `ExampleSource`."""
         size = int(self._open(split).cardinality())
         return size if size >= 0 else None
 
-    def read(self, split: str, positions: Positions, order: Order, lengths: Lengths | None = None) -> Iterator[Example]:
-        """See `Source`."""
+    def read(
+        self, split: str, positions: Positions, order: Order, lengths: RowLengths | None = None
+    ) -> Iterator[Example]:
+        """See `ExampleSource`."""
         blocks = iter(positions)
         block = next(blocks)
         first = int(block[0])
@@ -66,8 +68,8 @@ class TfdsSource:
             else:
                 return
 
-    def read_once(self, split: str, lengths: Lengths | None = None) -> Iterator[Example]:
-        """See `Source`."""
+    def read_once(self, split: str, lengths: RowLengths | None = None) -> Iterator[Example]:
+        """See `ExampleSource`."""
         return self.read(split, every(), Order(seed=0, shuffle=True, num_epochs=1), lengths)
 
     def _open(self, split: str) -> "tf.data.Dataset":

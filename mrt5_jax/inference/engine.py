@@ -24,7 +24,7 @@ from mrt5_jax.inference.incremental import memorize
 from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import AtGate, Batch, ForwardSetting, GateRows, targets_of, teacher_forced, up_to_gate
+from mrt5_jax.model.forward import AtGate, DeviceBatch, ForwardSetting, GateRows, targets_of, teacher_forced, up_to_gate
 from mrt5_jax.model.parameters import Params
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
@@ -123,10 +123,10 @@ def _generation(setting: ForwardSetting, search: Search, max_length: int, dispat
 def _scoring(setting: ForwardSetting, dispatch: Dispatch) -> OnHost | InGraph:
     """From a batch to scores; every engine of these settings shares the programs."""
 
-    def begin(params: Params, shared: tuple[()], batch: Batch) -> Begun:
+    def begin(params: Params, shared: tuple[()], batch: DeviceBatch) -> Begun:
         return up_to_gate(setting, params, batch["encoder_input_tokens"], targets_of(batch))
 
-    def measure(logits: Array, targets: Batch) -> tuple[Array, Array]:
+    def measure(logits: Array, targets: DeviceBatch) -> tuple[Array, Array]:
         ids, weights = targets["decoder_target_tokens"], targets["decoder_loss_weights"]
         return target_scores(logits, ids, weights), jnp.sum(weights > 0, axis=1, dtype=jnp.int32)
 

@@ -5,7 +5,7 @@ survivors run. The two meet in `GateRows`: a new deletion needs to know no dispa
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +25,8 @@ from mrt5_jax.selection.deletions import DELETIONS, removes_positions
 from mrt5_jax.selection.gates import Selection, token_keys
 from mrt5_jax.selection.survivors import Survivors, survivors
 
-Batch = dict[str, Array]
+DeviceBatch = Mapping[str, Array]
+"""A batch as `data.arrangements.Batch` describes it, or what a stage reads of it, in arrays on the devices."""
 
 
 class SecondStage(NamedTuple):
@@ -204,7 +205,7 @@ def _nan_without_gate_value(prefix: Prefix, selection: Selection) -> Float[Array
 
 
 def teacher_forced(
-    setting: ForwardSetting, measure: Callable[[Float[Array, "rows target vocab"], Batch], Any]
+    setting: ForwardSetting, measure: Callable[[Float[Array, "rows target vocab"], DeviceBatch], Any]
 ) -> Callable[[int], Callable[[Params, tuple[()], GateRows], Part]]:
     """From a rung to what `measure` makes of the logits of some rows.
 
@@ -224,12 +225,14 @@ def teacher_forced(
     return at
 
 
-def targets_of(batch: Batch) -> Batch:
+def targets_of(batch: DeviceBatch) -> DeviceBatch:
     """Returns what the decoder and the loss read of a batch."""
     return {name: array for name, array in batch.items() if name.startswith("decoder_")}
 
 
-def forward(setting: ForwardSetting, params: Params, batch: Batch, selector_keys: RowKeys | None = None) -> Outputs:
+def forward(
+    setting: ForwardSetting, params: Params, batch: DeviceBatch, selector_keys: RowKeys | None = None
+) -> Outputs:
     """Returns the teacher-forced logits of a batch, in one program whatever is kept.
 
     Args:
@@ -238,7 +241,7 @@ def forward(setting: ForwardSetting, params: Params, batch: Batch, selector_keys
       selector_keys: what random deletion draws from; by default the row's tokens.
     """
 
-    def begin(params: Params, shared: tuple[()], batch: Batch) -> Begun:
+    def begin(params: Params, shared: tuple[()], batch: DeviceBatch) -> Begun:
         tokens, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
         return up_to_gate(setting, params, tokens, targets_of(batch), segments, selector_keys)
 

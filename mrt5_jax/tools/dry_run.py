@@ -46,7 +46,7 @@ class Placement(NamedTuple):
     bytes_on_a_device: int
 
 
-class Plan(NamedTuple):
+class RunPlan(NamedTuple):
     """A run on its devices, without compiling anything."""
 
     topology: Topology
@@ -98,7 +98,7 @@ class Compilation(NamedTuple):
         return {"step": always} if cycles else {}
 
 
-def plan_run(run: RunConfig, topology: Topology) -> Plan:
+def plan_run(run: RunConfig, topology: Topology) -> RunPlan:
     """Lays a run out over the devices of a topology.
 
     Raises:
@@ -117,7 +117,7 @@ def plan_run(run: RunConfig, topology: Topology) -> Plan:
     batch = abstract_batch(run.data, mesh)
     parts = {"parameters": state.params, "optimizer": state.opt_state, "controller": state.controller, "batch": batch}
     rungs = ladder.rungs if run.model.gate else (run.data.input_length,)
-    return Plan(
+    return RunPlan(
         topology,
         mesh,
         ladder,
@@ -129,7 +129,7 @@ def plan_run(run: RunConfig, topology: Topology) -> Plan:
     )
 
 
-def compile_step(run: RunConfig, plan: Plan) -> Compilation:
+def compile_step(run: RunConfig, plan: RunPlan) -> Compilation:
     """Compiles the step of `run.training.deletion` for the plan's devices.
 
     Raises:
@@ -167,7 +167,7 @@ def _described(part: _Part) -> CompiledProgram:
     )
 
 
-def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, _Part]:
+def _compiled(model: MrT5, run: RunConfig, plan: RunPlan) -> dict[str, _Part]:
     learning = make_learning(run)
     if run.execution.dispatch == "host":
         gradients, update = HostTrainStep(model, run, learning, plan.ladder, plan.state).prepare(plan.batch)

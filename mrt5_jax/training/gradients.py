@@ -33,7 +33,7 @@ from mrt5_jax.model.dropout import (
 from mrt5_jax.model.encoder_decoder import MrT5, Prefix
 from mrt5_jax.model.forward import (
     AtGate,
-    Batch,
+    DeviceBatch,
     GateRows,
     fit,
     lengths_under,
@@ -134,7 +134,7 @@ class TrainingRows(NamedTuple):
 
     gate_values: Float[Array, "rows length"] | None
     """Apart from the survivors, since the loss is differentiated by them."""
-    targets: Batch
+    targets: DeviceBatch
     dropout: Dropout
     """Rows first."""
 
@@ -147,14 +147,14 @@ class Cotangents(NamedTuple):
     gate_values: Float[Array, "rows length"] | None
 
 
-Inputs = tuple[Batch, RowKeys | None]
+Inputs = tuple[DeviceBatch, RowKeys | None]
 """A batch, and each row's random key: dropout and gate noise; None: neither."""
 Carry = tuple[Callable[..., tuple[Params]], AtGate]
 """The first stage's pull-back, and what was found at the gate."""
 
 
 def loss_and_gradients(
-    setting: Setting, params: Params, batch: Batch, objective: Objective, row_keys: RowKeys | None = None
+    setting: Setting, params: Params, batch: DeviceBatch, objective: Objective, row_keys: RowKeys | None = None
 ) -> Part:
     """Loss (MrT5 section 3.2) and its gradient with respect to all parameters, in one program.
 
@@ -196,7 +196,7 @@ def gradient_stages(setting: Setting, shardings: Shardings | None = None) -> Sta
 
 
 def target_loss(
-    setting: Setting, params: Params, batch: Batch, objective: Objective, row_keys: RowKeys | None = None
+    setting: Setting, params: Params, batch: DeviceBatch, objective: Objective, row_keys: RowKeys | None = None
 ) -> Float[Array, ""]:
     """The part of `loss_and_gradients`' loss that the targets make (cross-entropy and z-loss), without a gradient."""
 

@@ -18,12 +18,12 @@ from jaxtyping import Array, Float
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import MonitorConfig, RunConfig
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Batch
+from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.state import MonitorState, TrainState
-from mrt5_jax.training.step import make_setting, step_inputs
+from mrt5_jax.training.step import Metrics, make_setting, step_inputs
 
 
 class Checked(NamedTuple):
@@ -34,7 +34,7 @@ class Checked(NamedTuple):
     soft_loss: Float[Array, ""]
 
 
-Check = Callable[[TrainState, Batch], Checked]
+Check = Callable[[TrainState, DeviceBatch], Checked]
 """(state, batch of the next step) -> what was found with it."""
 
 
@@ -61,7 +61,7 @@ def make_check(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = 
     saturated = make_setting(model, run, ladder, shards)
     settings = saturated, dataclasses.replace(saturated, deletion=stand_in)
 
-    def check(state: TrainState, batch: Batch) -> Checked:
+    def check(state: TrainState, batch: DeviceBatch) -> Checked:
         objective, row_keys = step_inputs(run, state, batch)
         losses = [target_loss(setting, state.params, batch, objective, row_keys) for setting in settings]
         assert state.monitor is not None
@@ -82,7 +82,7 @@ def switch_line(config: MonitorConfig, step: int, checked: Checked) -> str:
     return f"{found}, above the tolerance {config.tolerance:.3g}: steps delete softly until it is at most {back:.3g}"
 
 
-def monitor_metrics(state: TrainState) -> Batch:
+def monitor_metrics(state: TrainState) -> Metrics:
     """What the monitor found; nothing where there is none."""
     if not isinstance(state.monitor, MonitorState):
         return {}

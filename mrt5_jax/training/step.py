@@ -13,7 +13,7 @@ from mrt5_jax.compaction.staged import Part, in_graph
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Batch
+from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.losses import count_denominators
@@ -25,7 +25,7 @@ from mrt5_jax.training.optimizers import updates_made
 from mrt5_jax.training.state import TrainState, initial_monitor
 
 Metrics = dict[str, Float[Array, ""]]
-TrainStep = Callable[[TrainState, Batch], "StepResult"]
+TrainStep = Callable[[TrainState, DeviceBatch], "StepResult"]
 Move = Callable[[TrainState, Params], TrainState]
 """(state, gradients) -> the state after an update."""
 MoveIf = Callable[[Bool[Array, ""], Move, TrainState, Params], TrainState]
@@ -78,7 +78,7 @@ def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards 
     )
 
 
-def step_inputs(run: RunConfig, state: TrainState, batch: Batch) -> tuple[Objective, RowKeys]:
+def step_inputs(run: RunConfig, state: TrainState, batch: DeviceBatch) -> tuple[Objective, RowKeys]:
     """What a step's gradient is taken with besides the batch: alpha and counts of the whole batch; its rows' keys."""
     mask = batch["encoder_input_tokens"] > 0
     objective = Objective(state.controller.alpha, count_denominators(mask, batch["decoder_loss_weights"]))
@@ -96,7 +96,7 @@ def make_train_step(
     """
     differentiate = in_graph(gradient_stages(make_setting(model, run, ladder, shards)))
 
-    def train_step(state: TrainState, batch: Batch) -> StepResult:
+    def train_step(state: TrainState, batch: DeviceBatch) -> StepResult:
         objective, row_keys = step_inputs(run, state, batch)
         result = differentiate(state.params, objective, (batch, row_keys))
         return update(run, learning, ladder, state, batch, result, choose_leaf_by_leaf)
@@ -126,7 +126,7 @@ def update(
     learning: Learning,
     ladder: Ladder,
     state: TrainState,
-    batch: Batch,
+    batch: DeviceBatch,
     result: Part,
     move_if: MoveIf,
 ) -> StepResult:

@@ -19,7 +19,7 @@ from __gin__ import dynamic_registration
 from mrt5_jax import config
 from mrt5_jax.tasks import diagnostics
 import {module}
-include 'models/mrt5_tiny.gin'
+include 'models/byt5_tiny.gin'
 include 'runs/base.gin'
 TRAIN_TASK = '{task}'
 INPUT_LENGTH = 24
@@ -28,7 +28,7 @@ DROPOUT_RATE = 0.0
 """
 SMALL = [
     *(f"--gin.config.ModelConfig.{name}={value}" for name, value in SIZES.items()),
-    *("--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=4", "--gin.GATE_LAYER=1", "--gin.config.OptimizerConfig.warmup_steps=0"),
+    *("--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=4", "--gin.config.OptimizerConfig.warmup_steps=0"),
     *("--gin.config.ExecutionConfig.max_rungs=1", "--gin.config.ExecutionConfig.log_every=1"),
     "--gin.config.TrainingConfig.eval_batches=1",
 ]
@@ -97,7 +97,7 @@ def trains(model_dir: Path, *flags: str) -> list[str]:
     return [name for name in lines[-1] if name.startswith("eval/")]
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("suffix", ["jsonl", pytest.param("parquet", marks=pytest.mark.slow)])
 def test_pairs_with_named_fields_are_trained_on(suffix: str, tmp_path: Path) -> None:
     for split in ("train", "validation"):
         records = [{"question": f"{split}\t{number}\nwhat?", "answer": f"{number}"} for number in range(8)]
@@ -107,7 +107,8 @@ def test_pairs_with_named_fields_are_trained_on(suffix: str, tmp_path: Path) -> 
         else:
             path.write_text("".join(json.dumps(record) + "\n" for record in records))
     flags = [
-        *("--gin_file=runs/finetune_pairs.gin", "--gin_file=models/mrt5_tiny.gin", "--gin.TASK_NAME='qa'"),
+        *("--gin_file=runs/finetune_pairs.gin", "--gin.TASK_NAME='qa'", "--gin.GATE_LAYER=1"),
+        *("--gin.config.EvaluationConfig.deletions=('hard',)", "--gin.config.LossConfig.score_penalty=0.0"),
         *(f"--gin.{split.upper()}_FILES='{tmp_path}/{split}.{suffix}'" for split in ("train", "validation")),
         *("--gin.INPUT_FIELD='question'", "--gin.TARGET_FIELD='answer'", "--gin.LANGUAGE='en'"),
     ]
@@ -119,6 +120,7 @@ def test_a_users_mixture_of_seqio_is_trained_on_and_its_task_evaluated(gin_file,
     assert any(name.startswith("eval/test.own.numbers/") for name in trains(tmp_path / "model", *flags))
 
 
+@pytest.mark.slow
 def test_a_users_spec_is_trained_on(gin_file, tmp_path: Path) -> None:
     assert trains(tmp_path / "model", gin_file(SPEC, "test.own.both"))
 

@@ -26,7 +26,7 @@ RECORDED = (
 """Strings of 20 ids that earlier versions drew."""
 
 
-def strings(kind: diagnostics.Kind, split: str, count: int, length: int = 64) -> list[tuple[str, str]]:
+def strings(kind: diagnostics.DiagnosticKind, split: str, count: int, length: int = 64) -> list[tuple[str, str]]:
     examples = diagnostics.make_examples(kind, length)(split, np.arange(count))
     return [
         (vocabulary.decode(pair["inputs"]).decode(), vocabulary.decode(pair["targets"]).decode()) for pair in examples
@@ -35,7 +35,7 @@ def strings(kind: diagnostics.Kind, split: str, count: int, length: int = 64) ->
 
 @pytest.mark.parametrize("length", [8, 31, 64])
 @pytest.mark.parametrize("kind", RULES)
-def test_targets_follow_the_rule(kind: diagnostics.Kind, length: int) -> None:
+def test_targets_follow_the_rule(kind: diagnostics.DiagnosticKind, length: int) -> None:
     for text, target in strings(kind, "train", 100, length):
         assert re.fullmatch("#[a-zA-Z]+", text)
         assert len(text) == length - 1
@@ -56,7 +56,7 @@ def test_letters_are_uniform() -> None:
     ("merge_abc", "ABC", 5.0, 2.5),
 ])  # fmt: skip
 def test_patterns_are_planted_about_as_often_as_in_the_paper(
-    kind: diagnostics.Kind, pattern: str, mean: float, deviation: float
+    kind: diagnostics.DiagnosticKind, pattern: str, mean: float, deviation: float
 ) -> None:
     found = [len(re.findall(pattern, text)) for text, _ in strings(kind, "train", 1000)]
     assert np.mean(found) == pytest.approx(mean, rel=0.1)
@@ -69,7 +69,7 @@ def residue(text: str) -> int:
 
 
 @pytest.mark.parametrize("kind", RULES)
-def test_no_string_can_be_in_two_splits(kind: diagnostics.Kind) -> None:
+def test_no_string_can_be_in_two_splits(kind: diagnostics.DiagnosticKind) -> None:
     # The residue is a function of the string, so disjoint sets of residues mean disjoint sets of strings.
     residues = {
         split: {residue(text) for text, _ in strings(kind, split, 300)} for split in ("train", "validation", "test")

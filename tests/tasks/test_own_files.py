@@ -70,7 +70,7 @@ def test_records_without_their_fields_are_named(record: Any, message: str, tmp_p
 def test_own_files_of_inference_have_the_papers_format(tmp_path: Path) -> None:
     train = write(tmp_path / "train.parquet", [{"premise": "p", "hypothesis": "h", "label": 2}])
     validation = write(tmp_path / "v.jsonl", [{"premise": "p v", "hypothesis": "h", "label": "neutral"}])
-    task = xnli.files_task("mine", "sw", train, validation)
+    task = xnli.inference_task("mine", "sw", train, validation)
     assert texts(task) == {("Premise: p Hypothesis: h", "2")}
     assert texts(task, "validation") == {("Premise: p v Hypothesis: h", "1")}
     (info,) = [
@@ -83,7 +83,7 @@ def test_own_files_of_inference_have_the_papers_format(tmp_path: Path) -> None:
 def test_own_files_of_questions_keep_all_accepted_answers(answers: Any, tmp_path: Path) -> None:
     train = write(tmp_path / "train.parquet", [{"question": "q", "context": "c\td", "answers": answers}])
     validation = write(tmp_path / "v.jsonl", [{"question": "v", "context": "c", "answers": answers}])
-    task = question_answering.files_task("mine", "fi", train, validation)
+    task = question_answering.question_task("mine", "fi", train, validation)
     assert texts(task) == {("Question: q Context: c\td", "first")}
     (info,) = [
         info for batch in batches.eval_batches(task, DataConfig(task, (task,), 64, 8, 2, 2)) for info in batch[1]
