@@ -27,12 +27,14 @@ from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.data.vocabulary import PAD_ID
 from mrt5_jax.errors import UserError
 
-DRAWS = 2
-"""Raised with every change of the code after which a position stands for other examples (2: span corruption's spans are
-drawn in blocks). Diagnostic strings are drawn in NumPy and are what TensorFlow drew, so they did not raise it."""
+_VERSION = "version of the random draws"
+"""A layout's key of the next two."""
 
-SHARED_OUT_DRAWS = 3
-"""The same of mixtures and of seqio's own tasks on several hosts, which since then share them out by position."""
+DATA_ORDER_VERSION = 2
+"""Bump when a change makes the same position yield different examples (2: spans are drawn in blocks)."""
+
+SHARED_ORDER_VERSION = 3
+"""The same for mixtures and seqio's own tasks on several hosts (3: which host reads what follows from the position)."""
 
 
 class EvalBatch(NamedTuple):
@@ -81,7 +83,13 @@ class TrainBatches(Iterator[Batch]):
             f"{key} {saved.get(key)!r}, now {now!r}" for key, now in self._layout.items() if saved.get(key) != now
         ]
         if different:
-            raise UserError(f"the saved data position was made with {'; '.join(different)}: give the run what it had")
+            remedy = "give the run what it had"
+            if saved.get(_VERSION) != self._layout[_VERSION]:
+                remedy = (
+                    "go on with the version of mrt5_jax that began the run, or begin another MODEL_DIR from its "
+                    "parameters (config.RunConfig.warm_start)"
+                )
+            raise UserError(f"the saved data position was made with {'; '.join(different)}: {remedy}")
         self._position = int(state["position"])
         self._open = None
 
@@ -115,7 +123,7 @@ def train_batches(
         stream = TrainStream(data, seed=seed, shard_index=shard_index, num_shards=num_shards)
         arrangement = OneExampleARow(stream, data.batch_size // num_shards)
     layout = {
-        "version of the random draws": SHARED_OUT_DRAWS if stream.is_shared_out else DRAWS,
+        _VERSION: SHARED_ORDER_VERSION if stream.is_shared_out else DATA_ORDER_VERSION,
         "task": data.train_task,
         "seed": seed,
         "shuffle": data.shuffle,

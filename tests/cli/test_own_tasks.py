@@ -1,6 +1,8 @@
 """Runs over tasks that a user brings: pairs with named fields, a spec, seqio's; and those that are refused."""
 
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,8 +31,7 @@ DROPOUT_RATE = 0.0
 SMALL = [
     *(f"--gin.config.ModelConfig.{name}={value}" for name, value in SIZES.items()),
     *("--gin.TRAIN_STEPS=2", "--gin.BATCH_SIZE=4", "--gin.config.OptimizerConfig.warmup_steps=0"),
-    *("--gin.config.ExecutionConfig.max_rungs=1", "--gin.config.ExecutionConfig.log_every=1"),
-    "--gin.config.TrainingConfig.eval_batches=1",
+    *("--gin.config.TrainingConfig.eval_batches=1", "--gin.config.ExecutionConfig.log_every=1"),
 ]
 SEQIO = """
 import seqio
@@ -108,7 +109,7 @@ def test_pairs_with_named_fields_are_trained_on(suffix: str, tmp_path: Path) -> 
             path.write_text("".join(json.dumps(record) + "\n" for record in records))
     flags = [
         *("--gin_file=runs/finetune_pairs.gin", "--gin.TASK_NAME='qa'", "--gin.GATE_LAYER=1"),
-        *("--gin.config.EvaluationConfig.deletions=('hard',)", "--gin.config.LossConfig.score_penalty=0.0"),
+        *("--gin.config.EvaluationConfig.deletions=('hard',)", "--gin.config.ExecutionConfig.max_rungs=1"),
         *(f"--gin.{split.upper()}_FILES='{tmp_path}/{split}.{suffix}'" for split in ("train", "validation")),
         *("--gin.INPUT_FIELD='question'", "--gin.TARGET_FIELD='answer'", "--gin.LANGUAGE='en'"),
     ]
@@ -118,6 +119,20 @@ def test_pairs_with_named_fields_are_trained_on(suffix: str, tmp_path: Path) -> 
 def test_a_users_mixture_of_seqio_is_trained_on_and_its_task_evaluated(gin_file, tmp_path: Path) -> None:
     flags = [gin_file(SEQIO, "test.own.mixture"), "--gin.EVAL_TASKS=('test.own.numbers',)"]
     assert any(name.startswith("eval/test.own.numbers/") for name in trains(tmp_path / "model", *flags))
+
+
+@pytest.mark.slow
+def test_a_users_module_imports_seqio_without_a_word_and_mixes_tasks_that_were_imported_before(
+    gin_file, tmp_path: Path
+) -> None:
+    """In a process of its own, where nothing has imported seqio yet."""
+    flags = ["--gin.MODEL_DIR='unused'", "--gin.BATCH_SIZE=4", "--gin.TRAIN_STEPS=1", "--num_examples=2"]
+    command = [sys.executable, "-m", "mrt5_jax", "data", "show", gin_file(SEQIO, "test.own.mixture"), *flags]
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    environment["PYTHONPATH"] = str(tmp_path)
+    shown = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert {line.split()[0] for line in shown.stdout.splitlines()[::3]} == {"test.own.numbers", "diagnostics.copy"}
 
 
 @pytest.mark.slow

@@ -188,8 +188,11 @@ def test_a_state_of_another_layout_is_refused() -> None:
 
 def test_a_state_from_before_the_draws_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     state = batches.train_batches(config("test.large", 8), seed=0).state()
-    monkeypatch.setattr(batches, "DRAWS", batches.DRAWS + 1)
-    with pytest.raises(UserError, match=f"version of the random draws {batches.DRAWS - 1}, now {batches.DRAWS}"):
+    monkeypatch.setattr(batches, "DATA_ORDER_VERSION", batches.DATA_ORDER_VERSION + 1)
+    with pytest.raises(
+        UserError,
+        match=f"version of the random draws {batches.DATA_ORDER_VERSION - 1}, now {batches.DATA_ORDER_VERSION}",
+    ):
         batches.train_batches(config("test.large", 8), seed=0).restore(state)
 
 
@@ -202,7 +205,9 @@ def test_only_what_several_hosts_drew_otherwise_before_is_refused(task: str) -> 
         if num_shards == 1:
             found.restore(state)
         else:
-            with pytest.raises(UserError, match="version of the random draws 2, now 3"):
+            with pytest.raises(
+                UserError, match=r"draws 2, now 3: go on with the version .* or begin another MODEL_DIR"
+            ):
                 found.restore(state)
 
 
