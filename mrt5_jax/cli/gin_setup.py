@@ -248,9 +248,10 @@ def _explained(place: str, flag: str = "") -> Iterator[None]:
 
 def _reason(error: Exception, binding: str) -> str:
     """Gin's own words, or the nearest name where a name is wrong; `binding` is the whole name, where it is known."""
-    if isinstance(error, ModuleNotFoundError) and error.name in _OPTIONAL:
-        return f"imports {error.name}, which is not installed here: pip install {_OPTIONAL[error.name]}"
     text = _first_line(str(error))
+    missing = re.search(r"^No module named '(\w+)", text)
+    if missing and missing[1] in _OPTIONAL:
+        return f"imports {missing[1]}, which is not installed here: pip install {_OPTIONAL[missing[1]]}"
     patterns = (
         r"^'(\w+)' was not provided by an import statement",
         r"^Couldn't resolve selector ([\w.]+);",

@@ -2,8 +2,8 @@
 
 import contextlib
 import functools
+import importlib
 import importlib.abc
-import importlib.machinery
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -71,7 +71,7 @@ Execute = Callable[[ModuleType], None]
 
 
 class _Watching(importlib.abc.MetaPathFinder):
-    """Finds modules where Python finds them, and wraps what runs their code."""
+    """Finds modules where the other finders find them, and wraps what runs their code."""
 
     def __init__(self, wrappers: Mapping[str, Callable[[Execute, ModuleType], None]]):
         self._wrappers = wrappers
@@ -79,7 +79,8 @@ class _Watching(importlib.abc.MetaPathFinder):
     def find_spec(self, name: str, path: Any, target: Any = None) -> Any:
         if name not in self._wrappers:
             return None
-        spec = importlib.machinery.PathFinder.find_spec(name, path, target)
+        others = [finder for finder in sys.meta_path if finder is not self]
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module = functools.partial(self._wrappers[name], spec.loader.exec_module)
         return spec

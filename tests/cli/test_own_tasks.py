@@ -98,7 +98,8 @@ def trains(model_dir: Path, *flags: str) -> list[str]:
     return [name for name in lines[-1] if name.startswith("eval/")]
 
 
-@pytest.mark.parametrize("suffix", ["jsonl", pytest.param("parquet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_pairs_with_named_fields_are_trained_on(suffix: str, tmp_path: Path) -> None:
     for split in ("train", "validation"):
         records = [{"question": f"{split}\t{number}\nwhat?", "answer": f"{number}"} for number in range(8)]
@@ -116,6 +117,7 @@ def test_pairs_with_named_fields_are_trained_on(suffix: str, tmp_path: Path) -> 
     assert all(name.startswith("eval/characters.qa:") for name in trains(tmp_path / "model", *flags))
 
 
+@pytest.mark.slow
 def test_a_users_mixture_of_seqio_is_trained_on_and_its_task_evaluated(gin_file, tmp_path: Path) -> None:
     flags = [gin_file(SEQIO, "test.own.mixture"), "--gin.EVAL_TASKS=('test.own.numbers',)"]
     assert any(name.startswith("eval/test.own.numbers/") for name in trains(tmp_path / "model", *flags))

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 CHILD = Path(__file__).parent / "without_tensorflow.py"
-SMALL = {"emb_dim": 16, "num_heads": 2, "head_dim": 8, "mlp_dim": 16, "num_encoder_layers": 4, "num_decoder_layers": 1}
+SMALL = {"emb_dim": 16, "num_heads": 2, "head_dim": 8, "mlp_dim": 16, "num_encoder_layers": 2, "num_decoder_layers": 1}
 
 
 def test_everything_but_their_own_tasks_works_without_tensorflow_and_seqio(tmp_path: Path) -> None:
@@ -19,6 +19,7 @@ def test_everything_but_their_own_tasks_works_without_tensorflow_and_seqio(tmp_p
     model = tmp_path / "model"
     small = [f"--gin.config.ModelConfig.{name}={value}" for name, value in SMALL.items()]
     small += ["--gin.config.ExecutionConfig.max_rungs=1", "--gin.config.OptimizerConfig.warmup_steps=0"]
+    small += ["--gin.config.TrainingConfig.hard_probability=0.0", "--gin.config.EvaluationConfig.deletions=('hard',)"]
     small += ["--gin.TRAIN_STEPS=1", "--gin.BATCH_SIZE=4", "--gin.INPUT_LENGTH=64"]
     commands = [
         [
@@ -28,7 +29,7 @@ def test_everything_but_their_own_tasks_works_without_tensorflow_and_seqio(tmp_p
             f"--gin.MODEL_DIR='{model}'",
             *small,
         ],
-        ["eval", f"--model_dir={model}", "--num_examples=4", "--deletion", "hard"],
+        ["eval", f"--model_dir={model}", "--num_examples=4"],
         [
             "infer",
             f"--model_dir={model}",
