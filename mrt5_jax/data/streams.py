@@ -1,6 +1,7 @@
 """Streams of examples out of registered tasks and mixtures, addressed by position."""
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from mrt5_jax.data.read_ahead import read_ahead
 from mrt5_jax.data.registry import find_split, find_task, is_known, registered, task_languages
 from mrt5_jax.data.sources import INDEX_FEATURE, Example, Order, every
 from mrt5_jax.data.task_specs import ANSWERS, INPUTS, LANGUAGE, TARGETS, Mixture, cut_feature
+from mrt5_jax.errors import UserError
 
 
 class TrainStream:
@@ -39,6 +41,11 @@ class TrainStream:
             mixture = find_task(data.train_task)
             assert isinstance(mixture, Mixture)
             self._rates = [mixture.rate(task) for task in self._tasks]
+            if min(self._rates) < 0 or not 0 < sum(self._rates) < math.inf:
+                rates = ", ".join(f"{task.name} {rate:g}" for task, rate in zip(self._tasks, self._rates, strict=True))
+                raise UserError(
+                    f"the mixture '{data.train_task}' cannot draw at the rates {rates}: none below 0, and one above"
+                )
 
     def batches(self, *, start: int, rows: int) -> Iterator[dict[str, np.ndarray]]:
         """`inputs` and `targets`, padded, int32 [rows length], from this shard's example `start` on.

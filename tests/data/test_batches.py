@@ -56,10 +56,12 @@ def _tasks():
     register("test.large", 100, 50)
     foreign("test.foreign")
     registry.add_mixture("test.mixture", {"test.small": 1.0, "test.large": 3.0})
+    registry.add_mixture("test.unmixed", {"test.small": 0.0, "test.large": 0.0})
     yield
-    for name in ("test.mixture", "test.foreign", "test.small", "test.large", "test.empty"):
-        remove = seqio.MixtureRegistry.remove if name == "test.mixture" else seqio.TaskRegistry.remove
-        remove(name)
+    for name in ("test.mixture", "test.unmixed"):
+        seqio.MixtureRegistry.remove(name)
+    for name in ("test.foreign", "test.small", "test.large", "test.empty"):
+        seqio.TaskRegistry.remove(name)
 
 
 def config(task: str, batch_size: int = 4, input_length: int = 5, *, shuffle: bool = True) -> DataConfig:
@@ -216,6 +218,10 @@ def test_only_what_several_hosts_drew_otherwise_before_is_refused(task: str) -> 
     [
         (lambda: batches.train_batches(config("test.larg"), seed=0), "'test.larg': did you mean test.large"),
         (lambda: batches.train_batches(config("test.empty"), seed=0), "'test.empty' has no train split, nor any other"),
+        (
+            lambda: batches.train_batches(config("test.unmixed"), seed=0),
+            "'test.unmixed' cannot draw at the rates test.large 0, test.small 0: none below 0, and one above",
+        ),
         (lambda: batches.train_batches(config("?"), seed=0), "is the module that registers it imported"),
         (
             lambda: batches.train_batches(config("test.small"), seed=0, num_shards=3),
