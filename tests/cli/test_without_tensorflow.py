@@ -5,9 +5,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ..witnesses.comparison import OURS, copy_of, json_lines
 
 CHILD = Path(__file__).parent / "without_tensorflow.py"
 SMALL = {"emb_dim": 16, "num_heads": 2, "head_dim": 8, "mlp_dim": 16, "num_encoder_layers": 2, "num_decoder_layers": 1}
+
+
+def run(commands: list[list[str]], path: Path) -> tuple[dict[str, Any], str]:
+    """What the child says of its commands, and what it writes to standard error."""
+    environment = os.environ | {"PYTHONPATH": str(path)}
+    command = [sys.executable, str(CHILD), json.dumps(commands)]
+    found = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert found.returncode == 0, found.stderr
+    return json.loads(found.stdout.splitlines()[-1]), found.stderr
 
 
 def test_everything_but_their_own_tasks_works_without_tensorflow_and_seqio(tmp_path: Path) -> None:
@@ -43,14 +57,22 @@ def test_everything_but_their_own_tasks_works_without_tensorflow_and_seqio(tmp_p
         ["data", "show", "xnli.en"],
         ["data", "show", f"--gin_file={tmp_path}/theirs.gin"],
     ]
-    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    found = subprocess.run(
-        [sys.executable, str(CHILD), json.dumps(commands)], capture_output=True, text=True, env=environment
-    )
-    assert found.returncode == 0, found.stderr
-    result = json.loads(found.stdout.splitlines()[-1])
-    assert result["codes"] == [0, 0, 0, 0, 0, 0, 2, 2], found.stderr
+    result, errors = run(commands, tmp_path)
+    assert result["codes"] == [0, 0, 0, 0, 0, 0, 2, 2], errors
     assert result["imports"][:6] == result["loaded"][:6] == [[]] * 6
-    *_, dataset, module = found.stderr.splitlines()
+    *_, dataset, module = errors.splitlines()
     assert dataset.startswith("mrt5: the dataset multi_nli:1.1.0 takes tensorflow, which cannot be imported here")
     assert module.endswith("imports seqio, which is not installed here: pip install seqio")
+
+
+@pytest.mark.slow
+def test_a_run_that_was_begun_with_tensorflow_goes_on_without_it_over_the_same_strings(tmp_path: Path) -> None:
+    """Strings with patterns planted, for which normal numbers are drawn."""
+    model = copy_of(OURS / "saturated_packed", tmp_path / "model")
+    train = ["train", f"--gin_file={model}/config.gin", f"--gin.MODEL_DIR={str(model)!r}"]
+    result, errors = run([["data", "list", "xnli"], train], tmp_path)
+    assert (result["codes"], result["imports"]) == ([0, 0], [[], []]), errors
+    expected = json_lines(OURS / "expected/saturated_packed/metrics.jsonl")
+    for line, found in zip(expected, json_lines(model / "metrics.jsonl"), strict=True):
+        if "loss" in line:
+            assert found["loss"] == pytest.approx(line["loss"], rel=2e-5), line["step"]
