@@ -93,7 +93,7 @@ class CompactionConfig:
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What a run reads: names of registered seqio tasks or mixtures, and the static batch shape."""
+    """What a run reads: names of registered tasks or mixtures, and the static batch shape."""
 
     train_task: str
     eval_tasks: tuple[str, ...]

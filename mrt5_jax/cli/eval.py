@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
@@ -113,14 +112,13 @@ def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
     Raises:
         UserError: an unknown task, or one without the split.
     """
-    import_tasks()
-    import seqio
+    from mrt5_jax.data.registry import tasks_of
+    from mrt5_jax.tasks import import_all
 
-    from mrt5_jax.data.streams import find_task
-
+    import_all()
     splits = {}
     for task in tasks:
-        there = sorted({split for part in seqio.get_subtasks(find_task(task)) for split in part.splits})
+        there = sorted({split for part in tasks_of(task) for split in part.splits})
         splits[task] = wanted or ("test" if "test" in there else "validation")
         if splits[task] not in there:
             raise UserError(f"task {label_of(task)} has no {splits[task]} split, only {', '.join(there)}")

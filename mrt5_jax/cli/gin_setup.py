@@ -25,8 +25,9 @@ from mrt5_jax.cli.gin_moved import renew
 from mrt5_jax.cli.gin_names import known_settings
 from mrt5_jax.cli.gin_statements import FLAGS, MACRO, SAVED, Statements
 from mrt5_jax.cli.gin_unread import check_unread, complaints, lost_lines, repeated_lines, switch_off
-from mrt5_jax.cli.native_logs import import_tensorflow_quietly
 from mrt5_jax.data.lines import read_text
+from mrt5_jax.data.registry import register_all_with_seqio
+from mrt5_jax.data.tensorflow_on_demand import imports_of_users
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.spelling import nearest
@@ -39,6 +40,10 @@ gin_config.external_configurable(config.ExecutionConfig, module=config.__name__)
 
 HEADER = "from __gin__ import dynamic_registration\nfrom mrt5_jax import config\n"
 """What a flag may refer to without saying so: the dataclasses of config.py."""
+
+
+_OPTIONAL = {"seqio": "seqio", "tensorflow": "tensorflow", "tensorflow_datasets": "tensorflow-datasets"}
+"""Modules that tasks may take and that not every system has, and what pip calls them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,10 +120,9 @@ def resolve(
     """
     if not (gin_files or base_text):
         raise UserError("--gin_file is missing: which run? For instance --gin_file=runs/quickstart.gin")
-    import_tensorflow_quietly()  # the tasks that gin files import would do so anyway
     gin_config.clear_config()
     statements = Statements()
-    with _reading(search_paths), statements.recorded():
+    with _reading(search_paths), statements.recorded(), imports_of_users(register_all_with_seqio):
         with _explained(place=base_place), statements.of(SAVED):
             gin_config.parse_config(base_text)
         for name in gin_files:
@@ -247,6 +251,9 @@ def _explained(place: str, flag: str = "") -> Iterator[None]:
 def _reason(error: Exception, binding: str) -> str:
     """Gin's own words, or the nearest name where a name is wrong; `binding` is the whole name, where it is known."""
     text = _first_line(str(error))
+    missing = re.search(r"^No module named '(\w+)", text)
+    if missing and missing[1] in _OPTIONAL:
+        return f"imports {missing[1]}, which is not installed here: pip install {_OPTIONAL[missing[1]]}"
     patterns = (
         r"^'(\w+)' was not provided by an import statement",
         r"^Couldn't resolve selector ([\w.]+);",

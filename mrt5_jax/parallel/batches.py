@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from mrt5_jax.config import DataConfig, RunConfig
-from mrt5_jax.data.arrangements import INDEX
+from mrt5_jax.data.arrangements import INDEX, LANGUAGE_IDS
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.axis_rules import MESH_AXES
 from mrt5_jax.parallel.mesh import batch_sharding, row_shards
@@ -80,7 +80,9 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     results. With several processes that takes an exchange of token ids.
     """
     sharding = batch_sharding(mesh)
-    arrays = {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    arrays = {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in _for_programs(batch).items()
+    }
     if row_share(mesh).count == 1:
         return arrays
     return _in_reading_order(mesh, next(iter(arrays.values())).shape[0])(arrays)
@@ -89,7 +91,15 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 def put_whole_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """Does what `put_batch` does, where every process has all rows."""
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows, rows.shape) for name, rows in batch.items()}
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows, rows.shape)
+        for name, rows in _for_programs(batch).items()
+    }
+
+
+def _for_programs(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The batch without its languages, which no program reads."""
+    return {name: rows for name, rows in batch.items() if name != LANGUAGE_IDS}
 
 
 @functools.cache

@@ -28,6 +28,7 @@ from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.run_files import check_claim, claim, under_saved_names
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
+from mrt5_jax.training.event_files import TensorBoardWriter
 from mrt5_jax.training.hooks import Evaluate, Hook, Moment, Monitor, Report, Save, UsersHook, check_hooks
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.outcomes import Outcomes
@@ -37,7 +38,7 @@ from mrt5_jax.training.progress import ProgressDisplay
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep
 from mrt5_jax.training.warm_start import warm_start
-from mrt5_jax.training.writers import JsonLinesWriter, TensorBoardWriter, Writer, Writers
+from mrt5_jax.training.writers import JsonLinesWriter, Writer, Writers
 
 
 @dataclasses.dataclass(frozen=True)

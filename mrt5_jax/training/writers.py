@@ -16,7 +16,7 @@ import numpy as np
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import read_bytes
-from mrt5_jax.runs.model_dir import EVENTS, METRICS, TIMING, write_atomically
+from mrt5_jax.runs.model_dir import METRICS, TIMING, write_atomically
 
 Numbers = Mapping[str, int | float]
 """Names -> numbers, on the host."""
@@ -104,27 +104,6 @@ class JsonLinesWriter:
         """See `Writer`."""
         for file in self._files:
             file.close()
-
-
-class TensorBoardWriter:
-    """TensorBoard events in MODEL_DIR/events; clocked numbers under timing/."""
-
-    def __init__(self, model_dir: str | Path) -> None:
-        from clu.metric_writers import SummaryWriter  # imports tensorflow: seconds
-
-        self._writer = SummaryWriter(str(Path(model_dir) / EVENTS))
-
-    def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
-        """See `Writer`."""
-        self._writer.write_scalars(step, with_timing(metrics, timing))
-
-    def flush(self) -> None:
-        """See `Writer`."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """See `Writer`."""
-        self._writer.close()
 
 
 def cut_beyond(path: Path, step: int) -> None:
