@@ -9,7 +9,6 @@ PyTorch's forward pass, ours, its training step, and ours with capacity, host di
 
 import argparse
 import contextlib
-import dataclasses
 import gc
 import os
 from collections.abc import Sequence
@@ -63,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     absences += results.absences
     tables.print_absences(absences)
     content |= {
-        "sizes": {**sizes._asdict(), "model": dataclasses.asdict(sizes.model)},
+        "sizes": sizes._asdict(),
         "results": rows,
         "left_out": [one._asdict() for one in absences],
         "device_peak_bytes": peak_bytes(device),

@@ -1,5 +1,6 @@
 """The figures as tables and as a file."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -83,5 +84,5 @@ def print_absences(absences: Sequence[Absence]) -> None:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Whole or not at all."""
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(content, indent=2, default=dataclasses.asdict) + "\n", encoding="utf-8")
     partial.replace(path)

@@ -95,7 +95,7 @@ def sum_rows(losses: TokenLosses, weights: Num[Array, "batch target"]) -> RowLos
 
 
 def count_denominators(weights: Num[Array, "batch target"]) -> Denominators:
-    """Denominators of a whole batch by its targets' weights: count before cutting it into microbatches or chunks."""
+    """Counts a whole batch's denominators by its targets' weights, before it is cut into microbatches or chunks."""
     counts = Denominators(
         target_tokens=jnp.sum(weights.astype(jnp.promote_types(weights.dtype, jnp.float32))),
         rows=jnp.sum(jnp.any(weights != 0, axis=1), dtype=jnp.float32),
@@ -105,10 +105,10 @@ def count_denominators(weights: Num[Array, "batch target"]) -> Denominators:
 
 
 def target_term(rows: RowLosses, denominators: Denominators) -> Float[Array, ""]:
-    """Cross-entropy and z-loss per target token, nats."""
+    """Computes cross-entropy and z-loss per target token, nats."""
     return jnp.sum(rows.nll + rows.z) / denominators.target_tokens
 
 
 def score_term(score_penalty: Float[Array, " batch"], rows: RowLosses, denominators: Denominators) -> Float[Array, ""]:
-    """Mean over rows, filler left out, of the attention scores' excess."""
+    """Returns the mean over rows, filler left out, of the attention scores' excess."""
     return jnp.sum(jnp.where(rows.num_tokens > 0, score_penalty, 0)) / denominators.rows

@@ -5,7 +5,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.compaction.plan import never_empty
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.layers import RMSNorm, parameter
@@ -36,25 +35,25 @@ class DeleteGate(nn.Module):
         self.bias = parameter(self, "bias", constant, ("gate",), (1,), config)
 
     def logits(self, hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length"]:
-        """z: positive keeps."""
+        """Computes z: positive keeps."""
         wide = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
         if gate_config(self.config).layer_norm:
             wide = self.norm(wide)
         return (wide.reshape(-1, wide.shape[-1]) @ self.kernel + self.bias[None, :]).reshape(wide.shape[:-1])
 
     def values(self, logits: Float[Array, "batch length"]) -> Float[Array, "batch length"]:
-        """G, in (k, 0): 0 keeps, k deletes."""
+        """Computes G, in (k, 0): 0 keeps, k deletes."""
         return gate_config(self.config).scale * jax.nn.sigmoid(-logits)
 
     def threshold(self) -> float:
-        """tau."""
+        """Returns tau."""
         gate = gate_config(self.config)
         return LEARNED.threshold(gate) if gate.threshold is None else gate.threshold
 
     def more_penalties(
         self, logits: Float[Array, "batch length"], mask: Bool[Array, "batch length"], segments: Segments
     ) -> dict[str, Penalty]:
-        """Terms of the loss besides the mean gate value."""
+        """Returns terms of the loss besides the mean gate value."""
         return {}
 
     def __call__(
@@ -69,8 +68,7 @@ class DeleteGate(nn.Module):
         if gate_config(self.config).gumbel_noise and keys is not None:
             logits = logits + jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
         values = self.values(logits)
-        kept = never_empty((values > self.threshold()) & mask, values, mask, segments)
-        selection = selection_of_values(kept, values, mask)
+        selection = selection_of_values((values > self.threshold()) & mask, values, mask, segments)
         return selection._replace(penalties=selection.penalties | self.more_penalties(logits, mask, segments))
 
 

@@ -32,18 +32,18 @@ class LogSigmoidGate(DeleteGate):
     """
 
     def values(self, logits: Float[Array, "batch length"]) -> Float[Array, "batch length"]:
-        """G, below 0 without a bound: 0 keeps."""
+        """Computes G, below 0 without a bound: 0 keeps."""
         return jax.nn.log_sigmoid(logits)
 
     def threshold(self) -> float:
-        """tau."""
+        """Returns tau."""
         gate = gate_config(self.config)
         return THRESHOLD if gate.threshold is None else gate.threshold
 
     def more_penalties(
         self, logits: Float[Array, "batch length"], mask: Bool[Array, "batch length"], segments: Segments
     ) -> dict[str, Penalty]:
-        """The entropies in nats: a mean over inputs, and a mean over examples of that of each."""
+        """Returns the entropies in nats: a mean over inputs, and a mean over examples of that of each."""
         keep, delete = jax.nn.sigmoid(logits), jax.nn.sigmoid(-logits)
         of_tokens = -keep * jax.nn.log_sigmoid(logits) - delete * jax.nn.log_sigmoid(-logits)
         sizes = sum_examples(jnp.ones_like(keep), mask, segments)

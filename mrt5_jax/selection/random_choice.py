@@ -15,7 +15,7 @@ def random_like(
     keys: RowKeys,
     segments: Int[Array, "batch length"] | None = None,
 ) -> Selection:
-    """As many positions of each row as `selection` keeps, chosen at random: the baseline of equal deletion.
+    """Selects as many positions of each row as `selection` keeps, at random: the baseline of equal deletion.
 
     Of packed rows (`segments`) as many of each example, so none becomes empty. The priorities are random too: what a
     capacity drops is as random as what is deleted.
@@ -30,7 +30,7 @@ def random_like(
 
 
 def token_keys(tokens: Int[Array, "batch length"]) -> RowKeys:
-    """A random key of each row that depends on its tokens alone, not on its padding."""
+    """Returns a random key of each row that depends on its tokens alone, not on its padding."""
     weights_key, root = jax.random.split(jax.random.key(0))
     weights = jax.random.bits(weights_key, tokens.shape[1:], jnp.uint32)
     digest = jnp.sum(tokens.astype(jnp.uint32) * weights[None], axis=1, dtype=jnp.uint32)
@@ -38,8 +38,7 @@ def token_keys(tokens: Int[Array, "batch length"]) -> RowKeys:
 
 
 def chance_of(keys: RowKeys, mask: Bool[Array, "batch length"], use: SelectorUse) -> Float[Array, "batch length"]:
-    """Uniform numbers of the valid positions, drawn position by position so that padding does not change them; 2 of
-    the others."""
+    """Draws uniform numbers of valid positions, one by one so that padding does not change them; 2 of the others."""
 
     def draw(key: Key[Array, ""], position: Int[Array, ""]) -> Float[Array, ""]:
         return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, use), position))
@@ -49,7 +48,7 @@ def chance_of(keys: RowKeys, mask: Bool[Array, "batch length"], use: SelectorUse
 
 
 def rank_by(chance: Float[Array, "batch length"]) -> Int[Array, "batch length"]:
-    """How many positions of the row come before each, by rising chance."""
+    """Counts the positions of the row that come before each, by rising chance."""
     return jnp.argsort(jnp.argsort(chance, axis=1), axis=1)
 
 

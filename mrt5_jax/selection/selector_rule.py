@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from mrt5_jax.compaction.plan import NeverEmpty, never_empty
+from mrt5_jax.compaction.plan import never_empty, rescued_rows
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.selection.protocol import Penalty, Selection, Signals
 
@@ -86,23 +86,31 @@ def mean_value(values: Float[Array, "batch length"], mask: Bool[Array, "batch le
 
 
 def selection_of_values(
-    kept: NeverEmpty, values: Float[Array, "batch length"], mask: Bool[Array, "batch length"]
+    chosen: Bool[Array, "batch length"],
+    values: Float[Array, "batch length"],
+    mask: Bool[Array, "batch length"],
+    segments: Segments,
 ) -> Selection:
-    """Returns the selection of gate values, which are 0 where they keep and lower where they delete."""
-    statistics = {"rescued": kept.rescued.astype(jnp.float32)}
-    return Selection(
-        kept.keep, None, values, Signals(key_bias=values), {GATE_MEAN: mean_value(values, mask)}, statistics
-    )
+    """Returns the selection of gate values, which are 0 where they keep and lower where they delete.
+
+    Args:
+      chosen: inputs that would be kept; where that is none of an example, its highest gate value is.
+    """
+    keep = never_empty(chosen, values, mask, segments)
+    statistics = {"rescued": rescued_rows(chosen, keep).astype(jnp.float32)}
+    penalties = {GATE_MEAN: mean_value(values, mask)}
+    return Selection(keep, None, values, Signals(key_bias=values), penalties, statistics)
 
 
 def selection_by_rule(
-    keep: Bool[Array, "batch length"], mask: Bool[Array, "batch length"], segments: Segments, config: ModelConfig
+    chosen: Bool[Array, "batch length"], mask: Bool[Array, "batch length"], segments: Segments, config: ModelConfig
 ) -> Selection:
     """Returns the selection of a rule that has no gate values of its own: 0 for kept positions, k for deleted ones."""
     dtype = jnp.promote_types(jnp.dtype(config.param_dtype), jnp.float32)
-    kept = never_empty(keep, keep.astype(dtype), mask, segments)
-    values = jnp.where(kept.keep, jnp.zeros((), dtype), jnp.asarray(gate_config(config).scale, dtype))
-    return selection_of_values(kept, values, mask)
+    keep = never_empty(chosen, chosen.astype(dtype), mask, segments)
+    values = jnp.where(keep, jnp.zeros((), dtype), jnp.asarray(gate_config(config).scale, dtype))
+    selection = selection_of_values(keep, values, mask, segments)
+    return selection._replace(statistics={"rescued": rescued_rows(chosen, keep).astype(jnp.float32)})
 
 
 def half_the_scale(gate: GateConfig) -> float:

@@ -28,9 +28,18 @@ from mrt5_jax.model.dropout import (
     rows_first,
 )
 from mrt5_jax.model.encoder_decoder import MrT5, Prefix
-from mrt5_jax.model.forward import AtGate, Batch, GateRows, fit, lengths_under, run_prefix, run_second_stage, targets_of
+from mrt5_jax.model.forward import (
+    AtGate,
+    DeviceBatch,
+    GateRows,
+    fit,
+    lengths_under,
+    run_prefix,
+    run_second_stage,
+    targets_of,
+)
 from mrt5_jax.model.layers import Queries
-from mrt5_jax.model.parameters import Params, StageParameters, merge_gradients, split_stages
+from mrt5_jax.model.parameters import Params, merge_gradients, split_stages
 from mrt5_jax.objectives.losses import (
     Denominators,
     RowLosses,
@@ -104,17 +113,17 @@ class MeasuredRows(NamedTuple):
 class TrainingRows(NamedTuple):
     """What the second stage reads of its rows, besides what every second stage does."""
 
-    targets: Batch
+    targets: DeviceBatch
     dropout: Dropout
     """Rows first."""
 
 
-Inputs = tuple[Batch, RowKeys | None]
+Inputs = tuple[DeviceBatch, RowKeys | None]
 """A batch, and each row's random key: dropout and gate noise; None: neither."""
 
 
-def objective_of(gate: GateConfig | None, loss: LossConfig, alpha: Float[Array, ""], batch: Batch) -> Objective:
-    """The objective of a step: counts are those of its whole batch, before it is cut into anything.
+def objective_of(gate: GateConfig | None, loss: LossConfig, alpha: Float[Array, ""], batch: DeviceBatch) -> Objective:
+    """Returns the objective of a step: counts are those of its whole batch, before it is cut into anything.
 
     Args:
       gate: the model's.
@@ -135,7 +144,7 @@ def objective_of(gate: GateConfig | None, loss: LossConfig, alpha: Float[Array, 
 
 
 def loss_and_gradients(
-    setting: Setting, params: Params, batch: Batch, objective: Objective, row_keys: RowKeys | None = None
+    setting: Setting, params: Params, batch: DeviceBatch, objective: Objective, row_keys: RowKeys | None = None
 ) -> Part:
     """Loss (MrT5 section 3.2) and its gradient with respect to all parameters, in one program.
 
@@ -150,11 +159,8 @@ def loss_and_gradients(
 
 
 def training_stages(setting: Setting, shardings: Shardings | None = None) -> Staged:
-    """The stages of `loss_and_gradients`."""
+    """Returns the stages of `loss_and_gradients`."""
     gate = setting.model.config.gate
-
-    def merge(first: Params, second: Params) -> Params:
-        return merge_gradients(StageParameters(first, second))
 
     stages = TwoStages(
         lambda params, inputs: _first_stage(setting, params, inputs),
@@ -162,7 +168,7 @@ def training_stages(setting: Setting, shardings: Shardings | None = None) -> Sta
         lambda slots: _second_stage(setting, slots),
         _measured,
         split_stages,
-        merge,
+        merge_gradients,
         () if gate is None else tuple(selector_rule(gate).penalties),
         (SCORE_PENALTY,),
         _loss_dtype(setting),
@@ -171,9 +177,9 @@ def training_stages(setting: Setting, shardings: Shardings | None = None) -> Sta
 
 
 def target_loss(
-    setting: Setting, params: Params, batch: Batch, objective: Objective, row_keys: RowKeys | None = None
+    setting: Setting, params: Params, batch: DeviceBatch, objective: Objective, row_keys: RowKeys | None = None
 ) -> Float[Array, ""]:
-    """The part of `loss_and_gradients`' loss that the targets make (cross-entropy and z-loss), without a gradient."""
+    """Computes the part of `loss_and_gradients`' loss that targets make (cross-entropy, z-loss), without gradient."""
 
     def body(slots: int) -> Callable[[Params, Objective, GateRows], Part]:
         second = _second_stage(setting, slots)
@@ -236,10 +242,10 @@ def _between(setting: Setting, inputs: Inputs, outputs: FirstOutputs, found: _Fo
     heeded = prefix.selection is not None and DELETIONS[deletion].heeds_selector
     keep = prefix.selection.keep if heeded and prefix.selection is not None else prefix.mask
     # Of saturated deletion's survivors the gate may delete some as well: those count as deleted.
-    at_gate = AtGate(prefix.mask, keep, prefix.selection, count_kept(keep & surviving.keep & ~fitted.keep))
+    at_gate = AtGate(prefix.mask, keep, prefix.selection, count_kept(keep & surviving.keep & ~fitted))
     own = TrainingRows(targets_of(batch), rows_first(found.dropout))
-    rows = GateRows(outputs.hidden, outputs.signals, prefix.mask, surviving._replace(keep=fitted.keep), own)
-    return Begun(rows, count_kept(fitted.keep), at_gate)
+    rows = GateRows(outputs.hidden, outputs.signals, prefix.mask, surviving._replace(keep=fitted), own)
+    return Begun(rows, count_kept(fitted), at_gate)
 
 
 def _measured(at_gate: AtGate, losses: RowLosses, rungs: Int[Array, " batch"]) -> MeasuredRows:

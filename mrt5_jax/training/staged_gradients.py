@@ -23,7 +23,14 @@ from mrt5_jax.compaction.rows import Arrays
 from mrt5_jax.compaction.staged import Begun, Part, Shardings, Staged
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.penalties import PenaltyScale, weighted_penalties
-from mrt5_jax.parallel.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
+from mrt5_jax.parallel.axis_rules import (
+    BATCH_AXES,
+    DATA,
+    ONE_SHARD,
+    RowShards,
+    constrain_leading_axes,
+    within_data_axis,
+)
 from mrt5_jax.selection.protocol import Signals
 
 
@@ -120,7 +127,7 @@ class _Carry(NamedTuple):
 
 
 def gradient_stages(stages: TwoStages, cuts: Cuts, shardings: Shardings | None = None) -> Staged:
-    """The stages of a loss and its gradient with respect to all parameters; their total is a `LossAndGradients`."""
+    """Returns the stages of a loss and its gradient by all parameters; their total is a `LossAndGradients`."""
 
     def begin(params: Params, shared: Any, inputs: Arrays) -> Begun:
         outputs, pull_back, found = jax.vjp(lambda params: stages.first(params, inputs), params, has_aux=True)
@@ -186,8 +193,10 @@ def _in_groups(of_group: Callable[[Any], Part], rows: Any, num_groups: int) -> P
     if num_groups == 1:
         part = of_group(rows)
         return Part(jax.tree.map(lambda leaf: leaf[None], part.total), part.rows)
-    parts = jax.tree.map(lambda leaf: lie_along(leaf.reshape(num_groups, -1, *leaf.shape[1:]), *BATCH_AXES), rows)
+    parts = jax.tree.map(
+        lambda leaf: constrain_leading_axes(leaf.reshape(num_groups, -1, *leaf.shape[1:]), *BATCH_AXES), rows
+    )
     with within_data_axis():
         part = jax.vmap(of_group, spmd_axis_name=DATA)(parts)
-    joined = jax.tree.map(lambda leaf: lie_along(leaf.reshape(-1, *leaf.shape[2:]), BATCH_AXES), part.rows)
-    return Part(jax.tree.map(lambda leaf: lie_along(leaf, DATA), part.total), joined)
+    joined = jax.tree.map(lambda leaf: constrain_leading_axes(leaf.reshape(-1, *leaf.shape[2:]), BATCH_AXES), part.rows)
+    return Part(jax.tree.map(lambda leaf: constrain_leading_axes(leaf, DATA), part.total), joined)

@@ -16,7 +16,7 @@ import numpy as np
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import read_bytes
-from mrt5_jax.runs.model_dir import EVENTS, METRICS, TIMING, write_atomically
+from mrt5_jax.runs.model_dir import METRICS, TIMING, write_atomically
 
 Numbers = Mapping[str, int | float]
 """Names -> numbers, on the host."""
@@ -39,7 +39,7 @@ class Writer(Protocol):
         ...
 
     def close(self) -> None:
-        """The last call."""
+        """Ends writing: the last call."""
         ...
 
 
@@ -106,27 +106,6 @@ class JsonLinesWriter:
             file.close()
 
 
-class TensorBoardWriter:
-    """TensorBoard events in MODEL_DIR/events; clocked numbers under timing/."""
-
-    def __init__(self, model_dir: str | Path) -> None:
-        from clu.metric_writers import SummaryWriter  # imports tensorflow: seconds
-
-        self._writer = SummaryWriter(str(Path(model_dir) / EVENTS))
-
-    def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
-        """See `Writer`."""
-        self._writer.write_scalars(step, with_timing(metrics, timing))
-
-    def flush(self) -> None:
-        """See `Writer`."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """See `Writer`."""
-        self._writer.close()
-
-
 def cut_beyond(path: Path, step: int) -> None:
     """Drops the lines of a JSON-lines file beyond `step`, and a last line that was not written to its end.
 
@@ -147,18 +126,18 @@ def cut_beyond(path: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}:{number} is not a line of this file's making: mend or remove it") from None
+            raise UserError(f"{path}:{number} is not a line that training wrote: fix or remove it") from None
     if kept != lines:
         write_atomically(path, "".join(kept))
 
 
 def with_timing(metrics: Numbers, timing: Numbers) -> dict[str, int | float]:
-    """Both in one dictionary; clocked numbers as timing/NAME."""
+    """Puts both into one dictionary; clocked numbers are timing/NAME."""
     return {**metrics, **{f"timing/{name}": number for name, number in timing.items()}}
 
 
 def on_host(numbers: Scalars) -> dict[str, int | float]:
-    """Python numbers, fetched from the devices together."""
+    """Fetches numbers from the devices together, as Python's."""
     return {
         name: number if isinstance(number, int | float) else number.item()
         for name, number in jax.device_get(dict(numbers)).items()

@@ -94,7 +94,7 @@ def test_deletion_exchanges_nothing_but_a_few_numbers() -> None:
             moved[where[-1]] = moved.get(where[-1], 0) + float(size)
         return moved
 
-    nothing, hard = megabytes_moved("none"), megabytes_moved("hard")
+    nothing, hard = megabytes_moved("none", "--gin.config.RunConfig.controller=None"), megabytes_moved("hard")
     assert set(nothing) == {"always"}
     assert len(hard) == 3, "two rungs, and what always runs"
     for branch in hard.keys() - {"always"}:

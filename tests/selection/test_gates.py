@@ -134,7 +134,7 @@ def test_random_like_keeps_as_many_of_each_example_of_a_packed_row() -> None:
             here = segments[0] == example
             assert np.asarray(chosen.keep)[0, here].sum() == keep[0, here].sum()
         assert not np.asarray(chosen.keep)[~mask].any()
-        fitted = restrict(chosen.keep, chosen.priority, 6, jnp.asarray(segments)).keep
+        fitted = restrict(chosen.keep, chosen.priority, 6, jnp.asarray(segments))
         assert {*segments[np.asarray(fitted)]} == {1, 2, 3, 4, 5}
         dropped |= {*np.flatnonzero(np.asarray(chosen.keep & ~fitted)[0])}
     assert len(dropped) > 8

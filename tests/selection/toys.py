@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mrt5_jax.compaction.plan import count_kept, gather, never_empty, plan
+from mrt5_jax.compaction.plan import count_kept, gather, never_empty, plan, rescued_rows
 from mrt5_jax.compaction.staged import Begun
 from mrt5_jax.objectives.penalties import PenaltyScale
 from mrt5_jax.selection.protocol import Penalty, Selection, Signals, without_other_gradients
@@ -189,10 +189,11 @@ def per_row(mask: jax.Array) -> jax.Array:
 
 def select_softly(params: Params, hidden: jax.Array, mask: jax.Array, batch: Batch) -> Selection:
     values = GATE_SCALE * jax.nn.sigmoid(-hidden @ params["gate"])
-    kept = never_empty((values > GATE_SCALE / 2) & mask, values, mask)
+    above = (values > GATE_SCALE / 2) & mask
+    keep = never_empty(above, values, mask)
     penalty = Penalty(jnp.sum(jnp.where(mask, values, 0), axis=1), jnp.sum(mask, axis=1, dtype=jnp.float64))
-    statistics = {"rescued": kept.rescued.astype(jnp.float64)}
-    return Selection(kept.keep, None, values, Signals(key_bias=values), {"gate": penalty}, statistics)
+    statistics = {"rescued": rescued_rows(above, keep).astype(jnp.float64)}
+    return Selection(keep, None, values, Signals(key_bias=values), {"gate": penalty}, statistics)
 
 
 def gated_second(params: Params, rows: Rows, slots: int) -> jax.Array:

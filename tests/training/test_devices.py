@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 CHILD = Path(__file__).parent / "on_devices.py"
+FAILING_HOOK = Path(__file__).parent / "failing_hook.py"
 MESHES = ([8, 1, 1], [4, 2, 1], [2, 2, 2])
 CASES: dict[str, dict[str, Any]] = {
     "nothing is deleted": {"training": {"deletion": "none"}},
@@ -57,11 +58,15 @@ def measure(orders: list[dict[str, Any]], x64: str) -> list[list[dict[str, float
 
 def measure_in_two_processes(order: dict[str, Any], x64: str) -> list[list[dict[str, float]]]:
     """The order's runs on the devices of two processes, each of which has as many as the order says."""
+    return measure([order | {"process": place} for place in two_places()], x64)
+
+
+def two_places() -> list[dict[str, str | int]]:
+    """Arguments of `jax.distributed.initialize` for each of two processes on this machine."""
     with socket.socket() as any_port:
         any_port.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{any_port.getsockname()[1]}"
-    place = {"coordinator_address": address, "num_processes": 2}
-    return measure([order | {"process": place | {"process_id": number}} for number in range(2)], x64)
+    return [{"coordinator_address": address, "num_processes": 2, "process_id": number} for number in range(2)]
 
 
 def largest_difference(one: list[dict[str, float]], other: list[dict[str, float]], case: str = "") -> float:
@@ -120,3 +125,22 @@ def test_two_processes_of_four_devices(case: str, x64: str) -> None:
     (alone,) = measure([{"devices": 1, "steps": steps, "runs": [CASES[case] | {"mesh": [1, 1, 1]}]}], x64)
     for mesh, result in zip(MESHES, found, strict=True):
         assert largest_difference(alone, result, case) < bound, mesh
+
+
+@pytest.mark.slow
+def test_a_hook_that_fails_in_one_process_ends_all_of_them(tmp_path: Path) -> None:
+    """Each says so, and none waits for another; the run is saved first."""
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(FAILING_HOOK), str(tmp_path / "run"), json.dumps(place)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for place in two_places()
+    ]
+    first, second = (process.communicate(timeout=600) for process in processes)
+    saved = f"{tmp_path / 'run'} is saved at step 2;"
+    assert f"ended: the hook Every failed in another process after step 2: {saved}" in first[0], first
+    assert f"ended: the hook Every raised ConnectionError (gone) after step 2: {saved}" in second[0], second
+    assert (tmp_path / "run" / "checkpoints" / "2").is_dir()
