@@ -57,11 +57,11 @@ class ExampleSource(Protocol):
         ...
 
     def num_examples(self, split: str) -> int | None:
-        """None where only reading to the end would tell."""
+        """Returns the size of a split; None where only reading to the end would tell."""
         ...
 
     def read(self, split: str, positions: Positions, order: Order, lengths: RowLengths | None) -> Iterator[Example]:
-        """The examples at some positions, with INDEX_FEATURE and SEED_FEATURE, until the last epoch ends.
+        """Reads the examples at some positions, with INDEX_FEATURE and SEED_FEATURE, until the last epoch ends.
 
         Args:
             lengths: of the run's rows, for sources that cut rows themselves.
@@ -69,12 +69,12 @@ class ExampleSource(Protocol):
         ...
 
     def read_once(self, split: str, lengths: RowLengths | None) -> Iterator[Example]:
-        """All examples, always in the same order: evaluation's."""
+        """Reads all examples for evaluation, always in the same order."""
         ...
 
 
 def every(step: int = 1, first: int = 0) -> Positions:
-    """The positions first, first + step, first + 2 step, ... without end."""
+    """Yields the positions first, first + step, first + 2 step, ... without end."""
     for begin in itertools.count(first, step * BLOCK):
         yield begin + step * np.arange(BLOCK, dtype=np.int64)
 
@@ -132,5 +132,5 @@ class IndexedSource:
 def one_by_one(
     make_example: Callable[[str, int], Example],
 ) -> Callable[[str, Int[np.ndarray, " block"]], Iterator[Example]]:
-    """For an IndexedSource, of a function without state: (split, index) -> features."""
+    """Turns a function (split, index) -> features, without state, into what an IndexedSource takes."""
     return lambda split, indices: (make_example(split, int(index)) for index in indices)

@@ -32,13 +32,15 @@ class Corruption(NamedTuple):
     sentinels: vocabulary.Sentinels = "bytes"
 
     def lengths(self, raw: int) -> Lengths:
-        """Of a chunk of `raw` ids, at least 2."""
+        """Computes the lengths for a chunk of `raw` ids, at least 2."""
         noise = min(max(round(raw * self.noise_density), 1), raw - 1)
         spans = min(max(round(noise / self.mean_span_length), 1), noise, raw - noise)
         return Lengths(raw, noise, spans, inputs=raw - noise + spans + 1, targets=noise + spans + 1)
 
     def lengths_for_inputs(self, input_length: int) -> Lengths:
-        """Of the longest chunk whose inputs fit into `input_length`; 1024 gives 1193 raw ids and 189 targets.
+        """Computes the lengths for the longest chunk whose inputs fit into `input_length`.
+
+        An `input_length` of 1024 gives 1193 raw ids and 189 targets.
 
         Raises:
             UserError: the input is too short to corrupt, or so long that the sentinels run out.
@@ -121,7 +123,7 @@ def corrupt_chunk(
     corruption: Corruption,
     sentinels: Int[np.ndarray, " spans"],
 ) -> Corrupted:
-    """A chunk of at least two ids, its spans drawn by `seed` alone."""
+    """Corrupts a chunk of at least two ids, its spans drawn by `seed` alone."""
     lengths = corruption.lengths(len(ids))
     generator = np.random.Generator(np.random.Philox(key=seed.astype(np.uint64)))
     corrupted = _random_composition(lengths.noise, lengths.spans, generator)
