@@ -16,7 +16,7 @@ DEFAULT_LENGTHS = (1024, 256)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One of list, show, count, warm, unpack, make."""
+    """Adds the commands list, show, count, warm, unpack and make."""
     from mrt5_jax.cli import gin_setup
 
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
+    """Adds flags for what to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
     from mrt5_jax.cli import gin_setup
 
     parser.add_argument(
@@ -98,7 +98,7 @@ def _resolved(args: argparse.Namespace) -> "Resolved":
     resolved = gin_setup.resolve_arguments(args, saved, str(Path(args.model_dir) / CONFIG_GIN))
     if args.num_examples is not None:
         evaluation = dataclasses.replace(resolved.run.evaluation, num_examples=args.num_examples)
-        resolved = resolved._replace(run=dataclasses.replace(resolved.run, evaluation=evaluation))
+        resolved = dataclasses.replace(resolved, run=dataclasses.replace(resolved.run, evaluation=evaluation))
     check_same_config(model, resolved.run.model, str(Path(args.model_dir) / MODEL_CONFIG))
     resolved.check()
     return resolved
@@ -153,7 +153,9 @@ def _print(console: Any, title: str, evaluation: Any) -> None:
 
     records = evaluation.records
     rows = tables.deletion_rows(records, evaluation.milliseconds)
-    console.print(tables.results_table(title, rows, tables.cut_line(evaluation.cut, len(records) // len(rows))))
+    num_examples = len(records) // len(rows)
+    cut = tables.cut_line(evaluation.num_inputs_cut, evaluation.num_targets_cut, num_examples)
+    console.print(tables.results_table(title, rows, cut))
     for field in ("task", "language"):
         if len({getattr(record, field) for record in records}) > 1:
             console.print(tables.group_table(f"by {field}", records, field))

@@ -8,7 +8,7 @@ from mrt5_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """T5X's flags."""
+    """Adds T5X's flags."""
     gin_setup.add_arguments(parser)
     parser.add_argument(
         "--dry_run",

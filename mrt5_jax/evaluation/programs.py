@@ -85,7 +85,7 @@ def make_evaluator(
 
 
 def evaluation_stages(setting: ForwardSetting, seed: int) -> Staged:
-    """The stages of an evaluation: from a batch with INDEX to RowResults."""
+    """Returns the stages of an evaluation: from a batch with INDEX to RowResults."""
 
     def begin(params: Params, shared: tuple[()], batch: DeviceBatch) -> Begun:
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), batch[INDEX])
@@ -96,7 +96,7 @@ def evaluation_stages(setting: ForwardSetting, seed: int) -> Staged:
 
 
 def predict(logits: Float[Array, "rows target vocab"], targets: DeviceBatch) -> Predicted:
-    """Losses and most probable ids.
+    """Computes losses and most probable ids.
 
     Args:
       targets: `decoder_target_tokens` and `decoder_loss_weights`.

@@ -48,11 +48,11 @@ class Engine:
     def generate(
         self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
     ) -> Generated:
-        """A sequence for each row of `tokens`, see `start_generating`."""
+        """Generates a sequence for each row of `tokens`, see `start_generating`."""
         return self.start_generating(tokens, max_length, search, row_keys)()
 
     def score(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> Scores:
-        """Log-probabilities of given targets; `batch` is as in training."""
+        """Computes the log-probabilities of given targets; `batch` is as in training."""
         return self.start_scoring(batch)()
 
     def start_generating(
@@ -74,7 +74,7 @@ class Engine:
         return lambda: waiting().rows
 
     def start_scoring(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> Callable[[], Scores]:
-        """As `start_generating`, for the scores of given targets."""
+        """Does what `start_generating` does, for the scores of given targets."""
         arrays = {name: jnp.asarray(array) for name, array in batch.items()}
         run = _scoring(self._setting(arrays["encoder_input_tokens"].shape[1]), self._dispatch)
         waiting = run.start(self.params, (), arrays)
@@ -93,7 +93,7 @@ class Engine:
 def greedy(
     config: ModelConfig, params: Params, tokens: Tokens, max_length: int, deletion: Deletion = "hard"
 ) -> Generated:
-    """Greedy decoding of a batch: `Engine.generate` for those who need nothing else."""
+    """Decodes a batch greedily: `Engine.generate` for those who need nothing else."""
     return Engine(config, params, deletion).generate(tokens, max_length)
 
 

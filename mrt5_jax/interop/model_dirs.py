@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.interop.models import Model, Source
+from mrt5_jax.interop.models import ImportedFolder, Model
 from mrt5_jax.runs.checkpoints import save_model
 from mrt5_jax.runs.model_dir import read_model_config, write_atomically
 from mrt5_jax.runs.restoring import restore_params
@@ -21,7 +21,7 @@ SOURCE = "hf_source.json"
 
 @contextlib.contextmanager
 def complete_or_absent(folder: str | Path) -> Iterator[Path]:
-    """A new folder to fill, which gets its name when the block ends and is removed when it fails.
+    """Returns a new folder to fill, which gets its name when the block ends and is removed when it fails.
 
     Raises:
         UserError: `folder` exists and is not empty, or cannot be made.
@@ -49,7 +49,7 @@ def write_model_dir(folder: Path, model: Model, *, allow_non_finite: bool = Fals
 
 
 def read_model_dir(folder: str | Path, step: int | None = None) -> Model:
-    """The model of a MODEL_DIR, with NumPy arrays as parameters.
+    """Returns the model of a MODEL_DIR, with NumPy arrays as parameters.
 
     Args:
         folder: a MODEL_DIR.
@@ -61,4 +61,4 @@ def read_model_dir(folder: str | Path, step: int | None = None) -> Model:
     source = Path(folder) / SOURCE
     config = read_model_config(folder)
     params = jax.tree.map(np.asarray, restore_params(folder, step).params)
-    return Model(config, params, Source.from_json(source) if source.exists() else None)
+    return Model(config, params, ImportedFolder.from_json(source) if source.exists() else None)

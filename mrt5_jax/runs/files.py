@@ -4,6 +4,7 @@ Whatever a run reads or writes by its path goes through `files_for(path)`. A buc
 """
 
 import contextlib
+import dataclasses
 import errno
 import glob
 import os
@@ -14,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import BinaryIO, Literal, Protocol, runtime_checkable
 
 from mrt5_jax.errors import UserError
 
@@ -26,7 +27,8 @@ _DESCRIPTOR = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/[^/]+/fd/\d+")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
-class FileStatus(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class FileStatus:
     """What is known of a file without opening it."""
 
     size: int
@@ -41,7 +43,7 @@ class Readable(Protocol):
     """What decompressors and other readers have in common with files."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Reads at most `size` bytes; none at the end."""
         ...
 
 
@@ -53,11 +55,11 @@ class Files(Protocol):
     """
 
     def open(self, path: AnyPath, start: int = 0) -> BinaryIO:
-        """A readable stream of the bytes from `start` on."""
+        """Opens a readable stream of the bytes from `start` on."""
         ...
 
     def list(self, pattern: AnyPath) -> list[str]:
-        """The paths that match a glob, sorted; `pattern` alone where something has that very name.
+        """Lists the paths that match a glob, sorted; `pattern` alone where something has that very name.
 
         Where a folder has the very name that `pattern` begins with, it is that folder.
         """
@@ -76,7 +78,7 @@ class Files(Protocol):
         ...
 
     def stat(self, path: AnyPath) -> FileStatus:
-        """Size, kind and identity; links are followed."""
+        """Returns size, kind and identity; links are followed."""
         ...
 
 
@@ -146,7 +148,7 @@ SERVED: dict[str, Files] = {"": LocalFiles()}
 
 
 def files_for(path: AnyPath) -> Files:
-    """What serves a path.
+    """Returns what serves a path.
 
     Raises:
         UserError: nothing serves its scheme.
@@ -163,7 +165,7 @@ def files_for(path: AnyPath) -> Files:
 
 
 def given_path(path: AnyPath) -> str:
-    """A path as a user gives it, with `~` replaced by the home folder.
+    """Returns a path as a user gives it, with `~` replaced by the home folder.
 
     Raises:
         UserError: nothing serves its scheme, or `~NAME` names no user.
@@ -177,7 +179,7 @@ def given_path(path: AnyPath) -> str:
 
 
 def read_bytes(path: AnyPath) -> bytes:
-    """A whole file."""
+    """Reads a whole file."""
     with files_for(path).open(path) as file:
         return file.read()
 
@@ -192,7 +194,7 @@ def explained(path: AnyPath, flag: str = "") -> Iterator[None]:
 
 
 def explain(error: OSError, path: AnyPath) -> str:
-    """What is wrong with a path, in words."""
+    """Says what is wrong with a path."""
     if error.errno == errno.ELOOP:
         return "a link that leads back to itself"
     if error.errno == errno.ENOENT and os.path.islink(path):
@@ -208,7 +210,7 @@ def explain(error: OSError, path: AnyPath) -> str:
 
 @contextlib.contextmanager
 def rereadable(path: AnyPath, flag: str = "") -> Iterator[str]:
-    """A path that can be read more than once: `path`, or a copy of what a pipe or "-" (standard input) gives.
+    """Gives a path that can be read more than once: `path`, or a copy of what a pipe or "-" (standard input) gives.
 
     Args:
         flag: that gave the path, for the message, as in "--input=".

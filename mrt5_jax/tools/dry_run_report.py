@@ -9,12 +9,12 @@ from mrt5_jax.tools.dry_run import Compilation, CompiledProgram, RunPlan, axes_i
 
 
 def plan_report(plan: RunPlan) -> str:
-    """Mesh, sharding of every parameter, bytes on a device, multiply-adds at every rung."""
+    """Reports mesh, sharding of every parameter, bytes on a device, multiply-adds at every rung."""
     return _commented(_plan_lines(plan))
 
 
 def compilation_report(compilation: Compilation, plan: RunPlan) -> str:
-    """Memory, the compiler's estimate, and the collectives by branch, kind and mesh axes."""
+    """Reports memory, the compiler's estimate, and the collectives by branch, kind and mesh axes."""
     return _commented(_compilation_lines(compilation, plan))
 
 

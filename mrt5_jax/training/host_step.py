@@ -90,16 +90,16 @@ class HostTrainStep:
 
 
 def gradient_shardings(setting: Setting, params: PyTree[NamedSharding], mesh: Mesh) -> Shardings:
-    """Where gradients and their sums lie: each where its parameter lies, with a leading axis of groups in chunks."""
+    """Says where gradients and their sums lie: where their parameters do, with a leading axis of groups in chunks."""
     everywhere = replicated(mesh)
     groups = DATA if setting.num_groups > 1 else None
 
     def by_group(sharding: NamedSharding) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec(groups, *sharding.spec))
 
-    stages = split_stages(params)
-    second = LossAndGradients(everywhere, everywhere, everywhere, stages.second)  # pyright: ignore[reportArgumentType]
-    return Shardings(jax.tree.map(by_group, second), stages.first, batch_sharding(mesh))
+    before, after = split_stages(params)
+    second = LossAndGradients(everywhere, everywhere, everywhere, after)  # pyright: ignore[reportArgumentType]
+    return Shardings(jax.tree.map(by_group, second), before, batch_sharding(mesh))
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:

@@ -136,7 +136,7 @@ def train(
 
 
 def open_writers(run: RunConfig, step: int | None, others: Sequence[Writer] | None) -> Writers:
-    """The writers of a run that begins, or goes on, at `step`; of several processes only the first writes.
+    """Opens the writers of a run that begins, or goes on, at `step`; of several processes only the first writes.
 
     Args:
         step: of the checkpoint that was restored, None where training begins; what the files have beyond it is cut.

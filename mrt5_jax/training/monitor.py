@@ -39,21 +39,21 @@ Check = Callable[[TrainState, DeviceBatch], Checked]
 
 
 def is_due(config: MonitorConfig, step: int) -> bool:
-    """Whether a comparison comes before this step (the first is 1)."""
+    """Says whether a comparison comes before this step (the first is 1)."""
     return (step - 1) % config.interval == 0
 
 
 def judge(
     config: MonitorConfig, before: MonitorState, saturated: Float[Array, ""], soft: Float[Array, ""]
 ) -> MonitorState:
-    """Off above the tolerance; on again only well below it, so that a loss at the tolerance does not flicker."""
+    """Switches off above the tolerance, and on again only well below it: a loss at the tolerance does not flicker."""
     gap = jnp.abs(saturated - soft) / jnp.maximum(jnp.abs(soft), jnp.finfo(soft.dtype).tiny)
     limit = jnp.where(before.saturated, config.tolerance, config.tolerance * config.hysteresis)
     return MonitorState(gap <= limit, gap.astype(before.gap.dtype))
 
 
 def make_check(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Check:
-    """Both losses of a batch, with the randomness that its step will have; to be jitted."""
+    """Returns a function that compares both losses of a batch, with the randomness of its step; to be jitted."""
     if ladder.rungs[-1] < ladder.full_length:  # a capacity: without what it drops
         ladder = Ladder((ladder.full_length,))
     stand_in = DELETIONS[run.training.deletion].stand_in
@@ -83,7 +83,7 @@ def switch_line(config: MonitorConfig, step: int, checked: Checked) -> str:
 
 
 def monitor_metrics(state: TrainState) -> Metrics:
-    """What the monitor found; nothing where there is none."""
+    """Returns what the monitor found; nothing where there is none."""
     if not isinstance(state.monitor, MonitorState):
         return {}
     return {

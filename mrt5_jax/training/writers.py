@@ -39,7 +39,7 @@ class Writer(Protocol):
         ...
 
     def close(self) -> None:
-        """The last call."""
+        """Ends writing: the last call."""
         ...
 
 
@@ -126,18 +126,18 @@ def cut_beyond(path: Path, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}:{number} is not a line of this file's making: mend or remove it") from None
+            raise UserError(f"{path}:{number} is not a line that training wrote: fix or remove it") from None
     if kept != lines:
         write_atomically(path, "".join(kept))
 
 
 def with_timing(metrics: Numbers, timing: Numbers) -> dict[str, int | float]:
-    """Both in one dictionary; clocked numbers as timing/NAME."""
+    """Puts both into one dictionary; clocked numbers are timing/NAME."""
     return {**metrics, **{f"timing/{name}": number for name, number in timing.items()}}
 
 
 def on_host(numbers: Scalars) -> dict[str, int | float]:
-    """Python numbers, fetched from the devices together."""
+    """Fetches numbers from the devices together, as Python's."""
     return {
         name: number if isinstance(number, int | float) else number.item()
         for name, number in jax.device_get(dict(numbers)).items()
