@@ -40,7 +40,7 @@ class RecordFile:
         return len(self.index.places)
 
     def row(self, number: int) -> list[Any]:
-        """The fields' values of record `number`, from 0."""
+        """Returns the fields' values of record `number`, from 0."""
         begin = int(self.index.places[number - 1]) + 1 - number if number else 0
         return json.loads(self._bytes[begin : int(self.index.places[number]) - number].tobytes())
 
