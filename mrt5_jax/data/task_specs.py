@@ -20,6 +20,7 @@ Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, Any]]
 
 INPUTS, TARGETS = "inputs", "targets"
 LANGUAGE = "language"
+_END = np.array([EOS_ID], np.int32)
 ANSWERS = "answers"
 
 
@@ -45,7 +46,7 @@ def ended_rows(example: Example, lengths: RowLengths | None) -> Example:
             value = encode(value)
         ids = value if lengths is None else value[: lengths[key] - 1]
         ended[cut_feature(key)] = len(ids) < len(value)
-        ended[key] = np.append(ids, np.int32(EOS_ID))
+        ended[key] = np.concatenate((ids, _END))
     return ended
 
 
