@@ -55,8 +55,11 @@ def imports_of_users(after_seqio: Callable[[], None]) -> Iterator[None]:
     before every message of ours. Errors of the import are raised as always.
 
     Args:
-        after_seqio: called when seqio has been imported, before the module that imports it goes on.
+        after_seqio: called when seqio has been imported, before the module that imports it goes on; at once where it
+            was imported before.
     """
+    if sys.modules.get("seqio") is not None:
+        after_seqio()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     finder = _Watching({"tensorflow": _quietly, "seqio": functools.partial(_and_then, after_seqio)})
     sys.meta_path.insert(0, finder)
