@@ -57,7 +57,7 @@ class ExampleStream(Protocol):
     """One shard's examples."""
 
     def batches(self, *, start: int, rows: int) -> Iterator[Any]:
-        """Yields `inputs` and `targets`, int32 [rows length], padded, from example `start` on, without end.
+        """Yields `inputs` and `targets`, int32 [rows length], padded, without end, from example `start` on.
 
         Where there are languages, LANGUAGE_IDS as well.
         """

@@ -44,7 +44,7 @@ class Mixing:
             yield from self._block(number)[self._own(number)].tolist()
 
     def positions(self, task: int) -> Positions:
-        """Yields the places in a task's order that the shard's positions draw; those of other shards are left out."""
+        """Yields where in a task's own order its turns among the shard's positions are, without other shards' turns."""
         first_block = self._first // CHOICES
         before = sum(int(np.count_nonzero(self._block(number) == task)) for number in range(first_block))
         for number in itertools.count(first_block):

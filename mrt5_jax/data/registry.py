@@ -45,17 +45,17 @@ def add_mixture(name: str, rates: Mapping[str, Rate]) -> str:
 
 
 def registered() -> Mapping[str, TaskSpec | Mixture]:
-    """Returns the tasks and mixtures that are registered here, by name."""
+    """Returns all that are registered here, by name."""
     return {**_tasks, **_mixtures}
 
 
 def known_tasks() -> list[str]:
-    """Lists the names of all tasks and mixtures, those registered with seqio included."""
+    """Returns the names of all tasks and mixtures, those registered with seqio included."""
     return list(dict.fromkeys([*registered(), *_names_in_seqio()]))
 
 
 def find_task(name: str) -> TaskSpec | Mixture:
-    """Finds the task or mixture of that name.
+    """Returns the task or mixture of that name.
 
     Raises:
         UserError: there is none; the nearest names are offered. Or it is one of seqio's that cannot be used here.
@@ -76,7 +76,7 @@ def find_task(name: str) -> TaskSpec | Mixture:
 
 
 def is_known(name: str) -> bool:
-    """Says whether a task or mixture has that name; `find_task` may still refuse one of seqio's."""
+    """Says whether `find_task` finds it."""
     known = known_tasks()
     return name in known or len(_labelled(name, known)) == 1
 
@@ -93,7 +93,7 @@ def task_languages(name: str) -> tuple[str, ...]:
 
 
 def find_split(name: str, split: str) -> list[TaskSpec]:
-    """Finds the tasks behind a name that have the split.
+    """Returns the tasks behind a name that have the split.
 
     Raises:
         UserError: an unknown task, a mixture of no tasks, no such split, or one that is not there to be read.

@@ -57,11 +57,11 @@ class ExampleSource(Protocol):
         ...
 
     def num_examples(self, split: str) -> int | None:
-        """Returns the size of a split; None where only reading to the end would tell."""
+        """Returns None where only reading to the end would tell."""
         ...
 
     def read(self, split: str, positions: Positions, order: Order, lengths: RowLengths | None) -> Iterator[Example]:
-        """Reads the examples at some positions, with INDEX_FEATURE and SEED_FEATURE, until the last epoch ends.
+        """Yields the examples at some positions, with INDEX_FEATURE and SEED_FEATURE, until the last epoch ends.
 
         Args:
             lengths: of the run's rows, for sources that cut rows themselves.
@@ -69,7 +69,7 @@ class ExampleSource(Protocol):
         ...
 
     def read_once(self, split: str, lengths: RowLengths | None) -> Iterator[Example]:
-        """Reads all examples for evaluation, always in the same order."""
+        """Yields all examples, always in the same order: evaluation's."""
         ...
 
 
@@ -132,5 +132,5 @@ class IndexedSource:
 def one_by_one(
     make_example: Callable[[str, int], Example],
 ) -> Callable[[str, Int[np.ndarray, " block"]], Iterator[Example]]:
-    """Turns a function (split, index) -> features, without state, into what an IndexedSource takes."""
+    """Makes a function of blocks, for an IndexedSource, of one without state: (split, index) -> features."""
     return lambda split, indices: (make_example(split, int(index)) for index in indices)

@@ -4,6 +4,7 @@ A chunk of raw ids is split at random into as many kept as corrupted spans, a ke
 corrupted span is replaced by a sentinel; the targets are the sentinels, each followed by what it replaced.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -106,15 +107,21 @@ def corrupt(example: Example, corruption: Corruption, num_sentinels: int) -> Exa
     Args:
         num_sentinels: how many ids are set apart, the same for all examples, so that shorter chunks read alike.
     """
-    sentinels = np.array(vocabulary.sentinel_ids(num_sentinels, corruption.sentinels), np.int32)
+    sentinels = _sentinels(num_sentinels, corruption.sentinels)
     ids = example["ids"]
-    clash = (ids >= sentinels.min()) & (ids <= sentinels.max())
+    lowest, highest = sorted((sentinels[0], sentinels[-1]))
+    clash = (ids >= lowest) & (ids <= highest)
     replaced = int(np.count_nonzero(clash))
     if replaced:
         ids = np.where(clash, np.int32(vocabulary.UNK_ID), ids)
     inputs, targets = corrupt_chunk(ids, example[SEED_FEATURE], corruption, sentinels)
     rest = {key: value for key, value in example.items() if key != "ids"}
     return {**rest, "inputs": inputs, "targets": targets, "replaced_bytes": replaced}
+
+
+@functools.cache
+def _sentinels(count: int, kind: vocabulary.Sentinels) -> Int[np.ndarray, " spans"]:
+    return np.array(vocabulary.sentinel_ids(count, kind), np.int32)
 
 
 def corrupt_chunk(
@@ -128,9 +135,11 @@ def corrupt_chunk(
     generator = np.random.Generator(np.random.Philox(key=seed.astype(np.uint64)))
     corrupted = _random_composition(lengths.noise, lengths.spans, generator)
     kept = _random_composition(lengths.raw - lengths.noise, lengths.spans, generator)
-    ends = np.stack([kept, corrupted], axis=1).ravel().cumsum()
+    runs = np.empty(2 * lengths.spans, np.int64)
+    runs[0::2], runs[1::2] = kept, corrupted
+    ends = runs.cumsum()
     corrupted_starts, kept_starts = ends[0::2], ends[1::2] - corrupted - kept
-    is_kept = np.repeat(np.arange(2 * lengths.spans) % 2 == 0, np.diff(ends, prepend=0))
+    is_kept = np.repeat(np.arange(2 * lengths.spans) % 2 == 0, runs)
     return Corrupted(
         _replace(ids, is_kept, corrupted_starts, sentinels[: lengths.spans]),
         _replace(ids, ~is_kept, kept_starts, sentinels[: lengths.spans]),
@@ -139,8 +148,10 @@ def corrupt_chunk(
 
 def _random_composition(total: int, parts: int, generator: np.random.Generator) -> np.ndarray:
     """`parts` positive lengths that sum to `total`, all such splits equally likely."""
-    cuts = np.sort(generator.choice(total - 1, parts - 1, replace=False, shuffle=False)) + 1
-    return np.diff(cuts, prepend=0, append=total)
+    ends = np.empty(parts + 1, np.int64)
+    ends[0], ends[-1] = 0, total
+    ends[1:-1] = np.sort(generator.choice(total - 1, parts - 1, replace=False, shuffle=False)) + 1
+    return ends[1:] - ends[:-1]  # np.diff would take several times as long for so few
 
 
 def _replace(ids: np.ndarray, shown: np.ndarray, hidden_starts: np.ndarray, sentinels: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def language_ids(found: Iterable[str], languages: Sequence[str]) -> Int[np.ndarr
 
 
 def eval_languages(name: str, data: DataConfig) -> tuple[str, ...]:
-    """Returns the languages that `language_ids` count through in evaluation: training's, so that an id means the same.
+    """Returns what `language_ids` count through when a task is evaluated: as in training, so that ids mean the same.
 
     Empty where the task has no languages; its own where training has none, or its task is not known here.
     """
@@ -100,7 +100,7 @@ def eval_languages(name: str, data: DataConfig) -> tuple[str, ...]:
 
 
 def example_language(example: Mapping[str, Any]) -> str:
-    """Returns an example's language, empty where it has none."""
+    """Returns its language; empty where it has none."""
     return _text(example.get(LANGUAGE, ""))
 
 
@@ -111,10 +111,7 @@ def _text(value: str | bytes) -> str:
 def eval_examples(
     name: str, data: DataConfig, *, split: str, num_examples: int | None
 ) -> Iterator[tuple[ExampleInfo, Mapping[str, Any]]]:
-    """Reads the examples of a split, task by task, in an order that never changes.
-
-    The order mixes the languages of a task, except in tasks of seqio's, which keep that of their source.
-    """
+    """Yields a split's examples, task by task, in an order that never changes and mixes the languages of a task."""
     lengths = {INPUTS: data.input_length, TARGETS: data.target_length}
     for task in find_split(name, split):
         examples = itertools.islice(task.read_once(split, lengths), num_examples)

@@ -14,7 +14,7 @@ from mrt5_jax.errors import UserError
 
 
 def import_tensorflow(needed_for: str) -> Any:
-    """Imports tensorflow and keeps it off the GPU.
+    """Imports tensorflow, and keeps it off the accelerator.
 
     Args:
         needed_for: what takes it, for the message.
@@ -29,7 +29,7 @@ def import_tensorflow(needed_for: str) -> Any:
 
 
 def import_optional(name: str, needed_for: str) -> Any:
-    """Imports tensorflow, seqio or tensorflow_datasets, without what their native code writes meanwhile.
+    """Imports tensorflow, seqio or tensorflow_datasets without what its native code writes when it is imported.
 
     Raises:
         UserError: it, or what it needs, is not installed.
@@ -49,7 +49,7 @@ def import_optional(name: str, needed_for: str) -> Any:
 
 @contextlib.contextmanager
 def imports_of_users(after_seqio: Callable[[], None]) -> Iterator[None]:
-    """Lets a user's module import seqio, and TensorFlow without what it writes meanwhile, while the context lasts.
+    """Lets modules of users import seqio, and TensorFlow without what it writes meanwhile.
 
     TensorFlow reads its log level too late for its first lines (missing CUDA drivers, CPU features), which would stand
     before every message of ours. Errors of the import are raised as always.

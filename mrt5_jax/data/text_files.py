@@ -213,4 +213,4 @@ class TextStream:
             stop = min(end, self._begins[number + 1])
             parts.append(self._filled[number].read(begin - offset, stop - offset))
             begin, number = stop, number + 1
-        return np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)

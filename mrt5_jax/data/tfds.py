@@ -134,10 +134,10 @@ def _builder(name: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """Returns a feature's text as a string; TensorFlow gives bytes, records give strings."""
+    """Returns a feature's text; TensorFlow gives bytes, records give strings."""
     return value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def texts(values: Any) -> list[str]:
-    """Returns a feature's texts as strings."""
+    """Returns a feature's texts."""
     return [text(value) for value in np.asarray(values, object).tolist()]
