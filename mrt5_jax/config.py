@@ -209,7 +209,8 @@ class ExecutionConfig:
     rungs: tuple[int, ...] | None = None
     """Lengths after the gate, increasing; the input length comes on top of them. None: by rounding and max_rungs."""
     rounding: int | None = None
-    """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8."""
+    """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8, and
+    only rungs that save at least 8 positions and a sixteenth of the work after the gate over the next longer one."""
     max_rungs: int = 8
     chunks: int = 1
     """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. `mrt5
