@@ -22,6 +22,9 @@ saturated: soft deletion's loss and gradients at nearly hard deletion's cost. Po
 below their row's highest that no attention can see them are removed; the others keep their gate values.
 """
 
+Auto = Literal["auto"]
+"""Decided while the run goes on, by what the gate does and what that would save (docs/COMPACTION.md)."""
+
 Dispatch = Literal["in_graph", "host"]
 """Who chooses the static length after the gate.
 
@@ -212,9 +215,10 @@ class ExecutionConfig:
     """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8, and
     only rungs that save at least 8 positions and a sixteenth of the work after the gate over the next longer one."""
     max_rungs: int = 8
-    chunks: int = 1
-    """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. `mrt5
-    infer` has a flag for it."""
+    chunks: int | Auto = 1
+    """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. auto: in
+    training one of at most three numbers, whichever is expected to cost least; elsewhere one. `mrt5 infer` has a flag
+    for it."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     mesh: MeshConfig = MeshConfig()
@@ -225,7 +229,8 @@ class TrainingConfig:
     """Length and rhythm of training."""
 
     num_steps: int
-    deletion: TrainingDeletion = "soft"
+    deletion: TrainingDeletion | Auto = "soft"
+    """auto: soft until saturated deletion saves something, then saturated; none in a model without a gate."""
     hard_probability: float = 0.0
     """Share of the steps that delete hard instead; it keeps soft and hard deletion's losses together."""
     seed: int = 0
@@ -243,7 +248,7 @@ class MonitorConfig:
     """Compares saturated with soft deletion while training, and leaves saturated deletion off while they differ."""
 
     interval: int = 100
-    """Steps between two comparisons."""
+    """Steps between two comparisons; what is "auto" is decided anew as often, before them."""
     tolerance: float = 1e-4
     """Relative difference of the two losses above which training goes on with soft deletion."""
     hysteresis: float = 0.5
@@ -278,7 +283,7 @@ class RunConfig:
     checkpoints: CheckpointConfig = CheckpointConfig()
     execution: ExecutionConfig = ExecutionConfig()
     monitor: MonitorConfig = MonitorConfig()
-    """Only saturated deletion has one."""
+    """Of runs that may delete by saturation. Its interval also serves chunks that are "auto"."""
     evaluation: EvaluationConfig = EvaluationConfig()
     warm_start: str | None = None
     """A MODEL_DIR whose parameters training begins with, as far as they fit; trained or imported."""

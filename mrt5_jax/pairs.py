@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import get_args
 
-from mrt5_jax.config import RunConfig, TrainingDeletion
+from mrt5_jax.config import Auto, RunConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
 from mrt5_jax.selection.deletions import MIXED_IN, TRAINED_WITHOUT_REMOVING, TRAINED_WITHOUT_SELECTOR
 from mrt5_jax.selection.selectors import SELECTORS
@@ -48,7 +48,7 @@ MODES: dict[str, Mode] = {
     "dtype": lambda run: run.model.dtype,
     "freeze": lambda run: "some" if run.optimizer.freeze else "none",
     "dispatch": lambda run: run.execution.dispatch,
-    "chunks": lambda run: "one" if run.execution.chunks == 1 else "several",
+    "chunks": lambda run: {"auto": "auto", 1: "one"}.get(run.execution.chunks, "several"),
     "microbatches": lambda run: "one" if run.execution.microbatches == 1 else "several",
     "mesh": _mesh,
 }
@@ -81,6 +81,10 @@ _REMOVES_NOTHING = (
     "config.CompactionConfig.capacity: no step of deletion = {!r} removes positions; set it to None, or train with "
     "deletion = 'saturated' or 'hard', or with a hard_probability"
 )
+_SOFT_BESIDE_CAPACITY = (
+    "config.CompactionConfig.capacity: beside it deletion = 'auto' stays soft, since it drops positions of steps that "
+    "remove some, and of no others; set it to None, or train with deletion = 'saturated' or 'hard'"
+)
 
 REFUSED = (
     Refused(
@@ -110,7 +114,7 @@ REFUSED = (
             ("deletion", f"{deletion} and hard"),
             f"config.TrainingConfig.hard_probability: {_NO_GATE} set it to 0.0",
         )
-        for deletion in get_args(TrainingDeletion)
+        for deletion in (*get_args(TrainingDeletion), *get_args(Auto))
         if deletion != MIXED_IN
     ),
     Refused(
@@ -120,6 +124,7 @@ REFUSED = (
         Refused(("deletion", deletion), ("capacity", "a share"), _REMOVES_NOTHING.format(deletion))
         for deletion in TRAINED_WITHOUT_REMOVING
     ),
+    *(Refused(("deletion", auto), ("capacity", "a share"), _SOFT_BESIDE_CAPACITY) for auto in get_args(Auto)),
 )
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from mrt5_jax.config import RunConfig
-from mrt5_jax.selection.deletions import MEASURE_OF_BEST, MIXED_IN, is_monitored, is_random, removes_positions
+from mrt5_jax.selection.deletions import MEASURE_OF_BEST, MIXED_IN, is_random
 from mrt5_jax.selection.selectors import SELECTORS, selector_rule
+from mrt5_jax.selection.step_deletions import step_deletions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +53,7 @@ def steers(run: RunConfig) -> bool:
 
 def removes(run: RunConfig) -> bool:
     """Says whether steps of training run on fewer positions than they have."""
-    compacts = removes_positions(run.training.deletion) or run.training.hard_probability > 0
-    return run.model.gate is not None and compacts
+    return run.model.gate is not None and step_deletions(run).any_removes
 
 
 def _is_pushed(run: RunConfig) -> bool:
@@ -66,7 +66,11 @@ def _has_gate(run: RunConfig) -> bool:
 
 
 def _saturates(run: RunConfig) -> bool:
-    return is_monitored(run.training.deletion) and run.training.hard_probability < 1
+    return step_deletions(run).is_monitored
+
+
+def _decides_while_it_runs(run: RunConfig) -> bool:
+    return _saturates(run) or (run.execution.chunks == "auto" and removes(run))
 
 
 def _has_factor(*names: str) -> Callable[[RunConfig], bool]:
@@ -192,10 +196,17 @@ READERS = (
     ),
     Reader(
         "monitor",
-        ("interval", "tolerance", "hysteresis"),
+        ("tolerance", "hysteresis"),
         _saturates,
         _NOT_SATURATED,
         ("TrainingConfig.deletion", "TrainingConfig.hard_probability"),
+    ),
+    Reader(
+        "monitor",
+        ("interval",),
+        _decides_while_it_runs,
+        "saturated deletion alone reads it, and chunks = 'auto' of steps that remove positions",
+        ("TrainingConfig.deletion", "TrainingConfig.hard_probability", "ExecutionConfig.chunks"),
     ),
     Reader("evaluation", ("capacity",), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
     Reader(

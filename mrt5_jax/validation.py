@@ -9,12 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from mrt5_jax import config
+from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.errors import UserError
 from mrt5_jax.pairs import check_pairs
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
 from mrt5_jax.selection.selectors import SELECTORS, deletion_threshold, selector_rule
+from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.spelling import nearest
 from mrt5_jax.unread_settings import unread
 
@@ -33,6 +35,7 @@ NEGATIVE = Rule(lambda value: -math.inf < value < 0, "less than 0")
 BELOW_ONE = Rule(lambda value: 0 <= value < 1, "at least 0 and less than 1")
 RATE = Rule(lambda value: 0 < value < 1, "between 0 and 1")
 SHARE = Rule(lambda value: 0 <= value <= 1, "from 0 to 1")
+POSITIVE_OR_AUTO = Rule(lambda value: value == "auto" or 0 < value < math.inf, "greater than 0, or 'auto'")
 NOT_EMPTY = Rule(lambda value: len(value) > 0, "given")
 BYTES = Rule(lambda value: value >= 259, "at least 259: 256 bytes and three special ids")
 INCREASING = Rule(
@@ -66,7 +69,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "rungs": INCREASING,
         "rounding": POSITIVE,
         "max_rungs": POSITIVE,
-        "chunks": POSITIVE,
+        "chunks": POSITIVE_OR_AUTO,
         "log_every": POSITIVE,
     },
     config.MonitorConfig: {"interval": POSITIVE, "tolerance": NOT_NEGATIVE, "hysteresis": SHARE},
@@ -211,13 +214,13 @@ def _check_compaction(run: config.RunConfig) -> None:
         _refuse(execution, "rounding", f"at most DataConfig.input_length={length}")
     if execution.rungs and execution.rungs[-1] > length:
         _refuse(execution, "rungs", f"at most DataConfig.input_length={length}")
-    parts = execution.microbatches * execution.chunks
-    if run.data.batch_size % parts:
+    chunks = fixed_chunks(execution)
+    if run.data.batch_size % (execution.microbatches * chunks):
         raise UserError(
             f"config.DataConfig.batch_size = {run.data.batch_size}: should be a multiple of microbatches="
-            f"{execution.microbatches} times chunks={execution.chunks}"
+            f"{execution.microbatches} times chunks={chunks}"
         )
-    if DELETIONS[run.training.deletion].keep == "unsaturated" and run.model.gate is not None:
+    if DELETIONS[step_deletions(run).preferred].keep == "unsaturated" and run.model.gate is not None:
         _check_saturation(compaction, run.model.gate)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from mrt5_jax import config
 from mrt5_jax.errors import UserError
+from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.validation import RULES, validate
 
 RUN = config.RunConfig(
@@ -117,11 +118,35 @@ def test_saturated_deletion_is_refused_where_it_can_remove_nothing_or_too_much()
         validate(replaced(replaced(saturated, "controller", None), "model.gate", None))
 
 
+def test_deletion_that_decides_is_soft_where_it_cannot_saturate_or_drops() -> None:
+    """Nothing is refused for a weak gate or for none; a capacity would drop in some steps and not in others."""
+    auto = replaced(replaced(RUN, "training.deletion", "auto"), "execution.chunks", "auto")
+    validate(auto)
+    assert step_deletions(auto).all == ("soft", "saturated")
+    weak = replaced(auto, "model.gate.scale", -10.0)
+    validate(weak)
+    assert step_deletions(weak).all == ("soft",)
+    assert "never fall below GateConfig.scale = -10.0" in step_deletions(weak).why
+    without = replaced(replaced(auto, "controller", None), "model.gate", None)
+    validate(without)
+    assert step_deletions(without).all == ("none",)
+    with pytest.raises(UserError, match="beside it deletion = 'auto' stays soft") as error:
+        validate(replaced(auto, "compaction.capacity", 0.5))
+    assert "\n" not in str(error.value)
+    mixed = replaced(replaced(auto, "training.hard_probability", 0.5), "compaction.capacity", 0.5)
+    validate(mixed)
+    assert step_deletions(mixed).all == ("soft", "hard")
+    with pytest.raises(UserError, match=r"monitor.* nothing reads it|MonitorConfig.* nothing reads it"):
+        validate(replaced(mixed, "monitor.tolerance", 0.5))
+
+
 def test_a_batch_that_microbatches_and_chunks_do_not_divide_is_refused() -> None:
     cut = replaced(replaced(RUN, "data.batch_size", 12), "execution.microbatches", 2)
     validate(replaced(cut, "execution.chunks", 3))
-    with pytest.raises(UserError, match="multiple of microbatches=2 times chunks=4"):
-        validate(replaced(cut, "execution.chunks", 4))
+    for chunks in (4, 24):
+        with pytest.raises(UserError, match=f"multiple of microbatches=2 times chunks={chunks}"):
+            validate(replaced(cut, "execution.chunks", chunks))
+    validate(replaced(cut, "execution.chunks", "auto"))
 
 
 def test_rows_and_length_buckets_that_do_not_fit_each_other_are_refused() -> None:

@@ -152,12 +152,13 @@ def _print(console: Any, title: str, evaluation: Any) -> None:
     from mrt5_jax.evaluation import tables
 
     records = evaluation.records
-    rows = tables.deletion_rows(records, evaluation.milliseconds)
+    rows = tables.deletion_rows(records, evaluation.milliseconds, evaluation.body)
     num_examples = len(records) // len(rows)
     cut = tables.cut_line(evaluation.num_inputs_cut, evaluation.num_targets_cut, num_examples)
     console.print(tables.results_table(title, rows, cut))
     for field in ("task", "language"):
         if len({getattr(record, field) for record in records}) > 1:
             console.print(tables.group_table(f"by {field}", records, field))
-    console.print(tables.gap_line(records), highlight=False, soft_wrap=True)
+    for line in filter(None, (tables.gap_line(records), tables.saving_line(records))):
+        console.print(line, highlight=False, soft_wrap=True)
     console.print(tables.COLUMNS_EXPLAINED, style="dim", highlight=False, soft_wrap=True)

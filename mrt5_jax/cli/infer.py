@@ -83,9 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     lengths.add_argument(
         "--chunks",
-        type=int,
+        type=_chunks,
         default=1,
-        help="cut each batch, sorted by kept count, into chunks with a length each; pays for --mode=score (default: 1)",
+        metavar="N",
+        help="cut each batch, sorted by kept count, into chunks with a length each; pays for --mode=score; auto is 1 "
+        "(default: 1)",
     )
     search = parser.add_argument_group("how --mode=predict chooses")
     search.add_argument("--search", choices=tuple(_SEARCH_FLAGS), help="(default: greedy)")
@@ -95,6 +97,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--seed", type=int, help="sampling: with a line's number, it decides the sample (default: 0)")
     search.add_argument("--beam_size", type=int, help="beam: hypotheses a line (default: 4)")
     search.add_argument("--length_penalty", type=float, help="beam: exponent of the length (default: 1)")
+
+
+def _chunks(text: str) -> int:
+    """A number, or "auto", which decides in training alone."""
+    if text == "auto":
+        return 1
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor auto") from None
 
 
 def run(args: argparse.Namespace) -> int:

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     results = quickstart(Path(args.output_dir), args.seed)
     rows = [
         *deletion_rows(results.byt5.records, results.byt5.milliseconds),
-        *deletion_rows(results.mrt5.records, results.mrt5.milliseconds),
+        *deletion_rows(results.mrt5.records, results.mrt5.milliseconds, results.mrt5.body),
     ]
     rows = [row._replace(name=name) for row, name in zip(rows, ("ByT5", "MrT5 soft", "MrT5 hard"), strict=True)]
     console = Console()

@@ -10,6 +10,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Int
 
+from mrt5_jax.compaction.ladder import BodyCost
 from mrt5_jax.config import Deletion, ModelConfig
 from mrt5_jax.data.arrangements import INDEX, ExampleInfo
 from mrt5_jax.data.batches import EvalBatch
@@ -27,6 +28,8 @@ class Evaluation(NamedTuple):
     num_inputs_cut: int = 0
     """Examples of which a part of the input was left out, since it is longer than the run's rows."""
     num_targets_cut: int = 0
+    body: BodyCost | None = None
+    """By which records tell what was saved; None: in a model without a gate."""
 
 
 def deletions_for(config: ModelConfig, wanted: Sequence[Deletion]) -> tuple[Deletion, ...]:
@@ -74,7 +77,8 @@ def collect_records(
     for batch in batches:
         arrays = put({**batch.arrays, INDEX: _indices(batch)})
         for deletion in deletions:
-            records += make_records(batch.examples, evaluator(params, arrays, deletion), deletion)
+            length = batch.arrays["encoder_input_tokens"].shape[1]
+            records += make_records(batch.examples, evaluator(params, arrays, deletion), deletion, length)
     return records
 
 
@@ -114,7 +118,9 @@ def _indices(batch: EvalBatch) -> Int[np.ndarray, " batch"]:
     return indices
 
 
-def make_records(examples: Sequence[ExampleInfo], results: RowResults, deletion: Deletion) -> list[Record]:
+def make_records(
+    examples: Sequence[ExampleInfo], results: RowResults, deletion: Deletion, input_length: int
+) -> list[Record]:
     """Makes the records of a batch's first rows; the rows after them are padding."""
     host = _on_host(results)
     return [
@@ -133,6 +139,7 @@ def make_records(examples: Sequence[ExampleInfo], results: RowResults, deletion:
             rescued=bool(host.rescued[row]),
             prediction=decode_to_text(host.predictions[row]),
             num_dropped_tokens=int(host.num_dropped_tokens[row]),
+            input_length=input_length,
         )
         for row, example in enumerate(examples)
     ]

@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mrt5_jax.compaction.ladder import ByLength, make_ladders
+from mrt5_jax.compaction.chunk_counts import fixed_chunks
+from mrt5_jax.compaction.ladder import BodyCost, ByLength, make_ladders
 from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
@@ -93,11 +94,11 @@ def evaluate_task(
     """
     check_batch_size(run.data.eval_batch_size, loaded.mesh, "eval_batch_size")
     execution, capacity = run.execution, run.evaluation.capacity
-    shards = row_shards(loaded.mesh).count
-    if run.data.eval_batch_size % (shards * execution.chunks):
+    shards, chunks = row_shards(loaded.mesh).count, fixed_chunks(execution)
+    if run.data.eval_batch_size % (shards * chunks):
         raise UserError(
             f"eval_batch_size={run.data.eval_batch_size} does not divide over {shards} device(s) x "
-            f"chunks={execution.chunks}: give a multiple of {shards * execution.chunks}"
+            f"chunks={chunks}: give a multiple of {shards * chunks}"
         )
     cost = body_multiply_adds(run.model, run.data.target_length)
     ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity, cost)
@@ -108,7 +109,7 @@ def evaluate_task(
             ladder,
             run.evaluation.seed,
             dispatch=execution.inference_dispatch,
-            num_chunks=execution.chunks,
+            num_chunks=chunks,
             num_shards=shards,
         ),
     )
@@ -120,7 +121,9 @@ def evaluate_task(
             f"step {loaded.step}: the model's numbers are not finite for {len(lost)} of {len(found.records)} results; "
             f"the first is example {lost[0].index} of {lost[0].task} under {lost[0].deletion} deletion: nothing written"
         )
-    return found
+    if run.model.gate is None:
+        return found
+    return found._replace(body=body_multiply_adds(run.model, run.data.target_length))
 
 
 def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, split: str, step: int) -> Path:
@@ -136,8 +139,10 @@ def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, s
         "step": step,
         "num_examples": len(of_deletion(records, deletions_in(records)[0])),
         "num_cut": {"inputs": evaluation.num_inputs_cut, "targets": evaluation.num_targets_cut},
-        **_summary(records),
-        "languages": {name: _summary(group) for name, group in group_by(records, "language").items() if name},
+        **_summary(records, evaluation.body),
+        "languages": {
+            name: _summary(group, evaluation.body) for name, group in group_by(records, "language").items() if name
+        },
     }
     timing = {"milliseconds_per_batch": evaluation.milliseconds}
     folder = Path(model_dir) / EVALUATIONS / f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
@@ -151,9 +156,9 @@ def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, s
     return folder
 
 
-def _summary(records: Sequence[Record]) -> dict[str, Any]:
+def _summary(records: Sequence[Record], body: BodyCost | None) -> dict[str, Any]:
     """NaN, which is no JSON, becomes null."""
-    metrics = {deletion: summarize(of_deletion(records, deletion)) for deletion in deletions_in(records)}
+    metrics = {deletion: summarize(of_deletion(records, deletion), body) for deletion in deletions_in(records)}
     return {
         "metrics": {
             deletion: {name: None if math.isnan(value) else value for name, value in of.items()}

@@ -1,11 +1,13 @@
 """One record an example and deletion: what an evaluation leaves behind, and what all tables are made of."""
 
+import functools
 import json
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
+from mrt5_jax.compaction.ladder import BodyCost
 from mrt5_jax.config import Deletion
 from mrt5_jax.errors import UserError
 from mrt5_jax.objectives.metrics import Mean
@@ -39,14 +41,21 @@ class Record(NamedTuple):
     """The tokens with the highest logits, given the targets before them, as far as the target goes."""
     num_dropped_tokens: int = 0
     """Tokens that the gate keeps and a capacity had no slot for."""
+    input_length: int = 0
+    """Slots that its batch would run with if nothing were removed; 0 in records of versions that did not say."""
 
 
-def summarize(records: Iterable[Record]) -> dict[str, float]:
+def summarize(records: Iterable[Record], body: BodyCost | None = None) -> dict[str, float]:
     """Computes the metrics of `objectives.metrics` over all records, in float64; NaN where nothing was counted.
 
     loss, bits_per_byte, token_accuracy, sequence_accuracy: per target token, or per row with target tokens.
     deletion_rate: inputs that the gate deletes / inputs. kept_length, dropped, rung, rescued: per row with input.
+    saved, saved_if_exact: shares of the multiply-adds after the gate, at full length, of rows with input.
+
+    Args:
+        body: the model's multiply-adds after the gate; None: nothing is said of what was saved.
     """
+    records = list(records)
     nll = tokens = correct = sequences = sequences_correct = 0.0
     inputs = kept = dropped = rows = rungs = rescued = 0.0
     for record in records:
@@ -73,8 +82,20 @@ def summarize(records: Iterable[Record]) -> dict[str, float]:
         "rung": Mean(rungs, rows),
         "rescued": Mean(rescued, rows),
     }
+    if body is not None:
+        means |= _savings(records, body)
     # Not Mean.value, which is of the device and so float32.
     return {name: float(total) / float(weight) if weight else math.nan for name, (total, weight) in means.items()}
+
+
+def _savings(records: Sequence[Record], body: BodyCost) -> dict[str, Mean]:
+    """What the slots saved, and what exact lengths would have, of records that say how long their batches were."""
+    work = functools.cache(body)
+    known = [record for record in records if record.num_input_tokens and record.input_length]
+    full = sum(work(record.input_length) for record in known)
+    ran = sum(work(record.rung) for record in known)
+    exact = sum(work(record.num_kept_tokens) for record in known)
+    return {"saved": Mean(full - ran, full), "saved_if_exact": Mean(full - exact, full)}
 
 
 def group_by(records: Iterable[Record], field: str) -> dict[str, list[Record]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from rich import box
 from rich.table import Table
 
+from mrt5_jax.compaction.ladder import BodyCost
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.evaluation.records import (
@@ -18,7 +19,7 @@ from mrt5_jax.evaluation.records import (
     soft_hard_gap,
     summarize,
 )
-from mrt5_jax.selection.deletions import DELETIONS
+from mrt5_jax.selection.deletions import DELETIONS, removes_positions
 
 
 class Row(NamedTuple):
@@ -49,11 +50,23 @@ _COLUMNS = (
     _Column("slots", "rung", "{:.1f}".format),
 )
 
+
+def _share(value: float) -> str:
+    return f"{value:.1%}"
+
+
+_WHERE_KNOWN = (
+    _Column("saved", "saved", _share),
+    _Column("if exact", "saved_if_exact", _share),
+)
+"""Of models with a gate, in evaluations that say so."""
+
 _DROPPED = _Column("dropped", "dropped", "{:.1f}".format)
 
 COLUMNS_EXPLAINED = (
     "loss: nats per target token. kept length: input tokens that hard deletion keeps. "
     "slots: static length that the layers after the gate ran with. "
+    "saved: share of the multiply-adds after the gate that these slots saved; if exact: that exact lengths would have. "
     "dropped: input tokens that the gate keeps and a capacity had no slot for."
 )
 
@@ -61,24 +74,28 @@ COLUMNS_EXPLAINED = (
 def results_table(title: str, rows: Sequence[Row], caption: str = "") -> Table:
     """Makes the table of what a model does and costs: accuracies, loss, deletion rate, kept length, ms a batch.
 
-    What a capacity dropped has a column where there is any.
+    What was saved has columns where it is known, and what a capacity dropped where there is any.
 
     Args:
         caption: printed below.
     """
-    columns = [*_COLUMNS, *([_DROPPED] if any(row.metrics.get(_DROPPED.metric, 0) > 0 for row in rows) else [])]
+    known = [column for column in _WHERE_KNOWN if any(column.metric in row.metrics for row in rows)]
+    dropped = [_DROPPED] if any(row.metrics.get(_DROPPED.metric, 0) > 0 for row in rows) else []
+    columns = [*_COLUMNS, *known, *dropped]
     table = _table(title, ["", *(column.heading for column in columns), "ms a batch"])
     table.caption, table.caption_justify = caption or None, "left"
     for row in rows:
-        cells = [_cell(row.metrics[column.metric], column.show) for column in columns]
+        cells = [_cell(row.metrics.get(column.metric, math.nan), column.show) for column in columns]
         table.add_row(row.name, *cells, _cell(row.milliseconds, "{:.1f}".format))
     return table
 
 
-def deletion_rows(records: Sequence[Record], milliseconds: Mapping[Deletion, float]) -> list[Row]:
-    """Returns a row for each deletion that records are of."""
+def deletion_rows(
+    records: Sequence[Record], milliseconds: Mapping[Deletion, float], body: BodyCost | None = None
+) -> list[Row]:
+    """Returns a row for each deletion that records are of; `body` is the model's, see `summarize`."""
     return [
-        Row(deletion, summarize(of_deletion(records, deletion)), milliseconds.get(deletion, math.nan))
+        Row(deletion, summarize(of_deletion(records, deletion), body), milliseconds.get(deletion, math.nan))
         for deletion in deletions_in(records)
     ]
 
@@ -121,6 +138,29 @@ def gap_line(records: Sequence[Record]) -> str:
     if gap is None:
         return "soft-hard gap: needs both soft and hard deletion"
     return f"soft-hard gap: hard deletion's loss is {gap:+.4f} nats per target token from soft deletion's"
+
+
+MORE_THAN_SAVED = 0.1
+"""How much more than its slots save a deletion may delete, as shares of positions, before a line says so."""
+
+
+def saving_line(records: Sequence[Record]) -> str:
+    """Says what would help where a deletion deletes much more than its slots save; empty where none does."""
+    lines = []
+    for deletion in filter(removes_positions, deletions_in(records)):
+        known = [record for record in of_deletion(records, deletion) if record.input_length and record.num_input_tokens]
+        if not known:
+            continue
+        deleted = summarize(known)["deletion_rate"]
+        saved = 1 - sum(record.rung for record in known) / sum(record.input_length for record in known)
+        if deleted - saved > MORE_THAN_SAVED:
+            lines.append(f"{deletion} deletion deletes {deleted:.0%} of the inputs, and its slots save {saved:.0%}")
+    if not lines:
+        return ""
+    return (
+        f"{'; '.join(lines)}: rows that keep different numbers of positions run at one length; larger batches "
+        "(eval_batch_size), regrouped or cut into chunks (config.ExecutionConfig), save more"
+    )
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.compaction.ladder import make_ladder
 from mrt5_jax.compaction.on_host import OnHost
 from mrt5_jax.compaction.plan import count_kept
@@ -90,7 +91,7 @@ class Engine:
         cost = body_multiply_adds(self.config, target_length)
         ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity, cost)
         model = MrT5(self.config, self.execution)
-        return ForwardSetting(model, self.deletion, ladder, self.execution.chunks)
+        return ForwardSetting(model, self.deletion, ladder, fixed_chunks(self.execution))
 
 
 def greedy(

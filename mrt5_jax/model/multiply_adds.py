@@ -4,7 +4,7 @@ Norms, softmax and other elementwise work are left out: a part in hundreds, and 
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mrt5_jax.config import DataConfig, ModelConfig
 
@@ -42,6 +42,27 @@ def body_multiply_adds(model: ModelConfig, target_length: int) -> Callable[[int]
     """Returns a function that counts what follows the gate in one row's forward pass, by its slots."""
     after = model.num_encoder_layers - model.gate.layer if model.gate else 0
     return lambda slots: after * _encoder_layer(model, slots) + _decoder(model, target_length, slots)
+
+
+class BodyShare(NamedTuple):
+    """How much of its multiply-adds at full length a row takes after the gate (suffix and decoder) with fewer slots.
+
+    The share is a polynomial of the slots; numbers, NumPy arrays and JAX arrays will do.
+    """
+
+    constant: float
+    linear: float
+    square: float
+
+    def __call__(self, slots: Any) -> Any:
+        return self.constant + self.linear * slots + self.square * slots**2
+
+
+def body_share(model: ModelConfig, target_length: int, length: int) -> BodyShare:
+    """Returns the share for rows whose full length is `length`."""
+    nothing, one, two, full = map(body_multiply_adds(model, target_length), (0, 1, 2, length))
+    square = (two - 2 * one + nothing) / 2
+    return BodyShare(nothing / full, (one - nothing - square) / full, square / full)
 
 
 def training_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> int:

@@ -1,6 +1,7 @@
 """What is reported, each with one definition, as means that add up over batches and devices."""
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -91,6 +92,32 @@ def deletion_metrics(
         "rescued": per_row(rescued),
         "dropped": per_row(dropped),
     }
+
+
+def saving_metrics(
+    input_mask: Bool[Array, "batch length"],
+    kept: Int[Array, " batch"],
+    rung: Int[Array, " batch"],
+    share: Callable[[Float[Array, " batch"]], Float[Array, " batch"]],
+) -> dict[str, Mean]:
+    """Measures what deletion saves of the multiply-adds after the gate. Rows without input do not count.
+
+    saved: the share that the slots saved, against full length.
+    saved_if_exact: the share that would have been saved had every row run at the length of what it keeps.
+
+    Args:
+        kept: positions that each row keeps.
+        rung: slots of each row's chunk.
+        share: of the multiply-adds at full length, by slots.
+    """
+    has_input = count_kept(input_mask) > 0
+    num_rows = jnp.sum(has_input, dtype=jnp.float32)
+
+    def saved(slots: Int[Array, " batch"]) -> Mean:
+        shares = 1 - share(slots.astype(jnp.float32))
+        return Mean(jnp.sum(jnp.where(has_input, shares, 0)), num_rows)
+
+    return {"saved": saved(rung), "saved_if_exact": saved(kept)}
 
 
 def rung_metrics(

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
+from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.config import DataConfig, RunConfig
 from mrt5_jax.data.arrangements import INDEX, LANGUAGE_IDS
 from mrt5_jax.errors import UserError
@@ -151,7 +152,7 @@ def check_parts(run: RunConfig, mesh: Mesh | AbstractMesh) -> None:
     Raises:
         UserError: naming the sizes.
     """
-    microbatches, chunks, rows = run.execution.microbatches, run.execution.chunks, run.data.batch_size
+    microbatches, chunks, rows = run.execution.microbatches, fixed_chunks(run.execution), run.data.batch_size
     parts = row_shards(mesh).count * microbatches * chunks
     if rows % parts:
         raise UserError(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Int
@@ -60,8 +61,12 @@ class CheckpointState(Protocol):
 
     def _replace(self, **fields: Any) -> Any: ...
 
+    def _asdict(self) -> dict[str, Any]: ...
+
 
 State = TypeVar("State", bound=CheckpointState)
+_LATER = ("kept",)
+"""Fields of the state that older checkpoints lack, as do those of runs that have nothing there: they begin as zeros."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +159,7 @@ class Checkpoints:
         self.wait()
         if hard_loss is not None:
             self._keep.hard_losses[step] = hard_loss
-        _save(self._manager, step, {"params": state.params, "rest": state._replace(params=None)}, run)
+        _save(self._manager, step, {"params": state.params, "rest": _rest(state)}, run)
 
     def wait(self) -> None:
         """Returns when everything saved so far is on disk.
@@ -225,13 +230,16 @@ class Checkpoints:
         if run["seed"] != self._seed:
             place = self._directory / str(step)
             raise UserError(f"{place} was trained with seed {run['seed']}, not {self._seed}: give the old seed")
-        wanted = {"params": abstract.params, "rest": abstract._replace(params=None)}
+        rest = _rest(abstract)
+        later = {name: rest.pop(name) for name in _LATER if name in rest and not _is_in(run["arrays"], f"rest/{name}/")}
+        wanted = {"params": abstract.params, "rest": rest}
         saved = as_saved(wanted, run["arrays"])
         items = read_arrays(self._manager, step, saved, run)
         if saved != wanted:
             say(f"{self._directory / str(step)}: controller and monitor are float32 there, and float64 from here on")
             items = jax.tree.map(lambda leaf, to: jax.device_put(leaf.astype(to.dtype), to.sharding), items, wanted)
-        return Restored(items["rest"]._replace(params=items["params"]), step, run["data_state"])
+        state = abstract._replace(**items["rest"] | jax.tree.map(_zeros, later))
+        return Restored(state._replace(params=items["params"]), step, run["data_state"])
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -271,6 +279,20 @@ def save_model(model_dir: str | Path, params: Params, config: ModelConfig, *, al
     with ocp.CheckpointManager(directory, item_names=ITEMS) as manager:
         _save(manager, 0, {"params": params}, {NOT_FINITE_ALLOWED: True} if problem else {})
     return directory
+
+
+def _rest(state: CheckpointState) -> dict[str, Any]:
+    """The state without its parameters, as it is saved."""
+    fields = state._replace(params=None)._asdict()
+    return {name: value for name, value in fields.items() if name not in _LATER or value is not None}
+
+
+def _is_in(arrays: Mapping[str, Any], item: str) -> bool:
+    return any(name.startswith(item) for name in arrays)
+
+
+def _zeros(leaf: jax.ShapeDtypeStruct) -> Array:
+    return jax.jit(lambda: jnp.zeros(leaf.shape, leaf.dtype), out_shardings=leaf.sharding)()
 
 
 def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any], run: dict[str, Any]) -> None:

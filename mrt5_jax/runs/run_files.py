@@ -17,6 +17,7 @@ from mrt5_jax.data.task_names import names_as_saved
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import renew_run
+from mrt5_jax.parallel.processes import say
 from mrt5_jax.runs.files import read_bytes
 from mrt5_jax.runs.model_dir import check_model_config, check_same_config, write_atomically, write_model_config
 from mrt5_jax.runs.saved_configs import read_config
@@ -88,6 +89,29 @@ def under_saved_names(run: RunConfig) -> RunConfig:
         eval_tasks=tuple(names[task] for task in run.data.eval_tasks),
     )
     return dataclasses.replace(run, data=data)
+
+
+def with_saved_choices(run: RunConfig) -> RunConfig:
+    """Returns the run with what its MODEL_DIR names where the run leaves it open ("auto"); says once what that is.
+
+    So a run that began by a recipe of before goes on as it began, though the recipe leaves it open by now.
+
+    Raises:
+        UserError: the saved configuration cannot be read.
+    """
+    saved = read_run(run.model_dir)
+    if saved is None:
+        return run
+    named = []
+    if run.training.deletion == "auto" != saved.training.deletion:
+        run = dataclasses.replace(run, training=dataclasses.replace(run.training, deletion=saved.training.deletion))
+        named.append(f"config.TrainingConfig.deletion = {saved.training.deletion!r}")
+    if run.execution.chunks == "auto" != saved.execution.chunks:
+        run = dataclasses.replace(run, execution=dataclasses.replace(run.execution, chunks=saved.execution.chunks))
+        named.append(f"config.ExecutionConfig.chunks = {saved.execution.chunks}")
+    if named:
+        say(f"{Path(run.model_dir) / RUN_CONFIG}: begun with {' and '.join(named)}, which the run keeps, not 'auto'")
+    return run
 
 
 def check_claim(run: RunConfig, files: Sequence[SourceFile] = ()) -> SavedRun | None:

@@ -61,7 +61,7 @@ def config_from_json(cls: type[Config], values: Any, place: str) -> Config:
 
 
 def _from_json(hint: Any, value: Any, place: str) -> Any:
-    """`value` as the annotation `hint` wants it: dataclasses, Literals, optionals, tuples and scalars."""
+    """`value` as the annotation `hint` wants it: dataclasses, Literals, optionals, tuples, scalars, or a Literal."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value in arguments:
@@ -70,8 +70,11 @@ def _from_json(hint: Any, value: Any, place: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
-        (hint,) = (argument for argument in arguments if argument is not type(None))
-        return _from_json(hint, value, place)
+        words = [word for argument in arguments for word in typing.get_args(argument) if _is_literal(argument)]
+        if value in words:
+            return value
+        rest = [argument for argument in arguments if argument is not type(None) and not _is_literal(argument)]
+        return _from_json(rest[0] if rest else Literal[tuple(words)], value, place)
     if origin is tuple and isinstance(value, list):
         items = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(items) != len(value):
@@ -84,6 +87,10 @@ def _from_json(hint: Any, value: Any, place: str) -> Any:
     if type(value) is not hint:
         raise UserError(f"{place} is {_shown(value)}, not of type {getattr(hint, '__name__', hint)}")
     return value
+
+
+def _is_literal(hint: Any) -> bool:
+    return typing.get_origin(hint) is Literal
 
 
 def _shown(value: Any, longest: int = 60) -> str:

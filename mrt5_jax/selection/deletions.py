@@ -46,6 +46,12 @@ DELETIONS: dict[Deletion | TrainingDeletion, DeletionRule] = {
     "saturated": DeletionRule("unsaturated", removes=True, signals=("key_bias",), stand_in="soft"),
 }
 
+SAVES: TrainingDeletion = "saturated"
+"""What training with deletion = 'auto' deletes by where that saves something; its stand-in elsewhere."""
+
+WITHOUT_GATE: TrainingDeletion = "none"
+"""What a model without a gate trains under with deletion = 'auto'."""
+
 MIXED_IN: TrainingDeletion = "hard"
 """What a share of the steps delete by, see `TrainingConfig.hard_probability`."""
 
@@ -57,6 +63,8 @@ GAP: tuple[Deletion, Deletion] = ("soft", "hard")
 
 
 TRAINED_WITHOUT_REMOVING = tuple(deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].removes)
+REMOVING = tuple(deletion for deletion in get_args(TrainingDeletion) if DELETIONS[deletion].removes)
+"""Deletions of training whose survivors every step counts, whatever it deletes by."""
 TRAINED_WITHOUT_SELECTOR = tuple(
     deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].heeds_selector
 )
@@ -70,8 +78,3 @@ def removes_positions(deletion: Deletion | TrainingDeletion) -> bool:
 def is_random(deletion: Deletion | TrainingDeletion) -> bool:
     """Says whether what survives is drawn at random, so that a seed matters."""
     return DELETIONS[deletion].keep == "as_many_at_random"
-
-
-def is_monitored(deletion: Deletion | TrainingDeletion) -> bool:
-    """Says whether training under it needs a monitor, see `DeletionRule.stand_in`."""
-    return DELETIONS[deletion].stand_in is not None

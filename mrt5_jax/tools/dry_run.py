@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.sharding import Mesh
 
+from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import ExecutionConfig, RunConfig
 from mrt5_jax.errors import UserError
@@ -22,6 +23,7 @@ from mrt5_jax.model.parameters import path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import abstract_batch, check_batch_size, check_parts
 from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
+from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.tools.collectives import Collective, collectives
 from mrt5_jax.tools.compiled import CostEstimate, Memory, cost_of, memory_of
 from mrt5_jax.tools.cycles import estimated_cycles
@@ -31,7 +33,7 @@ from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.state_shardings import abstract_state, jit_step
-from mrt5_jax.training.step import make_state, make_train_step
+from mrt5_jax.training.step import make_state, make_train_step, under
 
 _REST = "rest at "
 
@@ -134,11 +136,12 @@ def plan_run(run: RunConfig, topology: Topology) -> RunPlan:
 
 
 def compile_step(run: RunConfig, plan: RunPlan) -> Compilation:
-    """Compiles the step of `run.training.deletion` for the plan's devices.
+    """Compiles the step for the plan's devices; of what is "auto", the one that a run begins with.
 
     Raises:
         UserError: the compiler says that it needs more memory than a device has.
     """
+    run = under(run, step_deletions(run).begins_with[0], fixed_chunks(run.execution))
     execution = run.execution
     alone_on_cpu = plan.topology.backend == "cpu" and plan.mesh.size == 1
     if execution.attention_rows == "auto" and not alone_on_cpu:  # auto looks at the devices that are here
@@ -169,7 +172,7 @@ def _runs(name: str, execution: ExecutionConfig) -> int:
     """How often a step runs a program; the rest of the model, if all chunks run at its length."""
     if name in ("step", "update"):
         return 1
-    return execution.microbatches * (execution.chunks if name.startswith(_REST) else 1)
+    return execution.microbatches * (fixed_chunks(execution) if name.startswith(_REST) else 1)
 
 
 def _compiled(model: MrT5, run: RunConfig, plan: RunPlan) -> dict[str, jax.stages.Compiled]:

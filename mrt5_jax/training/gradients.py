@@ -52,7 +52,7 @@ from mrt5_jax.objectives.losses import (
 from mrt5_jax.objectives.penalties import PenaltyScale
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.randomness import RowUse
-from mrt5_jax.selection.deletions import DELETIONS
+from mrt5_jax.selection.deletions import DELETIONS, REMOVING
 from mrt5_jax.selection.selector_rule import GATE_MEAN
 from mrt5_jax.selection.selectors import selector_rule
 from mrt5_jax.selection.survivors import handed_signals, survivors
@@ -108,6 +108,8 @@ class MeasuredRows(NamedTuple):
     """How many of these positions a capacity had no slot for."""
     rung: Int[Array, " batch"]
     """The static length that the second stage ran at."""
+    kept_under: dict[str, Int[Array, " batch"]]
+    """Positions that would stay under each deletion that removes some; empty without a gate."""
 
 
 class TrainingRows(NamedTuple):
@@ -243,13 +245,22 @@ def _between(setting: Setting, inputs: Inputs, outputs: FirstOutputs, found: _Fo
     keep = prefix.selection.keep if heeded and prefix.selection is not None else prefix.mask
     # Of saturated deletion's survivors the gate may delete some as well: those count as deleted.
     at_gate = AtGate(prefix.mask, keep, prefix.selection, count_kept(keep & surviving.keep & ~fitted))
+    kept_under = {
+        name: count_kept(
+            survivors(prefix.mask, prefix.selection, name, segments=segments, saturation_threshold=threshold).keep
+        )
+        for name in (() if prefix.selection is None else REMOVING)
+    }
     own = TrainingRows(targets_of(batch), rows_first(found.dropout))
     rows = GateRows(outputs.hidden, outputs.signals, prefix.mask, surviving._replace(keep=fitted), own)
-    return Begun(rows, count_kept(fitted), at_gate)
+    return Begun(rows, count_kept(fitted), (at_gate, kept_under))
 
 
-def _measured(at_gate: AtGate, losses: RowLosses, rungs: Int[Array, " batch"]) -> MeasuredRows:
-    return MeasuredRows(losses, at_gate.mask, at_gate.keep, at_gate.rescued, at_gate.dropped, rungs)
+def _measured(
+    carry: tuple[AtGate, dict[str, Int[Array, " batch"]]], losses: RowLosses, rungs: Int[Array, " batch"]
+) -> MeasuredRows:
+    at_gate, kept_under = carry
+    return MeasuredRows(losses, at_gate.mask, at_gate.keep, at_gate.rescued, at_gate.dropped, rungs, kept_under)
 
 
 def _second_stage(setting: Setting, slots: int) -> Callable[[Params, Objective, GateRows], SecondOutputs]:

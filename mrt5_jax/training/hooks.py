@@ -19,6 +19,7 @@ from mrt5_jax.errors import HookError, UserError
 from mrt5_jax.evaluation.evaluate import collect_records, deletions_for
 from mrt5_jax.evaluation.programs import Evaluator
 from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import ControllerState
 from mrt5_jax.parallel.batches import put_whole_batch
@@ -110,17 +111,23 @@ class Every(Hook):
 
 
 class Monitor(Hook):
-    """Compares saturated with soft deletion before the steps for which that is due; see monitor.py."""
+    """Compares saturated with soft deletion before the steps for which that is due; see monitor.py.
 
-    def __init__(self, config: MonitorConfig, check: Check, state: TrainState) -> None:
+    Args:
+        wanted: whether steps are to delete by saturation, if the monitor lets them; nothing is compared otherwise.
+    """
+
+    def __init__(
+        self, config: MonitorConfig, check: Check, state: TrainState, wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         """Goes on from the state's findings; in a run without a monitor it does nothing."""
-        self._config, self._check = config, check
+        self._config, self._check, self._wanted = config, check, wanted
         self.saturated = state.monitor is None or bool(state.monitor.saturated)
         """Whether steps may delete by saturation."""
 
     def before(self, step: int, state: TrainState, batch: Mapping[str, Array]) -> TrainState:
         """See `Hook`; says so when it switches."""
-        if state.monitor is None or not is_due(self._config, step):
+        if state.monitor is None or not is_due(self._config, step) or not self._wanted():
             return state
         checked = self._check(state, dict(batch))
         assert checked.state.monitor is not None
@@ -185,14 +192,15 @@ class Evaluate(Hook):
         """Metrics named eval/TASK/DELETION/METRIC, and the gap between hard and soft deletion's losses."""
         data = self._run.data
         num_examples = self._run.training.eval_batches * data.eval_batch_size
-        metrics = {}
+        model, metrics = self._run.model, {}
+        body = None if model.gate is None else body_multiply_adds(model, data.target_length)
         for task in data.eval_tasks:
             batches = eval_batches(task, data, split="validation", num_examples=num_examples)
             records = collect_records(
                 self._evaluator, params, batches, self._deletions, lambda batch: put_whole_batch(batch, self._mesh)
             )
             for deletion in self._deletions:
-                summary = summarize(of_deletion(records, deletion))
+                summary = summarize(of_deletion(records, deletion), body)
                 metrics |= {f"eval/{task}/{deletion}/{name}": value for name, value in summary.items()}
             if (gap := soft_hard_gap(records)) is not None:
                 metrics[f"eval/{task}/soft_hard_gap"] = gap

@@ -25,7 +25,9 @@ from mrt5_jax.runs.beginning import check_beginning
 from mrt5_jax.runs.checkpoints import Checkpoints, DataState
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.runs.lock import run_lock
-from mrt5_jax.runs.run_files import check_claim, claim, under_saved_names
+from mrt5_jax.runs.run_files import check_claim, claim, under_saved_names, with_saved_choices
+from mrt5_jax.selection.step_deletions import step_deletions
+from mrt5_jax.training.choosing import Choices
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
 from mrt5_jax.training.event_files import TensorBoardWriter
@@ -33,8 +35,9 @@ from mrt5_jax.training.hooks import Evaluate, Hook, Moment, Monitor, Report, Sav
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.outcomes import Outcomes
 from mrt5_jax.training.profiling import StepTrace
-from mrt5_jax.training.programs import RunPrograms, deletion_of_step, training_ladders
+from mrt5_jax.training.programs import RunPrograms, training_ladders
 from mrt5_jax.training.progress import ProgressDisplay
+from mrt5_jax.training.saving_hint import SavingHint
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep
 from mrt5_jax.training.warm_start import warm_start
@@ -84,7 +87,7 @@ def train(
     """
     check_hooks(hooks)
     check_precision(run.model)
-    run = under_saved_names(dataclasses.replace(run, model_dir=given_path(run.model_dir)))
+    run = with_saved_choices(under_saved_names(dataclasses.replace(run, model_dir=given_path(run.model_dir))))
     mesh = make_mesh(run.execution.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
@@ -118,18 +121,23 @@ def train(
         all_writers = opened.enter_context(open_writers(run, restored.step, writers))
         notice = opened.enter_context(PreemptionNotice())
         clock = opened.enter_context(Clock(run, mesh, share.count))
+        choices = Choices(run, mesh, ladders, state)
         if run.execution.dispatch == "host" and int(state.step) < run.training.num_steps:
-            programs.prepare_steps()
-        monitor = Monitor(run.monitor, programs.check, state)
+            programs.prepare_steps(choices)
+        monitor = Monitor(run.monitor, programs.check, state, lambda: choices.removes_anywhere)
         evaluate = Evaluate(run, mesh, programs.evaluator, clock)
         save = Save(run.checkpoints.every, checkpoints, all_writers, evaluate.hard_loss)
         trace = StepTrace(run.model_dir, run.training.profile_steps)
-        in_order = [monitor, trace, Report(run, clock), evaluate, save, *map(UsersHook, hooks)]
+        hint = SavingHint(run, choices, lambda: monitor.saturated)
+        in_order = [monitor, choices, trace, Report(run, clock), hint, evaluate, save, *map(UsersHook, hooks)]
         for hook in in_order:
             opened.callback(hook.close)
 
-        def step_of(step: int) -> TrainStep:
-            return programs.steps[deletion_of_step(run.training, step, monitor.saturated)]
+        deletions = step_deletions(run)
+
+        def step_of(step: int, length: int) -> TrainStep:
+            deletion = deletions.of_step(step, monitor.saturated and choices.removes(length))
+            return programs.step(deletion, choices.num_chunks(deletion, length), length)
 
         outcomes = Outcomes(run, batches, all_writers, checkpoints)
         return _Loop(run, batches, all_writers, checkpoints, notice, clock, outcomes, save, in_order).go(step_of, state)
@@ -202,8 +210,8 @@ class _Loop:
         self._run, self._batches, self._writers, self._checkpoints = run, batches, writers, checkpoints
         self._notice, self._clock, self._outcomes, self._save, self._hooks = notice, clock, outcomes, save, hooks
 
-    def go(self, step_of: Callable[[int], TrainStep], state: TrainState) -> TrainState:
-        """Makes the steps that are left; `step_of` is asked for each of them when its turn comes."""
+    def go(self, step_of: Callable[[int, int], TrainStep], state: TrainState) -> TrainState:
+        """Makes the steps that are left; `step_of` is asked for each when its turn comes, and for which length."""
         num_steps, first = self._run.training.num_steps, int(state.step) + 1
         if first > num_steps:
             return state
@@ -212,8 +220,8 @@ class _Loop:
             with self._saved_if_a_hook_fails(step - 1, state, data_state):
                 for hook in reversed(self._hooks):
                     state = hook.before(step, state, batch.arrays)
-            state, metrics = step_of(step)(state, batch.arrays)
             input_length = batch.arrays["encoder_input_tokens"].shape[1]
+            state, metrics = step_of(step, input_length)(state, batch.arrays)
             self._clock.step(metrics, count_bytes(batch.rows), input_length)
             self._outcomes.add(metrics, data_state)
             data_state = self._batches.state()

@@ -56,9 +56,9 @@ def make_check(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = 
     """Returns a function that compares both losses of a batch, with the randomness of its step; to be jitted."""
     if ladder.rungs[-1] < ladder.full_length:  # a capacity: without what it drops
         ladder = Ladder((ladder.full_length,))
-    stand_in = DELETIONS[run.training.deletion].stand_in
-    assert stand_in is not None
     saturated = make_setting(model, run, ladder, shards)
+    stand_in = DELETIONS[saturated.deletion].stand_in
+    assert stand_in is not None
     settings = saturated, dataclasses.replace(saturated, deletion=stand_in)
 
     def check(state: TrainState, batch: DeviceBatch) -> Checked:

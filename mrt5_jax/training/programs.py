@@ -1,16 +1,15 @@
 """What a run of training compiles: initialization, a step for each deletion, the monitor's check, evaluations."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Array
 
+from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.compaction.ladder import ByLength, Ladder, make_ladders
-from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig, TrainingDeletion
+from mrt5_jax.config import DataConfig, RunConfig, TrainingDeletion
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.evaluation.evaluate import deletions_for
 from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
@@ -19,13 +18,14 @@ from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.parallel.batches import abstract_batch, abstract_eval_batch
 from mrt5_jax.parallel.mesh import row_shards
 from mrt5_jax.runs.run_files import slots_of
-from mrt5_jax.selection.deletions import DELETIONS, MIXED_IN
+from mrt5_jax.selection.step_deletions import step_deletions
+from mrt5_jax.training.choosing import Choices
 from mrt5_jax.training.compiling import Compilers
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.monitor import Check, make_check
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.state_shardings import abstract_state, jit_check, jit_init, jit_step
-from mrt5_jax.training.step import Learning, TrainStep, make_state, make_train_step
+from mrt5_jax.training.step import Learning, TrainStep, make_state, make_train_step, under
 
 
 class RunPrograms:
@@ -52,14 +52,18 @@ class RunPrograms:
         self._key = jax.random.key(run.training.seed)
         self.abstract = abstract_state(self._new_state, mesh, self._key)
         """Shapes, types and shardings of the state."""
+        deletions = step_deletions(run)
         self.check = ByLength(ladders if self.abstract.monitor is not None else {}, self._check_at)
         """The monitor's check; has no programs in a run without a monitor."""
-        first = deletion_of_step(run.training, first_step)
-        self.steps: dict[TrainingDeletion, ByLength] = {
-            deletion: ByLength(ladders, functools.partial(self._step_under, deletion))
-            for deletion in sorted(deletions_of(run.training), key=lambda deletion: (deletion != first, deletion))
-        }
-        """A step for each deletion that steps may delete by."""
+        self._ladders, self._steps = ladders, dict[tuple[TrainingDeletion, int, int], TrainStep]()
+        if run.execution.dispatch == "in_graph":
+            first = deletions.of_step(first_step, preferred=not deletions.if_it_saves)
+            for deletion in sorted(deletions.begins_with, key=lambda deletion: (deletion != first, deletion)):
+                for length, ladder in ladders.items():
+                    step = self.step(deletion, fixed_chunks(run.execution), length)
+                    batch = abstract_batch(_of_length(run.data, ladder), mesh)
+                    ahead = compilers.program(step, self.abstract, batch)
+                    self._steps[deletion, fixed_chunks(run.execution), length] = ahead
         self.evaluator = ByLength(evaluation_ladders(run), self._evaluator_at)
         """(parameters, batch, deletion) -> results."""
 
@@ -67,29 +71,41 @@ class RunPrograms:
         """Makes the state before the first step."""
         return self._compilers.program(jit_init(self._new_state, self.abstract), self._key)(self._key)
 
-    def prepare_steps(self) -> None:
-        """Compiles the host's programs of all input lengths, so that no later step waits for a compiler."""
-        for step in self.steps.values():
-            for length, program in step.programs.items():
-                data = dataclasses.replace(self._run.data, input_length=length)
-                program.prepare(abstract_batch(data, self._mesh))
+    def step(self, deletion: TrainingDeletion, num_chunks: int, length: int) -> TrainStep:
+        """Returns the step under a deletion, in so many chunks, for batches of an input length.
+
+        A program that the run did not begin with is compiled when it is called; afterwards it stays.
+        """
+        key = deletion, num_chunks, length
+        if key not in self._steps:
+            run, ladder = under(self._run, deletion, num_chunks), self._ladders[length]
+            if run.execution.dispatch == "host":
+                self._steps[key] = HostTrainStep(self._model, run, self._learning, ladder, self.abstract)
+            else:
+                step = make_train_step(self._model, run, self._learning, ladder, self._shards)
+                self._steps[key] = jit_step(step, self.abstract)
+        return self._steps[key]
+
+    def prepare_steps(self, choices: Choices) -> None:
+        """Compiles all of the host's programs that may be chosen, so that no later step waits for a compiler."""
+        for length, ladder in self._ladders.items():
+            batch = abstract_batch(_of_length(self._run.data, ladder), self._mesh)
+            for deletion in step_deletions(self._run).all:
+                for num_chunks in choices.possible_chunks(deletion, length):
+                    program = self.step(deletion, num_chunks, length)
+                    assert isinstance(program, HostTrainStep)
+                    program.prepare(batch)
 
     def _new_state(self, key: Array) -> TrainState:
         return make_state(self._model, self._run, self._learning, key)
 
-    def _step_under(self, deletion: TrainingDeletion, ladder: Ladder) -> TrainStep:
-        run, abstract = self._run, self.abstract
-        under = dataclasses.replace(run, training=dataclasses.replace(run.training, deletion=deletion))
-        if run.execution.dispatch == "host":
-            return HostTrainStep(self._model, under, self._learning, ladder, abstract)
-        step = jit_step(make_train_step(self._model, under, self._learning, ladder, self._shards), abstract)
-        if deletion == DELETIONS[run.training.deletion].stand_in:
-            return step  # compiled if the monitor ever asks for it
-        return self._compilers.program(step, abstract, abstract_batch(_of_length(run.data, ladder), self._mesh))
-
     def _check_at(self, ladder: Ladder) -> Check:
-        check = jit_check(make_check(self._model, self._run, ladder, self._shards), self.abstract)
-        batch = abstract_batch(_of_length(self._run.data, ladder), self._mesh)
+        deletions = step_deletions(self._run)
+        run = under(self._run, deletions.preferred, fixed_chunks(self._run.execution))
+        check = jit_check(make_check(self._model, run, ladder, self._shards), self.abstract)
+        if deletions.if_it_saves:
+            return check  # compiled if it ever saves
+        batch = abstract_batch(_of_length(run.data, ladder), self._mesh)
         return self._compilers.program(check, self.abstract, batch)
 
     def _evaluator_at(self, ladder: Ladder) -> Evaluator:
@@ -119,25 +135,3 @@ def training_ladders(run: RunConfig) -> dict[int, Ladder]:
 def _of_length(data: DataConfig, ladder: Ladder) -> DataConfig:
     """The data of one of a run's input lengths."""
     return dataclasses.replace(data, input_length=ladder.full_length)
-
-
-def deletions_of(training: TrainingConfig) -> set[TrainingDeletion]:
-    """Returns all that steps may delete by."""
-    deletions: set[TrainingDeletion] = {training.deletion}
-    if training.hard_probability > 0:
-        deletions.add(MIXED_IN)
-    if (stand_in := DELETIONS[training.deletion].stand_in) is not None:
-        deletions.add(stand_in)
-    return deletions
-
-
-def deletion_of_step(training: TrainingConfig, step: int, saturated: bool = True) -> TrainingDeletion:
-    """Returns `training.deletion` or, with probability `training.hard_probability`, hard: it follows from (seed, step).
-
-    Args:
-        saturated: whether the monitor lets saturated deletion go on; if not, its stand-in takes its place.
-    """
-    if np.random.default_rng((training.seed, step)).random() < training.hard_probability:
-        return MIXED_IN
-    stand_in = None if saturated else DELETIONS[training.deletion].stand_in
-    return stand_in or training.deletion

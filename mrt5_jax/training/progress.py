@@ -13,6 +13,10 @@ from mrt5_jax.training.writers import Numbers
 _SHOWN = {
     "loss": "loss {:.4f}",
     "deletion_rate": "deleted {:.1%}",
+    "kept_length": "kept {:.1f}",
+    "rung": "slots {:.1f}",
+    "saved": "saved {:.1%}",
+    "saved_if_exact": "if exact {:.1%}",
     "alpha": "alpha {:.3g}",
     "tokens_per_second": "{:,.0f} tokens/s",
 }
@@ -22,8 +26,9 @@ _EVALUATION_LOSS = re.compile("eval/(.+)/(.+)/loss")
 class ProgressDisplay:
     """A writer: a live line on a terminal, a plain line a report elsewhere (log files, pipes).
 
-    Shows the step, the loss, the deletion rate, alpha, tokens a second and the time left, and a line for each
-    evaluation; what a run does not report is left out.
+    Shows the step, the loss, the deletion rate, kept positions and slots, the share of the multiply-adds after the gate
+    that was saved and that exact lengths would have saved, alpha, tokens a second and the time left, and a line for
+    each evaluation; what a run does not report is left out.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import ControllerState
+from mrt5_jax.objectives.kept_lengths import KeptLengths
 
 
 class MonitorState(NamedTuple):
@@ -35,4 +36,6 @@ class TrainState(NamedTuple):
     controller: ControllerState
     """State of the controller of alpha."""
     monitor: MonitorState | None = None
-    """State of the monitor of saturated deletion; None under other deletions."""
+    """State of the monitor of saturated deletion; None in runs that never delete by saturation."""
+    kept: dict[str, KeptLengths] | None = None
+    """What each deletion that removes positions would have kept lately; None in a model without a gate."""

@@ -1,5 +1,6 @@
 """One optimizer step as pure functions."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -8,18 +9,24 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.compaction.ladder import Ladder
+from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Part, in_graph
-from mrt5_jax.config import RunConfig
+from mrt5_jax.config import RunConfig, TrainingDeletion
+from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import DeviceBatch
+from mrt5_jax.model.multiply_adds import body_share
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import Controller
-from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, target_metrics
+from mrt5_jax.objectives.kept_lengths import no_kept_lengths, remember
+from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, saving_metrics, target_metrics
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
-from mrt5_jax.selection.deletions import is_monitored
+from mrt5_jax.selection.deletions import REMOVING
 from mrt5_jax.selection.selector_rule import GATE_MEAN
+from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.training.gradients import Objective, Setting, objective_of, training_stages
 from mrt5_jax.training.optimizers import updates_made
 from mrt5_jax.training.state import TrainState, initial_monitor
@@ -52,8 +59,10 @@ def make_state(model: MrT5, run: RunConfig, learning: Learning, key: Key[Array, 
     targets = jnp.ones((1, run.data.target_length), jnp.int32)
     params = dict(model.init(key, tokens, targets)["params"])
     optimizer_state, controller_state = learning.optimizer.init(params), learning.controller.init()
-    monitor = initial_monitor(controller_state.alpha.dtype) if is_monitored(run.training.deletion) else None
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer_state, controller_state, monitor)
+    monitor = initial_monitor(controller_state.alpha.dtype) if step_deletions(run).is_monitored else None
+    lengths = len(input_lengths(run.data))
+    kept = None if run.model.gate is None else {deletion: no_kept_lengths(lengths) for deletion in REMOVING}
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer_state, controller_state, monitor, kept)
 
 
 def step_keys(seed: int, step: Int[Array, ""], batch_size: int) -> RowKeys:
@@ -63,18 +72,28 @@ def step_keys(seed: int, step: Int[Array, ""], batch_size: int) -> RowKeys:
 
 
 def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Setting:
-    """Returns what is static about the gradients of a run."""
-    execution = run.execution
+    """Returns what is static about the gradients of a run whose deletion is given, as `under` gives it."""
+    execution, deletion = run.execution, run.training.deletion
+    assert deletion != "auto"
     return Setting(
         model,
         run.loss,
-        run.training.deletion,
+        deletion,
         run.compaction,
         ladder,
         shards,
-        execution.chunks,
+        fixed_chunks(execution),
         run.optimizer.freeze,
         execution.microbatches,
+    )
+
+
+def under(run: RunConfig, deletion: TrainingDeletion, num_chunks: int) -> RunConfig:
+    """Returns the run with a deletion and a number of chunks for all its steps."""
+    return dataclasses.replace(
+        run,
+        training=dataclasses.replace(run.training, deletion=deletion),
+        execution=dataclasses.replace(run.execution, chunks=num_chunks),
     )
 
 
@@ -145,6 +164,9 @@ def update(
         **deletion_metrics(rows.mask, rows.keep, rows.rung, rows.rescued, rows.dropped),
         **(rung_metrics(rows.mask, rows.keep, rows.rung, ladder.rungs) if len(ladder.rungs) > 1 else {}),
     }
+    if run.model.gate is not None:
+        share = body_share(run.model, run.data.target_length, ladder.full_length)
+        means |= saving_metrics(rows.mask, count_kept(rows.keep) - rows.dropped, rows.rung, share)
     metrics = {
         **{name: mean.value for name, mean in means.items()},
         "total_loss": total.loss,
@@ -161,7 +183,11 @@ def update(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, gradient_norm=gradient_norm)
         controller = learning.controller.update(means["deletion_rate"].value, state.controller)
         params = optax.apply_updates(state.params, updates)
-        return state._replace(params=params, opt_state=opt_state, controller=controller)
+        kept = state.kept
+        if kept is not None:
+            has_input, lengths = count_kept(rows.mask) > 0, input_lengths(run.data)
+            kept = remember(kept, rows.kept_under, has_input, lengths, ladder.full_length)
+        return state._replace(params=params, opt_state=opt_state, controller=controller, kept=kept)
 
     kept = move_if(finite, move, state, total.gradients)
     return StepResult(kept._replace(step=state.step + 1), metrics)

@@ -9,6 +9,7 @@ import pytest
 
 from mrt5_jax.cli.main import main
 from mrt5_jax.evaluation.records import of_deletion, read_records, soft_hard_gap, summarize
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.runs.checkpoints import save_model
 from mrt5_jax.runs.model_dir import read_model_config
 
@@ -62,7 +63,8 @@ def test_summary_is_of_the_records(evaluated) -> None:
     folder, _ = evaluated
     records = read_records(folder / "records.jsonl")
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["metrics"] == {name: summarize(of_deletion(records, name)) for name in ("soft", "hard")}
+    body = body_multiply_adds(read_model_config(folder.parents[1]), 12)
+    assert summary["metrics"] == {name: summarize(of_deletion(records, name), body) for name in ("soft", "hard")}
     assert summary["soft_hard_gap"] == soft_hard_gap(records)
     assert (summary["num_examples"], summary["step"], summary["split"]) == (NUM_TEST, 0, "test")
     timing = json.loads((folder / "timing.json").read_text())

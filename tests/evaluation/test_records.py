@@ -117,3 +117,15 @@ def test_bad_lines_are_named(tmp_path, line: str, expected: str) -> None:
 def test_missing_file_is_named(tmp_path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.jsonl"):
         read_records(tmp_path / "nowhere.jsonl")
+
+
+def test_what_was_saved_is_counted_over_rows_with_input_whose_batches_lengths_are_known() -> None:
+    """Of a body whose work is its slots: 30 of 48 saved where 12 and 6 ran, and 38 had 6 and 4 run."""
+    row = Record("t", "", 0, "hard", 1.0, 1, 1, True, 10, 6, 12, False, "", 0, 32)
+    rows = [row, row._replace(num_kept_tokens=4, rung=6, input_length=16)]
+    others = [row._replace(num_input_tokens=0, num_kept_tokens=0), row._replace(input_length=0)]
+    summary = summarize(rows + others, lambda slots: slots)
+    assert summary["saved"] == 30 / 48
+    assert summary["saved_if_exact"] == 38 / 48
+    assert "saved" not in summarize(rows)
+    assert math.isnan(summarize(others, lambda slots: slots)["saved"])

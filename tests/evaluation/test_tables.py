@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from mrt5_jax.evaluation.records import Record, summarize
-from mrt5_jax.evaluation.tables import Row, cut_line, deletion_rows, gap_line, group_table, results_table
+from mrt5_jax.evaluation.tables import Row, cut_line, deletion_rows, gap_line, group_table, results_table, saving_line
 
 RECORDS = [
     Record("t", language, index, deletion, nll, 4, correct, correct == 4, 10, 6, rung, False, "")
@@ -30,6 +30,19 @@ def test_results_by_deletion() -> None:
     assert hard == ["hard", "0.00%", "75.00%", "0.6250", "40.00%", "6.0", "8.0", "5.0"]
 
 
+def test_what_was_saved_has_columns_where_it_is_known() -> None:
+    """Of a body whose work is its slots; and a line says so where much more is deleted than saved."""
+    known = [record._replace(input_length=16) for record in RECORDS]
+    headings, soft, hard = cells(results_table("t", deletion_rows(known, {}, lambda slots: slots)))
+    at = headings.index("saved")
+    assert headings[at : at + 2] == ["saved", "if exact"]
+    assert (soft[at : at + 2], hard[at : at + 2]) == (["0.0%", "62.5%"], ["50.0%", "62.5%"])
+    assert saving_line(known) == "", "40 % of the inputs are deleted, and half of the slots saved"
+    wasteful = [record._replace(rung=15) for record in known]
+    assert saving_line(wasteful).startswith("hard deletion deletes 40% of the inputs, and its slots save 6%: ")
+    assert saving_line(RECORDS) == "", "of records that do not say how long their batches were, nothing is said"
+
+
 def test_what_a_capacity_dropped_has_a_column_where_there_is_any() -> None:
     """It is no part of the deletion rate: of 10 tokens 6 are kept, 1 dropped and 3 deleted."""
     records = [record._replace(num_dropped_tokens=record.deletion == "hard") for record in RECORDS]
@@ -42,10 +55,14 @@ def test_what_a_capacity_dropped_has_a_column_where_there_is_any() -> None:
 def test_results_fit_a_terminal() -> None:
     """At 80 columns no figure and no heading is cut."""
     console = Console(file=io.StringIO(), width=80)
-    console.print(results_table("t", [Row("MrT5 hard", summarize(RECORDS) | {"sequence_accuracy": 1.0}, 1234.5)]))
+    shares = {"sequence_accuracy": 1.0, "saved": 0.1234, "saved_if_exact": 0.4567}
+    console.print(results_table("t", [Row("MrT5 hard", summarize(RECORDS) | shares, 1234.5)]))
     printed = console.file.getvalue()
     assert "…" not in printed
-    assert all(word in printed for word in ("sequence", "accuracy", "100.00%", "1234.5", "MrT5 hard", "deletion"))
+    assert all(
+        word in printed
+        for word in ("sequence", "accuracy", "100.00%", "12.3%", "45.7%", "1234.5", "MrT5 hard", "deletion")
+    )
 
 
 def test_what_is_not_known_is_a_dash() -> None:

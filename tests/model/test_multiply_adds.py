@@ -8,7 +8,7 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import DataConfig, ExecutionConfig, GateConfig, ModelConfig
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, forward
-from mrt5_jax.model.multiply_adds import forward_multiply_adds, training_multiply_adds
+from mrt5_jax.model.multiply_adds import body_multiply_adds, body_share, forward_multiply_adds, training_multiply_adds
 from mrt5_jax.tools.compiled import cost_of
 
 UNROLLED = ExecutionConfig(scan_unroll=3, attention_rows="batched")
@@ -53,3 +53,15 @@ def test_a_training_step_is_three_forward_passes_of_the_batch_and_shorter_rows_c
     assert shorter.prefix == one.prefix
     assert shorter.suffix < one.suffix / 2
     assert shorter.decoder < one.decoder
+
+
+def test_the_share_of_the_body_is_that_of_its_multiply_adds() -> None:
+    """Of whole numbers and of arrays alike; at full length it is all."""
+    config = model(GateConfig(layer=1))
+    body, share = body_multiply_adds(config, DATA.target_length), body_share(config, DATA.target_length, 96)
+    slots = [0, 1, 17, 95, 96]
+    expected = [body(number) / body(96) for number in slots]
+    assert [share(number) for number in slots] == pytest.approx(expected, rel=1e-12)
+    assert share(jnp.asarray(slots, jnp.float32)) == pytest.approx(expected, rel=1e-6)
+    counted = [forward_multiply_adds(config, DATA, number) for number in slots]
+    assert [body(number) for number in slots] == [one.suffix + one.decoder for one in counted]

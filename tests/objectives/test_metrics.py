@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrt5_jax.objectives.losses import RowLosses
-from mrt5_jax.objectives.metrics import Mean, deletion_metrics, target_metrics
+from mrt5_jax.objectives.metrics import Mean, deletion_metrics, saving_metrics, target_metrics
 
 
 def _rows():
@@ -73,3 +73,11 @@ def test_metrics_of_parts_merge_into_the_wholes():
 
 def test_the_mean_of_nothing_is_not_a_number():
     assert np.isnan(Mean(0.0, 0.0).value)
+
+
+def test_saving_metrics():
+    """Half of 8 slots and all of them, of a body whose work is the square of its slots; filler rows do not count."""
+    input_mask = jnp.array([[1] * 8, [1] * 8, [0] * 8], bool)
+    kept, rung = jnp.array([2, 8, 0]), jnp.array([4, 8, 4])
+    values = _values(saving_metrics(input_mask, kept, rung, lambda slots: (slots / 8) ** 2))
+    assert values == {"saved": (0.75 + 0.0) / 2, "saved_if_exact": (15 / 16 + 0.0) / 2}

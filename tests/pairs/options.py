@@ -1,17 +1,19 @@
 """The options of a run, by their names in `mrt5_jax.pairs`, and small runs that have chosen values of them."""
 
+import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from mrt5_jax import config
 from mrt5_jax.pairs import REFUSED
+from mrt5_jax.unread_settings import unread
 
 Options = dict[str, str]
 Pair = frozenset[tuple[str, str]]
 
 VALUES: dict[str, tuple[str, ...]] = {
-    "deletion": ("hard", "none", "soft", "soft and hard", "saturated"),
+    "deletion": ("hard", "none", "soft", "soft and hard", "saturated", "auto"),
     "selector": ("learned", "none", "random", "fixed"),
     "controller": ("off", "on"),
     "capacity": ("none", "a share"),
@@ -21,7 +23,7 @@ VALUES: dict[str, tuple[str, ...]] = {
     "dtype": ("float32", "bfloat16", "float64"),
     "freeze": ("none", "some"),
     "dispatch": ("in_graph", "host"),
-    "chunks": ("one", "several"),
+    "chunks": ("one", "several", "auto"),
     "microbatches": ("one", "several"),
     "mesh": ("data", "parameters"),
 }
@@ -52,7 +54,7 @@ def make_run(options: Mapping[str, str], model_dir: str, task: str = "task") -> 
     """A run of two encoder layers and one decoder layer; options that are not given have their first value."""
     chosen = {name: values[0] for name, values in VALUES.items()} | dict(options)
     deletion, _, mixed = chosen["deletion"].partition(" and ")
-    selector, several = chosen["selector"], {"one": 1, "several": 2}
+    selector, several = chosen["selector"], {"one": 1, "several": 2, "auto": "auto"}
     bias = {"bias_init": 0.0} if selector == "learned" else {}
     model: Any = {
         "gate": None if selector == "none" else config.GateConfig(layer=1, kind=cast(Any, selector), **bias),
@@ -65,7 +67,7 @@ def make_run(options: Mapping[str, str], model_dir: str, task: str = "task") -> 
         "length_buckets": (LENGTH // 2, LENGTH) if "buckets" in chosen["rows"] else (),
     }
     execution: Any = {name: several[chosen[name]] for name in ("chunks", "microbatches")}
-    return config.RunConfig(
+    run = config.RunConfig(
         model_dir=model_dir,
         model=config.ModelConfig(8, 2, 4, 8, 2, 1, dropout_rate=0.1, **model),
         data=config.DataConfig(task, (task,), LENGTH, LENGTH, ROWS, ROWS, **data),
@@ -88,3 +90,5 @@ def make_run(options: Mapping[str, str], model_dir: str, task: str = "task") -> 
         ),
         evaluation=config.EvaluationConfig(deletions=("none",)),
     )
+    often = dataclasses.replace(run, monitor=config.MonitorConfig(interval=1))
+    return often if "auto" in chosen.values() and not unread(often) else run

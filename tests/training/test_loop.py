@@ -31,10 +31,10 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.axis_rules import RowShards
 from mrt5_jax.runs.lock import LOCK
 from mrt5_jax.runs.run_files import read_run
+from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.training import loop, programs
 from mrt5_jax.training.hooks import Hook
 from mrt5_jax.training.loop import train
-from mrt5_jax.training.programs import deletion_of_step
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import Learning, StepResult, TrainStep, make_train_step
 
@@ -257,18 +257,21 @@ def modified(model_dir: str) -> dict[Path, int]:
 
 
 @pytest.mark.parametrize("deletion", ["soft", "none"])
-def test_a_share_of_the_steps_deletes_hard(deletion: TrainingDeletion) -> None:
+def test_a_share_of_the_steps_deletes_hard(deletion: TrainingDeletion, tmp_path: Path, task: str) -> None:
     """Which ones is a function of seed and step, so that a resumed run makes the same choices."""
-    chosen = {}
+    run = make_run(tmp_path, task)
+
+    def chosen(share: float, seed: int) -> list[TrainingDeletion]:
+        training = TrainingConfig(num_steps=1, deletion=deletion, hard_probability=share, seed=seed)
+        deletions = step_deletions(dataclasses.replace(run, training=training))
+        return [deletions.of_step(step, True) for step in range(1000)]
+
     for seed in (0, 1):
-        training = TrainingConfig(num_steps=1, deletion=deletion, hard_probability=0.2, seed=seed)
-        chosen[seed] = [deletion_of_step(training, step) for step in range(1000)]
-        assert chosen[seed] == [deletion_of_step(training, step) for step in range(1000)]
-        assert set(chosen[seed]) == {deletion, "hard"}
-        assert abs(chosen[seed].count("hard") - 200) < 5 * (1000 * 0.2 * 0.8) ** 0.5
-    assert chosen[0] != chosen[1]
-    never = TrainingConfig(num_steps=1, deletion=deletion)
-    assert {deletion_of_step(never, step) for step in range(100)} == {deletion}
+        assert chosen(0.2, seed) == chosen(0.2, seed)
+        assert set(chosen(0.2, seed)) == {deletion, "hard"}
+        assert abs(chosen(0.2, seed).count("hard") - 200) < 5 * (1000 * 0.2 * 0.8) ** 0.5
+    assert chosen(0.2, 0) != chosen(0.2, 1)
+    assert set(chosen(0.0, 0)) == {deletion}
 
 
 def test_under_a_capacity_a_packed_row_has_no_more_examples_than_slots(

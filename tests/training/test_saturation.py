@@ -23,10 +23,10 @@ from mrt5_jax.config import (
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.objectives.controller import make_controller
 from mrt5_jax.selection.protocol import Selection, Signals
+from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.selection.survivors import handed_signals, survivors
 from mrt5_jax.training.gradients import Setting, loss_and_gradients, objective_of
 from mrt5_jax.training.monitor import Checked, is_due, judge, make_check
-from mrt5_jax.training.programs import deletion_of_step, deletions_of
 from mrt5_jax.training.state import MonitorState, TrainState, initial_monitor
 
 from ..model.small import LENGTH, TARGET, by_path, in_double, make_batch, make_config, make_params
@@ -174,9 +174,12 @@ def test_what_differs_by_construction_does_not_switch_the_monitor(how: dict[str,
 
 
 def test_steps_are_soft_while_the_monitor_has_switched_saturation_off() -> None:
-    training = TrainingConfig(num_steps=10, deletion="saturated")
-    assert deletions_of(training) == {"saturated", "soft"}
-    assert {deletion_of_step(training, step, True) for step in range(50)} == {"saturated"}
-    assert {deletion_of_step(training, step, False) for step in range(50)} == {"soft"}
-    mixed = dataclasses.replace(training, hard_probability=0.5)
-    assert {deletion_of_step(mixed, step, False) for step in range(50)} == {"soft", "hard"}
+    run = RunConfig(
+        "", make_config(), DataConfig("", (), LENGTH, TARGET, 4, 4), TrainingConfig(num_steps=10, deletion="saturated")
+    )
+    deletions = step_deletions(run)
+    assert set(deletions.all) == {"saturated", "soft"}
+    assert {deletions.of_step(step, True) for step in range(50)} == {"saturated"}
+    assert {deletions.of_step(step, False) for step in range(50)} == {"soft"}
+    mixed = step_deletions(dataclasses.replace(run, training=dataclasses.replace(run.training, hard_probability=0.5)))
+    assert {mixed.of_step(step, False) for step in range(50)} == {"soft", "hard"}

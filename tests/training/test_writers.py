@@ -93,7 +93,8 @@ def progress(terminal: bool) -> str:
     console = Console(file=text, force_terminal=terminal, width=120)
     display = ProgressDisplay(3600, console=console, clock=lambda: next(ticks))
     for step in (10, 20):
-        numbers = {"loss": 1.25, "deletion_rate": 0.5, "alpha": 0.01}
+        of_gate = {"kept_length": 32.1, "rung": 48.0, "saved": 0.171, "saved_if_exact": 0.382}
+        numbers = {"loss": 1.25, "deletion_rate": 0.5, "alpha": 0.01, **of_gate}
         display.write(step, numbers, {"tokens_per_second": 12345.6})
     name = f"eval/copy:{'0' * 12}"  # whose key is no name for people
     display.write(20, {f"{name}/hard/loss": 3.0, f"{name}/hard/deletion_rate": 0.5, f"{name}/soft/loss": 2.5}, {})
@@ -103,8 +104,9 @@ def progress(terminal: bool) -> str:
 
 def test_progress_is_a_plain_line_a_report_where_there_is_no_terminal():
     first, second, evaluation = progress(terminal=False).splitlines()
-    assert first == "step 10/3600  loss 1.2500  deleted 50.0%  alpha 0.01  12,346 tokens/s"
-    assert second == "step 20/3600  loss 1.2500  deleted 50.0%  alpha 0.01  12,346 tokens/s  0:59:40 left"
+    reported = "loss 1.2500  deleted 50.0%  kept 32.1  slots 48.0  saved 17.1%  if exact 38.2%  alpha 0.01"
+    assert first == f"step 10/3600  {reported}  12,346 tokens/s"
+    assert second == f"step 20/3600  {reported}  12,346 tokens/s  0:59:40 left"
     assert evaluation == "step 20/3600  evaluation loss: copy/hard 3.0000, copy/soft 2.5000"
 
 

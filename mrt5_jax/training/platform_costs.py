@@ -1,0 +1,42 @@
+"""What chunks and compaction cost on each platform, as timed beforehand: a run never decides by its own clock.
+
+`python -m benchmarks.chunk_costs` times them and prints a line of the table.
+"""
+
+from typing import NamedTuple
+
+
+class PlatformCosts(NamedTuple):
+    """Costs of a training step besides its matrix products, in multiply-adds that take as long as these."""
+
+    chunk: float
+    """Of each chunk: the loop over chunks, and products of fewer rows at once."""
+    moved: float
+    """Of each number of the hidden states at the gate: sorted, moved into slots, and their gradients moved back."""
+    branch: float
+    """Of the body, as a share of it: one of several lengths in a program instead of the only one."""
+
+
+TIMED: dict[str, PlatformCosts] = {
+    # AMD EPYC (Zen 4), two cores, jax 0.10.2.
+    "cpu": PlatformCosts(chunk=1e8, moved=50.0, branch=0.05),
+}
+"""By JAX's name of the platform."""
+
+ESTIMATED = PlatformCosts(chunk=1e11, moved=200.0, branch=0.05)
+"""Of platforms that nobody has timed; cautious: where chunks would hardly pay, there are none."""
+
+
+def platform_costs(platform: str) -> PlatformCosts:
+    """Returns the costs on a platform."""
+    return TIMED.get(platform, ESTIMATED)
+
+
+def estimate_line(platform: str) -> str:
+    """Says that the costs on a platform are an estimate; empty where they are none."""
+    if platform in TIMED:
+        return ""
+    return (
+        f"nobody has timed chunks on the platform {platform!r}: what is 'auto' is decided by a cautious estimate "
+        "(mrt5_jax/training/platform_costs.py)"
+    )
