@@ -11,7 +11,7 @@ from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import given_path, read_bytes
+from mrt5_jax.runs.files import given_local_path, read_bytes
 
 if TYPE_CHECKING:
     from mrt5_jax.cli.gin_setup import Resolved
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from mrt5_jax.cli import gin_setup
 
     parser.add_argument(
-        "--model_dir", required=True, type=given_path, metavar="MODEL_DIR", help="made by train or convert"
+        "--model_dir", required=True, type=given_local_path, metavar="MODEL_DIR", help="made by train or convert"
     )
     parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
     parser.add_argument(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import explained, given_path, read_bytes
+from mrt5_jax.runs.files import explained, given_local_path, read_bytes
 
 DEFAULT_LENGTH = 1024
 """ByT5's input length, for models that were imported and so come without a run's configuration."""
@@ -18,13 +18,13 @@ BATCH_SIZE = 8
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """A model and a text."""
     parser.add_argument(
-        "--model_dir", required=True, type=given_path, metavar="MODEL_DIR", help="made by train or convert"
+        "--model_dir", required=True, type=given_local_path, metavar="MODEL_DIR", help="made by train or convert"
     )
     parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--text", help="the text itself")
-    source.add_argument("--file", type=given_path, metavar="FILE", help="a file of it; any bytes will do")
-    parser.add_argument("--html", type=given_path, metavar="FILE", help="also write a self-contained page")
+    source.add_argument("--file", type=given_local_path, metavar="FILE", help="a file of it; any bytes will do")
+    parser.add_argument("--html", type=given_local_path, metavar="FILE", help="also write a self-contained page")
 
 
 def run(args: argparse.Namespace) -> int:

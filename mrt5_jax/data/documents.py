@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from mrt5_jax.data.formats import Format, damaged
@@ -11,6 +10,7 @@ from mrt5_jax.data.hashing import HashedStream
 from mrt5_jax.data.lines import lines_of
 from mrt5_jax.data.parquet import explained_rows, read_batches
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import FilePath, rereadable
 
 _decode = json.JSONDecoder().decode  # a third quicker than json.loads, which guesses the encoding of every line
 _C4_SHARD = re.compile(r"c4-(?P<language>.+?)(-validation)?\.tfrecord-.*")
@@ -22,7 +22,7 @@ _SHARD = re.compile(
 )
 
 
-def language_of(path: Path) -> str:
+def language_of(path: FilePath) -> str:
     """The file's name up to its first dot, without the number of a shard; of a C4 shard, the language in its name.
 
     Of a name that is only a number, the folder's name.
@@ -35,13 +35,13 @@ def language_of(path: Path) -> str:
     return name.encode(errors="backslashreplace").decode()  # names of files may be no text
 
 
-def former_language_of(path: Path) -> str:
+def former_language_of(path: FilePath) -> str:
     """What versions before shards were known took for a file's language."""
     shard = _C4_SHARD.fullmatch(path.name)
     return shard["language"] if shard else path.name.partition(".")[0]
 
 
-def read_documents(path: Path, found: Format, field: str, stream: HashedStream) -> Iterator[bytes]:
+def read_documents(path: FilePath, found: Format, field: str, stream: HashedStream) -> Iterator[bytes]:
     """The documents of a file that is not plain text, in order, without empty ones.
 
     Args:
@@ -60,7 +60,7 @@ def read_documents(path: Path, found: Format, field: str, stream: HashedStream) 
     return (document for document in documents if document)
 
 
-def _json_lines(path: Path, found: Format, field: str, stream: HashedStream) -> Iterator[bytes]:
+def _json_lines(path: FilePath, found: Format, field: str, stream: HashedStream) -> Iterator[bytes]:
     for number, line in lines_of(stream, found, str(path)):
         try:
             value = _decode(line.decode(errors="surrogatepass"))
@@ -69,7 +69,7 @@ def _json_lines(path: Path, found: Format, field: str, stream: HashedStream) -> 
         yield _text(value, field, path, number)
 
 
-def _text(value: Any, field: str, path: Path, number: int) -> bytes:
+def _text(value: Any, field: str, path: FilePath, number: int) -> bytes:
     if not isinstance(value, dict):
         raise UserError(f"{path}, line {number}: no JSON object with a field '{field}'")
     text = value.get(field)
@@ -80,7 +80,7 @@ def _text(value: Any, field: str, path: Path, number: int) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _parquet(path: Path, field: str) -> Iterator[bytes]:
+def _parquet(path: FilePath, field: str) -> Iterator[bytes]:
     """Strings as the bytes that they are: Parquet promises UTF-8, and does not always keep it."""
     import pyarrow as pa
 
@@ -102,14 +102,21 @@ def _holds_bytes(pa: Any, kind: Any) -> bool:
     return types.is_null(kind) or any(test(kind) for test in strings + binaries)
 
 
-def _tfrecords(path: Path, found: Format, field: str) -> Iterator[bytes]:
+def _tfrecords(path: FilePath, found: Format, field: str) -> Iterator[bytes]:
     if found.compression not in ((), ("gzip",)):
         raise UserError(f"{path}: TFRecords in {found.compression[0]}: unpack them, or use gzip")
     import tensorflow as tf
+
+    with rereadable(path) as local:  # TensorFlow opens it
+        yield from _values(path, tf.data.TFRecordDataset(local, "GZIP" if found.compression else ""), field)
+
+
+def _values(path: FilePath, dataset: Any, field: str) -> Iterator[bytes]:
+    """A feature of every record."""
+    import tensorflow as tf
     from google.protobuf.message import DecodeError
 
-    number = 0
-    records = iter(tf.data.TFRecordDataset(str(path), "GZIP" if found.compression else ""))
+    number, records = 0, iter(dataset)
     while True:
         place = f"{path}, after record {number}"
         try:

@@ -1,6 +1,6 @@
-"""Files as runs see them: opened by ranges, listed, written whole, created once; local ones now.
+"""Files as runs see them: opened by ranges, listed, written whole, created once; on this machine and in buckets.
 
-Whatever a run reads or writes by its path goes through `files_for(path)`. A bucket is one more entry of SERVED.
+Whatever a run reads or writes by its path goes through `files_for(path)`.
 """
 
 import contextlib
@@ -12,28 +12,21 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.buckets import BucketFiles, BucketPath
+from mrt5_jax.runs.file_status import AnyPath, FileStatus
 
-AnyPath = str | Path
+FilePath = Path | BucketPath
+"""The path of a file as an object; one in a bucket is a name, which only `Files` opens."""
 
 STANDARD_INPUT = "-"
 _DESCRIPTOR = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/[^/]+/fd/\d+")
 """What a process has open, which is used up as it is read or written, also where it is a file."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-
-
-class FileStatus(NamedTuple):
-    """What is known of a file without opening it."""
-
-    size: int
-    kind: Literal["file", "folder", "stream"]
-    """stream: a pipe, a socket or a device, which can be read only once."""
-    identity: tuple[int, ...]
-    """Another one after every change of the content."""
 
 
 @runtime_checkable
@@ -64,11 +57,11 @@ class Files(Protocol):
         ...
 
     def write(self, path: AnyPath, data: bytes) -> None:
-        """Replaces the whole file or, if anything stops it, leaves the old one as it was."""
+        """Replaces the whole file or, if anything stops it, leaves the old one as it was. Its folder is made."""
         ...
 
     def create(self, path: AnyPath, data: bytes) -> None:
-        """Writes a file that must not exist yet; FileExistsError where it does."""
+        """Writes a file that must not exist yet; FileExistsError where it does. Its folder is made."""
         ...
 
     def remove(self, path: AnyPath) -> None:
@@ -77,6 +70,10 @@ class Files(Protocol):
 
     def stat(self, path: AnyPath) -> FileStatus:
         """Size, kind and identity; links are followed."""
+        ...
+
+    def below(self, folder: AnyPath) -> Sequence[str]:
+        """The names of all files below a folder, as seen from it, sorted; none where there is no such folder."""
         ...
 
 
@@ -108,6 +105,7 @@ class LocalFiles:
         """See `Files`. The data are on the disk when it returns."""
         target = Path(os.path.realpath(path))  # a link stays a link
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -119,6 +117,7 @@ class LocalFiles:
 
     def create(self, path: AnyPath, data: bytes) -> None:
         """See `Files`."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with Path(path).open("xb") as file:
             try:
                 file.write(data)
@@ -138,10 +137,16 @@ class LocalFiles:
         is_file = stat.S_ISREG(found.st_mode) and not _DESCRIPTOR.fullmatch(os.path.abspath(path))
         # ctime too: whoever rewrites a file can set its other times back, but not this one.
         identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        return FileStatus(found.st_size, "file" if is_file else "folder" if is_folder else "stream", identity)
+        kind = "file" if is_file else "folder" if is_folder else "stream"
+        return FileStatus(found.st_size, kind, identity, max(found.st_mtime_ns, found.st_ctime_ns))
+
+    def below(self, folder: AnyPath) -> Sequence[str]:
+        """See `Files`."""
+        found = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
+        return sorted(os.path.relpath(name, folder) for name in found)
 
 
-SERVED: dict[str, Files] = {"": LocalFiles()}
+SERVED: dict[str, Files] = {"": LocalFiles(), "gs": BucketFiles("gs"), "s3": BucketFiles("s3")}
 """What serves which scheme; "" is for paths without one."""
 
 
@@ -158,7 +163,7 @@ def files_for(path: AnyPath) -> Files:
     if name == "file":
         raise UserError(f"{path}: write a local path without a scheme: {str(path)[len('file://') :]}")
     raise UserError(
-        f"{path}: nothing here serves {name}://, only local paths are: copy it here or mount it, and give that path"
+        f"{path}: nothing here serves {name}://, only gs://, s3:// and local paths are: copy it there or here"
     )
 
 
@@ -170,10 +175,48 @@ def given_path(path: AnyPath) -> str:
     """
     text = str(path)
     files_for(text)
+    if in_bucket(text):
+        scheme, _, rest = text.partition("://")
+        if not all(rest.partition("/")[::2]):
+            raise UserError(f"{text}: names no path in a bucket: write {scheme.lower()}://BUCKET/PATH")
+        return f"{scheme.lower()}://{rest}"
     expanded = os.path.expanduser(text)
     if expanded == text and text.startswith("~") and not os.path.lexists(text):
         raise UserError(f"{text}: there is no user {text[1:].partition('/')[0]} here; ~ alone is your home folder")
     return expanded
+
+
+def in_bucket(path: AnyPath) -> bool:
+    """Whether a path names an object in a bucket; every other one is a local file's."""
+    return _SCHEME.match(str(path)) is not None
+
+
+def as_path(path: AnyPath) -> FilePath:
+    """The path as an object, for its parts."""
+    if isinstance(path, FilePath):
+        return path
+    return BucketPath(path) if in_bucket(path) else Path(path)
+
+
+def exists(path: AnyPath) -> bool:
+    """Whether there is anything at a path."""
+    try:
+        files_for(path).stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def given_local_path(path: AnyPath) -> str:
+    """A path as a user gives it, of what has to lie on this machine; see `given_path`.
+
+    Raises:
+        UserError: it is in a bucket.
+    """
+    given = given_path(path)
+    if in_bucket(given):
+        raise UserError(f"{path}: this has to be a local path; data, requests and gin files may lie in buckets")
+    return given
 
 
 def read_bytes(path: AnyPath) -> bytes:
@@ -208,7 +251,9 @@ def explain(error: OSError, path: AnyPath) -> str:
 
 @contextlib.contextmanager
 def rereadable(path: AnyPath, flag: str = "") -> Iterator[str]:
-    """A path that can be read more than once: `path`, or a copy of what a pipe or "-" (standard input) gives.
+    """A local path that can be read more than once: `path`, or a copy of what a bucket, a pipe or "-" gives.
+
+    "-" is standard input.
 
     Args:
         flag: that gave the path, for the message, as in "--input=".
@@ -221,10 +266,10 @@ def rereadable(path: AnyPath, flag: str = "") -> Iterator[str]:
             kind = files_for(path).stat(path).kind
         if kind == "folder":
             raise UserError(f"{flag}{path}: a folder: name a file in it")
-        if kind == "file":
+        if kind == "file" and not in_bucket(path):
             yield str(path)
             return
-        if _is_device(path):
+        if kind == "stream" and _is_device(path):
             raise UserError(f"{flag}{path}: a device: give a file or a pipe")
     with tempfile.NamedTemporaryFile(prefix="mrt5-") as copy:
         with explained(path, flag), _stream(path) as stream:

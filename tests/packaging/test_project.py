@@ -89,7 +89,7 @@ def test_what_the_requirements_require_is_pinned_too(repository: Path, declared)
 
 
 def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
-    """Runtime code runs on the runtime's requirements; only the weight formats of others may ask for an extra."""
+    """Runtime code runs on the runtime's requirements; only others' weight formats and buckets may ask for an extra."""
     distributions = importlib.metadata.packages_distributions()
     names = {canonicalize_name(requirement.name) for requirement in declared[""]}
     files = [*(repository / "mrt5_jax").rglob("*.py"), *(repository / "tasks").rglob("*.py")]
@@ -99,6 +99,8 @@ def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
             if not names.intersection(map(canonicalize_name, distributions.get(module, []))):
                 undeclared.setdefault(module, []).append(str(file.relative_to(repository)))
     assert undeclared.pop("libtpu", []) in ([], ["mrt5_jax/tools/topology.py"])
+    for module in ("gcsfs", "s3fs"):
+        assert undeclared.pop(module) == ["mrt5_jax/runs/bucket_clients.py"]
     assert set(undeclared) <= {"torch", "transformers"}, undeclared
     assert all("/interop/" in file for files in undeclared.values() for file in files), undeclared
 
