@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mrt5_jax.config import GateConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import given_local_path
+from mrt5_jax.runs.files import given_path
 
 if TYPE_CHECKING:  # imported where they are used: `mrt5 --help` does not wait for JAX
     import numpy as np
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     hf_import = formats.add_parser("hf-import", help="a Hugging Face folder of ByT5 or MrT5 -> a MODEL_DIR")
     hf_import.add_argument(
-        "source", type=given_local_path, metavar="SRC", help="folder with config.json and model.safetensors"
+        "source", type=given_path, metavar="SRC", help="folder with config.json and model.safetensors"
     )
     _add_import_arguments(hf_import)
     hf_import.add_argument(
@@ -33,19 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     hf_import.set_defaults(convert=_hf_import)
 
     hf_export = formats.add_parser("hf-export", help="a MODEL_DIR -> a Hugging Face folder")
-    hf_export.add_argument("source", type=given_local_path, metavar="MODEL_DIR")
-    hf_export.add_argument("destination", type=given_local_path, metavar="DST", help="folder to create")
+    hf_export.add_argument("source", type=given_path, metavar="MODEL_DIR")
+    hf_export.add_argument("destination", type=given_path, metavar="DST", help="folder to create")
     hf_export.add_argument("--step", type=int, help="checkpoint to export (default: the newest)")
     hf_export.set_defaults(convert=_hf_export)
 
     t5x_import = formats.add_parser("t5x-import", help="a ByT5 checkpoint of T5X -> a MODEL_DIR")
-    t5x_import.add_argument("source", type=given_local_path, metavar="SRC", help="checkpoint_STEP folder")
+    t5x_import.add_argument("source", type=given_path, metavar="SRC", help="checkpoint_STEP folder")
     _add_import_arguments(t5x_import)
     t5x_import.set_defaults(convert=_t5x_import)
 
 
 def _add_import_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("destination", type=given_local_path, metavar="DST", help="MODEL_DIR to create")
+    parser.add_argument("destination", type=given_path, metavar="DST", help="MODEL_DIR to create")
     parser.add_argument(
         "--allow_non_finite",
         action="store_true",
@@ -76,22 +76,26 @@ def run(args: argparse.Namespace) -> int:
 
 def _hf_import(args: argparse.Namespace, folder: Path) -> None:
     from mrt5_jax.interop.hf import read_hf
+    from mrt5_jax.runs.folders import local_copy
 
     _check_gate_flags(args)
-    imported = read_hf(args.source)
-    _check_finite(args, imported.not_finite)
-    _write(args, folder, imported)
-    if args.repeat_check:
-        _repeat_check(folder, args.source)
+    with local_copy(args.source) as source:
+        imported = read_hf(source)
+        _check_finite(args, imported.not_finite)
+        _write(args, folder, imported)
+        if args.repeat_check:
+            _repeat_check(folder, str(source))
 
 
 def _t5x_import(args: argparse.Namespace, folder: Path) -> None:
     from mrt5_jax.interop.t5x import read_t5x
+    from mrt5_jax.runs.folders import local_copy
 
     _check_gate_flags(args)
-    imported = read_t5x(args.source)
-    _check_finite(args, imported.not_finite)
-    _write(args, folder, imported)
+    with local_copy(args.source) as source:
+        imported = read_t5x(source)
+        _check_finite(args, imported.not_finite)
+        _write(args, folder, imported)
 
 
 def _hf_export(args: argparse.Namespace, folder: Path) -> None:

@@ -28,7 +28,7 @@ from mrt5_jax.cli.gin_unread import check_unread, lost_lines, repeated_lines, sw
 from mrt5_jax.cli.native_logs import import_tensorflow_quietly
 from mrt5_jax.data.lines import read_text
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import explained, files_for, given_local_path, given_path
+from mrt5_jax.runs.files import explained, files_for, given_path
 from mrt5_jax.spelling import nearest
 from mrt5_jax.validation import validate
 
@@ -135,8 +135,8 @@ def resolve(
             lost = {switch: [*lost.get(switch, []), *found.lost.get(switch, [])] for switch in lost | found.lost}
             gin_config._OPERATIVE_CONFIG.clear()  # or macros that are read no more would be saved
             run = _evaluate()
-    warm_start = None if run.warm_start is None else given_local_path(run.warm_start)
-    run = dataclasses.replace(run, model_dir=given_local_path(run.model_dir), warm_start=warm_start)
+    warm_start = None if run.warm_start is None else given_path(run.warm_start)
+    run = dataclasses.replace(run, model_dir=given_path(run.model_dir), warm_start=warm_start)
     notes += lost_lines(lost)
     return Resolved(run, gin_config.operative_config_str(max_line_length=120), tuple(notes), tuple(found.complaints))
 
@@ -279,7 +279,7 @@ def _check_folders() -> None:
         while isinstance(value, gin_config.ConfigurableReference):
             value = gin_config._CONFIG.get(("/".join(value.scopes), MACRO), {}).get("value")
         if isinstance(value, str):
-            given_local_path(value)
+            given_path(value)
 
 
 def _evaluate() -> config.RunConfig:

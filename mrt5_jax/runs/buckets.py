@@ -55,6 +55,10 @@ class BucketFiles:
         stream.seek(start)
         return cast(BinaryIO, io.BufferedReader(stream, _FIRST_BLOCK))
 
+    def read(self, path: AnyPath) -> bytes:
+        """See `Files`. One request, so that an object that is being replaced is the old one or the new one."""
+        return self._ask(path, lambda client: client.system.cat_file(_name(path)))
+
     def list(self, pattern: AnyPath) -> list[str]:
         """See `Files`."""
         text = str(pattern).rstrip("/")
@@ -118,6 +122,10 @@ class BucketFiles:
     def upload(self, source: str | os.PathLike[str], path: AnyPath) -> None:
         """Writes a whole object from a local file, which is never held in memory as a whole."""
         self._ask(path, lambda client: client.system.put_file(os.fspath(source), _name(path)))
+
+    def copy(self, source: AnyPath, target: AnyPath) -> None:
+        """Copies an object within the storage."""
+        self._ask(source, lambda client: client.system.cp_file(_name(source), _name(target)))
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
         """The bytes from `start` to `end`, or OSError."""

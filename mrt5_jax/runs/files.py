@@ -49,6 +49,10 @@ class Files(Protocol):
         """A readable stream of the bytes from `start` on."""
         ...
 
+    def read(self, path: AnyPath) -> bytes:
+        """A whole file, as it was at one moment where it is written whole."""
+        ...
+
     def list(self, pattern: AnyPath) -> list[str]:
         """The paths that match a glob, sorted; `pattern` alone where something has that very name.
 
@@ -94,6 +98,11 @@ class LocalFiles:
         if start:
             file.seek(start)
         return file
+
+    def read(self, path: AnyPath) -> bytes:
+        """See `Files`."""
+        with self.open(path) as file:
+            return file.read()
 
     def list(self, pattern: AnyPath) -> list[str]:
         """See `Files`."""
@@ -215,14 +224,13 @@ def given_local_path(path: AnyPath) -> str:
     """
     given = given_path(path)
     if in_bucket(given):
-        raise UserError(f"{path}: this has to be a local path; data, requests and gin files may lie in buckets")
+        raise UserError(f"{path}: this has to be a local path")
     return given
 
 
 def read_bytes(path: AnyPath) -> bytes:
     """A whole file."""
-    with files_for(path).open(path) as file:
-        return file.read()
+    return files_for(path).read(path)
 
 
 @contextlib.contextmanager

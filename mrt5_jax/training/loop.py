@@ -23,7 +23,7 @@ from mrt5_jax.parallel.preemption import PreemptionNotice
 from mrt5_jax.parallel.processes import in_first_process, say
 from mrt5_jax.runs.beginning import check_beginning
 from mrt5_jax.runs.checkpoints import Checkpoints, DataState
-from mrt5_jax.runs.files import given_local_path
+from mrt5_jax.runs.files import given_path
 from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.run_files import check_claim, claim, under_saved_names
 from mrt5_jax.training.clock import Clock, count_bytes
@@ -83,7 +83,7 @@ def train(
     """
     check_hooks(hooks)
     check_precision(run.model)
-    run = under_saved_names(dataclasses.replace(run, model_dir=given_local_path(run.model_dir)))
+    run = under_saved_names(dataclasses.replace(run, model_dir=given_path(run.model_dir)))
     mesh = make_mesh(run.execution.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")

@@ -1,11 +1,12 @@
 """A trace of chosen steps by `jax.profiler`, for TensorBoard or Perfetto."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import jax
 from jaxtyping import Array
 
+from mrt5_jax.runs.files import AnyPath, as_path
+from mrt5_jax.runs.mirrored import Mirrored
 from mrt5_jax.training.hooks import Hook, Moment
 from mrt5_jax.training.state import TrainState
 
@@ -16,14 +17,14 @@ PROFILE = "profile"
 class StepTrace(Hook):
     """Traces the steps from the first to the last of `steps`; a trace that is open when the run ends, ends with it."""
 
-    def __init__(self, model_dir: str | Path, steps: tuple[int, int] | None) -> None:
-        self._folder, self._steps = Path(model_dir) / PROFILE, steps
+    def __init__(self, model_dir: AnyPath, steps: tuple[int, int] | None) -> None:
+        self._mirrored, self._steps = Mirrored(as_path(model_dir) / PROFILE), steps
         self._open = False
 
     def before(self, step: int, state: TrainState, batch: Mapping[str, Array]) -> TrainState:
         """See `Hook`."""
         if self._steps is not None and step == self._steps[0]:
-            jax.profiler.start_trace(self._folder)
+            jax.profiler.start_trace(self._mirrored.folder)
             self._open = True
         return state
 
@@ -41,3 +42,4 @@ class StepTrace(Hook):
         if self._open:
             jax.profiler.stop_trace()
             self._open = False
+            self._mirrored.close()

@@ -6,16 +6,16 @@ They are kept apart: metrics.jsonl of a resumed run equals that of an uninterrup
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import read_bytes
+from mrt5_jax.runs.appended import open_to_append
+from mrt5_jax.runs.files import AnyPath, FilePath, as_path, read_bytes
+from mrt5_jax.runs.mirrored import Mirrored
 from mrt5_jax.runs.model_dir import EVENTS, METRICS, TIMING, write_atomically
 
 Numbers = Mapping[str, int | float]
@@ -78,27 +78,25 @@ class JsonLinesWriter:
     NaN and infinities, which JSON lacks, are the strings "nan", "inf" and "-inf": `float` reads them.
     """
 
-    def __init__(self, model_dir: str | Path, step: int | None) -> None:
+    def __init__(self, model_dir: AnyPath, step: int | None) -> None:
         """Appends after `step` (None: from the start): lines beyond it, of a run that was stopped, are cut."""
         self._files = []
         for name in (METRICS, TIMING):
-            path = Path(model_dir) / name
+            path = as_path(model_dir) / name
             cut_beyond(path, -1 if step is None else step)
-            self._files.append(path.open("a", encoding="utf-8"))
+            self._files.append(open_to_append(path))
 
     def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
-        """See `Writer`. A line is handed to the operating system at once: it survives the end of the process."""
+        """See `Writer`. A line survives the end of the process; see `Appended`."""
         for file, numbers in zip(self._files, (metrics, timing), strict=True):
             if numbers:
                 line = {"step": step} | {name: _json_number(number) for name, number in numbers.items()}
                 file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
-                file.flush()
 
     def flush(self) -> None:
         """See `Writer`."""
         for file in self._files:
             file.flush()
-            os.fsync(file.fileno())
 
     def close(self) -> None:
         """See `Writer`."""
@@ -109,14 +107,16 @@ class JsonLinesWriter:
 class TensorBoardWriter:
     """TensorBoard events in MODEL_DIR/events; clocked numbers under timing/."""
 
-    def __init__(self, model_dir: str | Path) -> None:
+    def __init__(self, model_dir: AnyPath) -> None:
         from clu.metric_writers import SummaryWriter  # imports tensorflow: seconds
 
-        self._writer = SummaryWriter(str(Path(model_dir) / EVENTS))
+        self._mirrored = Mirrored(as_path(model_dir) / EVENTS)
+        self._writer = SummaryWriter(str(self._mirrored.folder))
 
     def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
         """See `Writer`."""
         self._writer.write_scalars(step, with_timing(metrics, timing))
+        self._mirrored.send_soon(self._writer.flush)
 
     def flush(self) -> None:
         """See `Writer`."""
@@ -125,9 +125,10 @@ class TensorBoardWriter:
     def close(self) -> None:
         """See `Writer`."""
         self._writer.close()
+        self._mirrored.close()
 
 
-def cut_beyond(path: Path, step: int) -> None:
+def cut_beyond(path: FilePath, step: int) -> None:
     """Drops the lines of a JSON-lines file beyond `step`, and a last line that was not written to its end.
 
     The file is replaced as a whole: a cut that is interrupted has not happened.
