@@ -86,7 +86,7 @@ def measure_speed(task: str, rounds: int, num_batches: int) -> list[Measured]:
     }
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for batches in contestants.values():
-        examples_per_second(batches, num_batches)  # opens files, fills buffers, lets tf.data choose its threads
+        examples_per_second(batches, num_batches)  # opens files, fills buffers
     for _ in range(rounds):
         for name, batches in contestants.items():
             found[name].append(examples_per_second(batches, num_batches))

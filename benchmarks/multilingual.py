@@ -50,7 +50,7 @@ def after_gate(counts: np.ndarray, ladder: Ladder, num_chunks: int) -> Callable[
     targets = {"decoder_input_tokens": jnp.ones((ROWS, TARGET), jnp.int32)}
     rows = GateRows(hidden, jnp.ones((ROWS, LENGTH), bool), found, targets)
     setting = ForwardSetting(MrT5(CONFIG, EXECUTION), "hard", ladder)
-    params = split_stages(make_params()).second
+    _, params = split_stages(make_params())
     staged = Staged(
         begin=lambda params, shared, rows: Begun(rows, count_kept(rows.survivors.keep), ()),
         body=teacher_forced(setting, lambda logits, targets: logits),

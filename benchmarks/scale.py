@@ -21,7 +21,7 @@ from mrt5_jax.config import RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.peaks import clock_rate
 from mrt5_jax.tools.collectives import mesh_axes
-from mrt5_jax.tools.dry_run import Compilation, CompiledProgram, Plan, compile_step, plan_run
+from mrt5_jax.tools.dry_run import Compilation, CompiledProgram, RunPlan, compile_step, plan_run
 from mrt5_jax.tools.topology import topology_of
 
 
@@ -101,7 +101,7 @@ def exchanges(program: CompiledProgram, mesh: Mesh) -> list[Exchange]:
     return [Exchange(*key, count, moved[key]) for key, count in sorted(counts.items())]
 
 
-def exchanged(compilation: Compilation, plan: Plan) -> str:
+def exchanged(compilation: Compilation, plan: RunPlan) -> str:
     """Collectives that always run, by kind and axes: times and MB on a device; then how much the branches add."""
     always, branches = [], Counter()
     for one in exchanges(compilation.largest, plan.mesh):
@@ -115,7 +115,7 @@ def exchanged(compilation: Compilation, plan: Plan) -> str:
     return "; ".join(always)
 
 
-def estimated(compilation: Compilation, plan: Plan) -> str:
+def estimated(compilation: Compilation, plan: RunPlan) -> str:
     """Of a step at the length that takes most: million cycles and, where the clock is known, milliseconds."""
     cycles = max(compilation.step_cycles.values(), default=None)
     if cycles is None:

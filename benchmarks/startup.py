@@ -1,10 +1,10 @@
-"""Time to the first step, and what it is made of: `python -m benchmarks.startup`.
+"""Time and memory to the first step, and what the time is made of: `python -m benchmarks.startup`.
 
 Every run is `mrt5 train` in a process of its own (`startup_child`): a few steps, soft and hard, and one evaluation.
 Each case runs twice, with an empty compilation cache (cold) and with the one that this leaves (warm). The tiny model
-has 3 + 2 layers, emb 32 and inputs of 24 bytes; the bench model is that of the other benchmarks. Seconds of tracing,
-lowering and compiling are sums over programs, some of which compile at the same time: they may add up to more than the
-whole.
+has 3 + 2 layers, emb 32 and inputs of 24 bytes; the bench model is that of the other benchmarks; "text" is the tiny one
+on span corruption of a text file. Seconds of tracing, lowering and compiling are sums over programs, some of which
+compile at the same time: they may add up to more than the whole. GB are the most that the process has held until then.
 """
 
 import argparse
@@ -33,18 +33,19 @@ SMALL = 0.05
 """Programs that take less in all are counted and not listed."""
 
 COMMON = (
-    "diagnostics.diagnostic_task.num_validation=64",
     "config.TrainingConfig.hard_probability=0.5",
     "config.TrainingConfig.eval_batches=1",
     "config.ExecutionConfig.log_every=1",
     "config.OptimizerConfig.warmup_steps=0",
 )
+TINY = ("TRAIN_STEPS=4", "BATCH_SIZE=8", "config.ModelConfig.emb_dim=32", "config.ExecutionConfig.scan_unroll=1")
+SHORT = ("INPUT_LENGTH=24", "TARGET_LENGTH=24", "diagnostics.diagnostic_task.num_validation=64")
+TEXT = "en.txt"
 MODELS = {
-    "tiny": (
-        *("TRAIN_STEPS=4", "INPUT_LENGTH=24", "TARGET_LENGTH=24", "BATCH_SIZE=8"),
-        *("config.ModelConfig.emb_dim=32", "config.ExecutionConfig.scan_unroll=1"),
-    ),
+    "tiny": (*TINY, *SHORT),
+    "text": (*TINY, f"TEXT_FILES={TEXT!r}"),
     "bench": (
+        "diagnostics.diagnostic_task.num_validation=64",
         *("TRAIN_STEPS=4", f"INPUT_LENGTH={LENGTH}", f"TARGET_LENGTH={TARGET}", f"BATCH_SIZE={BATCH}"),
         *(
             f"config.ModelConfig.{name}={getattr(CONFIG, name)}"
@@ -57,7 +58,9 @@ MODELS = {
         f"GATE_LAYER={CONFIG.gate.layer if CONFIG.gate else 0}",
     ),
 }
-"""Bindings on top of runs/quickstart.gin. Four steps from seed 0 are both soft and hard."""
+"""Bindings on top of the gin file. Four steps from seed 0 are both soft and hard."""
+GIN_FILES = {"text": "runs/pretrain_text.gin"}
+"""Where it is not runs/quickstart.gin."""
 
 
 class Case(NamedTuple):
@@ -93,6 +96,8 @@ class Startup(NamedTuple):
     first_step: float
     """Seconds from the process's start until the first step's metrics are written."""
     total: float
+    memory: float
+    """GB held at most until then."""
     seconds: dict[str, float]
     """By kind."""
     programs: list[Program]
@@ -121,15 +126,17 @@ def _known_to(python: str, flags: Sequence[str], folder: Path) -> list[str]:
 def _run(case: Case, cache: str, python: str, folder: Path) -> Startup:
     model_dir, spans = folder / cache, folder / f"{cache}.json"
     flags = _known_to(python, case.bindings(model_dir), folder)
-    command = [python, str(CHILD), str(spans), "train", "--gin_file=runs/quickstart.gin", *flags]
+    gin_file = GIN_FILES.get(case.model, "runs/quickstart.gin")
+    command = [python, str(CHILD), str(spans), "train", f"--gin_file={gin_file}", *flags]
+    (folder / TEXT).write_text("".join(f"line {number} of some text\n" for number in range(2000)), encoding="utf-8")
     environment = {"JAX_PLATFORMS": "cpu"} | os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "programs")}
     with (folder / f"{cache}.log").open("w+", encoding="utf-8") as log:
         start = time.time()
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
-        metrics, first_step = model_dir / "metrics.jsonl", None
+        metrics, first_step, memory = model_dir / "metrics.jsonl", None, 0.0
         while process.poll() is None:
             if first_step is None and metrics.exists() and metrics.stat().st_size:
-                first_step = time.time() - start
+                first_step, memory = time.time() - start, _most_memory(process.pid)
             time.sleep(0.02)
         total = time.time() - start
         if process.returncode:
@@ -137,7 +144,14 @@ def _run(case: Case, cache: str, python: str, folder: Path) -> Startup:
             sys.exit(f"{' '.join(command)} failed:\n{log.read()[-2000:]}")
     found = json.loads(spans.read_text(encoding="utf-8"))["spans"]
     seconds = {kind: sum(span["end"] - span["start"] for span in found if span["kind"] == kind) for kind in KINDS}
-    return Startup(case, cache, first_step or total, total, seconds, _programs(found))
+    return Startup(case, cache, first_step or total, total, memory, seconds, _programs(found))
+
+
+def _most_memory(process: int) -> float:
+    """GB that it has held at most; 0 where the system does not say."""
+    status = Path(f"/proc/{process}/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
+    return next((int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
 def _programs(spans: Sequence[dict[str, Any]]) -> list[Program]:
@@ -157,12 +171,15 @@ def _programs(spans: Sequence[dict[str, Any]]) -> list[Program]:
 
 def show(startups: Sequence[Startup], details: bool) -> None:
     """A row a run and, in detail, a row a program."""
-    table = Table("", "cache", "imports", "data", "tracing", "lowering", "compiling", "from cache", "first step", "all")
+    table = Table(
+        "", "cache", "imports", "data", "tracing", "lowering", "compiling", "from cache", "first step", "GB", "all"
+    )
     for startup in startups:
         seconds = [f"{startup.seconds[kind]:.1f}" for kind in KINDS]
         case = startup.case
         name = f"{case.model}, {case.rungs} rung{'s' if case.rungs > 1 else ''}, {case.dispatch}"
-        table.add_row(name, startup.cache, *seconds, f"{startup.first_step:.1f}", f"{startup.total:.1f}")
+        first_step = f"{startup.first_step:.1f}", f"{startup.memory:.2f}"
+        table.add_row(name, startup.cache, *seconds, *first_step, f"{startup.total:.1f}")
     CONSOLE.print(table)
     if details:
         for startup in startups:

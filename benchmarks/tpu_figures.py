@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.scale import DELETIONS, Row, exchanges, run_of
 from mrt5_jax.errors import UserError
-from mrt5_jax.tools.dry_run import CompiledProgram, Plan, compile_step, plan_run
+from mrt5_jax.tools.dry_run import CompiledProgram, RunPlan, compile_step, plan_run
 from mrt5_jax.tools.topology import topology_of
 
 FOLDER = Path(__file__).parent / "tpu_compiler"
@@ -53,7 +53,7 @@ def figures(deletion_and_dispatch: str) -> dict[str, Any]:
     }
 
 
-def program_figures(program: CompiledProgram, plan: Plan) -> dict[str, Any]:
+def program_figures(program: CompiledProgram, plan: RunPlan) -> dict[str, Any]:
     """Bytes on a device; the compiler's count of flops, in which a loop's body counts once; its estimate of cycles."""
     return {
         "temporaries": program.memory.temporaries,

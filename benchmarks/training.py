@@ -8,6 +8,7 @@ The gate is set so that the fullest row keeps 31, 50, 69 or 100 % of its positio
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, Literal
 
 # isort: off
@@ -92,16 +93,18 @@ def main() -> None:
     batch, params = make_batch(), make_params()
     half = keeping(params, batch, 512)
     narrow = dataclasses.replace(CONFIG, dtype="bfloat16")
-    trainers: dict[str, tuple[Trainer, int]] = {
-        "ByT5": (Trainer(BYT5, "none", make_params(BYT5), batch), LENGTH),
-        "soft": (Trainer(CONFIG, "soft", half, batch), LENGTH),
-        "soft, bfloat16": (Trainer(narrow, "soft", half, batch), LENGTH),
+    made: dict[str, tuple[Callable[[], Trainer], int]] = {
+        "ByT5": (lambda: Trainer(BYT5, "none", make_params(BYT5), batch), LENGTH),
+        "soft": (lambda: Trainer(CONFIG, "soft", half, batch), LENGTH),
+        "soft, bfloat16": (lambda: Trainer(narrow, "soft", half, batch), LENGTH),
     }
     for kept in (LENGTH, *reversed(RUNGS)):
-        own = keeping(params, batch, kept)
-        trainers[f"saturated, {kept / LENGTH:.0%}"] = (Trainer(CONFIG, "saturated", own, batch), kept)
-    trainers["saturated, 50%, host"] = (Trainer(CONFIG, "saturated", half, batch, "host"), 512)
-    trainers["saturated, 50%, capacity"] = (Trainer(CONFIG, "saturated", half, batch, "capacity"), 512)
+        own = functools.partial(Trainer, CONFIG, "saturated", keeping(params, batch, kept), batch)
+        made[f"saturated, {kept / LENGTH:.0%}"] = (own, kept)
+    made["saturated, 50%, host"] = (lambda: Trainer(CONFIG, "saturated", half, batch, "host"), 512)
+    made["saturated, 50%, capacity"] = (lambda: Trainer(CONFIG, "saturated", half, batch, "capacity"), 512)
+    # Only those that run: each holds a state of the whole model.
+    trainers = {name: (make(), kept) for name, (make, kept) in made.items() if args.only is None or name in args.only}
     factor = 1 + BACKWARD
     contestants = {
         name: Contestant(trainer, factor * multiply_adds(kept, CONFIG if name != "ByT5" else BYT5))

@@ -86,14 +86,14 @@ class CompactionConfig:
 
     capacity: float | None = None
     """The share of the input length that a row may keep, rounded up to ExecutionConfig.rounding when a run begins.
-    Where it is too short the positions with the lowest scores are dropped, and counted. None: nothing is."""
+    Where it is too short the positions with the lowest priority are dropped, and counted. None: nothing is."""
     saturation_threshold: float = -20.0
     """Saturated deletion removes positions whose gate value is lower than their row's highest by more than this."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What a run reads: names of registered seqio tasks or mixtures, and the static batch shape."""
+    """What a run reads: names of registered tasks or mixtures, and the static batch shape."""
 
     train_task: str
     eval_tasks: tuple[str, ...]

@@ -3,7 +3,7 @@
 import functools
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from mrt5_jax.errors import UserError
 
@@ -28,7 +28,7 @@ MOVED = {
 
 
 def renewed_value(field: str, value: Any) -> Any:
-    """What a value given under an old name is in ExecutionConfig; the kernels of "fused" are gone."""
+    """Returns what a value given under an old name is in ExecutionConfig; the kernels of "fused" are gone."""
     return "auto" if (field, value) == ("attention_rows", "fused") else value
 
 
@@ -38,33 +38,25 @@ OLD_CAPACITY = 0.5
 """What CompactionConfig.capacity was where nobody gave one."""
 
 
-class Capacities(NamedTuple):
-    """What the dispatch "capacity" of old, which was one of three, is now."""
-
-    dispatch: str | None
-    inference_dispatch: str | None
-    training: float | None
-    evaluation: float | None
+def renewed_dispatch(dispatch: str | None) -> str | None:
+    """Returns what a dispatch of old is called now: "capacity", one of three, was one program with one length."""
+    return "in_graph" if dispatch == "capacity" else dispatch
 
 
-def capacities(dispatch: str | None, inference_dispatch: str | None, capacity: float | None) -> Capacities:
-    """Old settings as new ones: a capacity was read under its dispatch alone, and then in one program.
+def renewed_capacity(dispatch: str | None, capacity: float | None) -> float | None:
+    """Returns the capacity of today that old settings meant: it was read under its own dispatch alone.
 
     Args:
-        dispatch, inference_dispatch: the old settings; None where they are not given.
+        dispatch: the old one of training or of inference; None where it is not given.
         capacity: as given; None: not at all.
     """
-    share = OLD_CAPACITY if capacity is None else capacity
-
-    def new(old: str | None) -> tuple[str | None, float | None]:
-        return ("in_graph", share) if old == "capacity" else (old, None)
-
-    (trained, training), (inferred, evaluation) = new(dispatch), new(inference_dispatch)
-    return Capacities(trained, inferred, training, evaluation)
+    if dispatch != "capacity":
+        return None
+    return OLD_CAPACITY if capacity is None else capacity
 
 
 def moved_line(place: str, old_names: Sequence[tuple[str, str]], dispatches: Iterable[Any] = ()) -> str:
-    """What to say once about a file or a flag that uses old names.
+    """Returns what to say once about a file or a flag that uses old names.
 
     Args:
         old_names: classes and fields.
@@ -83,7 +75,7 @@ def say_once(line: str) -> None:
 
 
 def renew_run(values: dict[str, Any], place: str) -> dict[str, Any]:
-    """The JSON of a run that may have old names, with new ones; says once which.
+    """Returns the JSON of a run that may have old names, with new ones; says once which.
 
     Raises:
         UserError: an old and a new name are given of one setting.
@@ -108,7 +100,7 @@ def renew_run(values: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def renew_model(values: dict[str, Any], place: str) -> dict[str, Any]:
-    """The JSON of a model without what old versions kept there of its execution; says once that it is not read."""
+    """Returns a model's JSON without what old versions kept there of its execution; says once that it is not read."""
     old = [name for owner, name in MOVED if owner == "ModelConfig" and name in values]
     if not old:
         return values
@@ -120,11 +112,10 @@ def _renew_capacities(renewed: dict[str, Any], execution: dict[str, Any]) -> Non
     compaction = renewed.get("compaction")
     if not isinstance(compaction, dict) or not {"dispatch", "inference_dispatch"} & execution.keys():
         return
-    dispatches = execution.get("dispatch"), execution.get("inference_dispatch")
-    new = capacities(*dispatches, compaction.get("capacity"))
-    compaction["capacity"] = new.training
-    for name, dispatch in (("dispatch", new.dispatch), ("inference_dispatch", new.inference_dispatch)):
-        if name in execution:
-            execution[name] = dispatch
-    if new.evaluation is not None and isinstance(renewed.get("evaluation"), dict):
-        renewed["evaluation"] = {**renewed["evaluation"], "capacity": new.evaluation}
+    given = compaction.get("capacity")
+    training, evaluation = (renewed_capacity(execution.get(name), given) for name in ("dispatch", "inference_dispatch"))
+    compaction["capacity"] = training
+    for name in {"dispatch", "inference_dispatch"} & execution.keys():
+        execution[name] = renewed_dispatch(execution[name])
+    if evaluation is not None and isinstance(renewed.get("evaluation"), dict):
+        renewed["evaluation"] = {**renewed["evaluation"], "capacity": evaluation}

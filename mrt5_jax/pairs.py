@@ -5,8 +5,9 @@ not how much of it: sizes and rates have their own checks (`validation`), and so
 effect (`unread_settings`).
 """
 
+import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple, get_args
+from typing import get_args
 
 from mrt5_jax.config import RunConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
@@ -52,7 +53,8 @@ MODES: dict[str, Mode] = {
 }
 
 
-class Refused(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Refused:
     """A pair of options that a run cannot have."""
 
     one: tuple[str, str]

@@ -7,7 +7,7 @@ CUTOFF = 0.7
 
 
 def nearest(name: str, candidates: Iterable[str]) -> str:
-    """`; did you mean X?` to end a message with, or nothing where no candidate is near.
+    """Returns `; did you mean X?` to end a message with, or nothing where no candidate is near.
 
     A name that is near as a whole goes before one whose part behind the last dot is.
     """

@@ -5,13 +5,14 @@ A field is named here with what reads it. One that nothing reads must have its d
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from mrt5_jax.config import RunConfig
 from mrt5_jax.selection.deletions import MEASURE_OF_BEST, MIXED_IN, is_monitored, is_random, removes_positions
 
 
-class Reader(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Reader:
     """What reads some fields."""
 
     owner: str
@@ -24,7 +25,8 @@ class Reader(NamedTuple):
     """Fields, as "TrainingConfig.deletion", that may take the effect of what was set before them."""
 
 
-class Unread(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Unread:
     """A field whose value nothing reads."""
 
     owner: str
@@ -43,12 +45,12 @@ class Unread(NamedTuple):
 
 
 def steers(run: RunConfig) -> bool:
-    """Whether a gradient moves what is deleted: a gate that is learned."""
+    """Says whether a gradient moves what is deleted: a gate that is learned."""
     return run.model.gate is not None and run.model.gate.kind == "learned"
 
 
 def removes(run: RunConfig) -> bool:
-    """Whether steps of training run on fewer positions than they have."""
+    """Says whether steps of training run on fewer positions than they have."""
     compacts = removes_positions(run.training.deletion) or run.training.hard_probability > 0
     return run.model.gate is not None and compacts
 
@@ -230,7 +232,7 @@ READERS = (
 
 
 def unread(run: RunConfig) -> list[Unread]:
-    """The fields that have another value than their default, and that nothing reads."""
+    """Returns the fields that have another value than their default, and that nothing reads."""
     found = []
     for reader in READERS:
         node: Any = run
@@ -250,7 +252,7 @@ def unread(run: RunConfig) -> list[Unread]:
 
 
 def without_unread(run: RunConfig) -> RunConfig:
-    """The run with their defaults in fields that nothing reads; it computes the same."""
+    """Returns the run with their defaults in fields that nothing reads; it computes the same."""
     while fields := unread(run):
         for field in fields:
             run = _replaced(run, field.owner.split("."), field.field, field.default)

@@ -6,7 +6,7 @@ Touches no data and no device: what depends on those (tasks, the mesh) is checke
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from mrt5_jax import config
 from mrt5_jax.data.arrangements import input_lengths
@@ -16,7 +16,8 @@ from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.unread_settings import unread
 
 
-class Rule(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Rule:
     """What a number, text or tuple has to be; None, where a field allows it, always passes."""
 
     holds: Callable[[Any], bool]
@@ -150,7 +151,7 @@ def validate(run: config.RunConfig) -> None:
 
 
 def check_ranges(node: Any) -> None:
-    """Every number of a dataclass, and of those in it, is one that can be; inner ones first.
+    """Refuses numbers of a dataclass, and of those in it, that cannot be; inner ones first.
 
     Raises:
       UserError: names the first that cannot, and what it should be.

@@ -7,15 +7,16 @@ diagnostics.diagnostic_task.length = 32
 
 from typing import get_args
 
-import seqio
-
-from mrt5_jax.data import diagnostics, sources
+from mrt5_jax.data import diagnostics
+from mrt5_jax.data.registry import add_task
+from mrt5_jax.data.sources import IndexedSource
+from mrt5_jax.data.task_specs import TaskSpec
 
 _PAPER = {"length": 64, "train": 10_000_000, "validation": 10_000, "test": 10_000}
 
 
 def diagnostic_task(
-    kind: diagnostics.Kind,
+    kind: diagnostics.DiagnosticKind,
     length: int = _PAPER["length"],
     num_train: int = _PAPER["train"],
     num_validation: int = _PAPER["validation"],
@@ -33,16 +34,8 @@ def diagnostic_task(
     sizes = {"train": num_train, "validation": num_validation, "test": num_test}
     given = {"length": length, **sizes}
     name = ".".join(["diagnostics", kind, *(f"{key}{value}" for key, value in given.items() if value != _PAPER[key])])
-    if name not in seqio.TaskRegistry.names():
-        seqio.TaskRegistry.add(
-            name,
-            source=sources.IndexedSource(sources.one_by_one(diagnostics.make_example(kind, length)), sizes),
-            preprocessors=[sources.end_rows],
-            output_features=sources.byte_features(),
-            shuffle_buffer_size=None,
-        )
-    return name
+    return add_task(TaskSpec(name, IndexedSource(diagnostics.make_examples(kind, length), sizes)))
 
 
-for _kind in get_args(diagnostics.Kind):
+for _kind in get_args(diagnostics.DiagnosticKind):
     diagnostic_task(_kind)

@@ -5,13 +5,13 @@ languages together and is validated on `tydiqa.<language>`. `squad` has SQuAD's 
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
-
-from mrt5_jax.data import answers, sources, text_pairs, tfds
-from mrt5_jax.data.sources import Example
+from mrt5_jax.data import answers, text_pairs, tfds
+from mrt5_jax.data.registry import add_mixture, add_task
+from mrt5_jax.data.sources import Example, ExampleSource
+from mrt5_jax.data.task_specs import TaskSpec
 
 XQUAD_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "zh")
 TYDI_LANGUAGES = {
@@ -24,26 +24,56 @@ _XQUAD = "xquad/{}:3.0.0"
 _TYDI = "tydi_qa/goldp:3.0.0"
 
 
-def to_texts(example: Example, language: str | None) -> Example:
-    """`Question: ... Context: ...` and the first answer; `answers` (strings) has all that are accepted.
+def to_texts(example: Example, language: str | None = None) -> Example:
+    """`Question: ... Context: ...` and the first answer; `answers` has all that are accepted.
 
     Args:
         language: None reads it off the example's id, as TyDi QA writes it.
     """
-    accepted = example["answers"]["text"]
-    return {
-        "inputs": tf.strings.join(["Question: ", example["question"], " Context: ", example["context"]]),
-        "targets": tf.cond(tf.size(accepted) > 0, lambda: accepted[0], lambda: tf.constant("")),
+    accepted = _answers(example["answers"])
+    texts = f"Question: {tfds.text(example['question'])} Context: {tfds.text(example['context'])}"
+    found = {
+        "inputs": texts.encode(errors="surrogateescape"),
+        "targets": (accepted[0] if accepted else "").encode(errors="surrogateescape"),
         "answers": accepted,
-        "language": _tydi_language(example["id"]) if language is None else tf.constant(language),
         "index": example["index"],
     }
+    return found if language else {**found, "language": _tydi_language(tfds.text(example["id"]))}
 
 
-def _tydi_language(identifier: tf.Tensor) -> Any:
-    name = tf.strings.regex_replace(identifier, "-.*", "")
-    codes = tf.constant(list(TYDI_LANGUAGES))
-    return codes[tf.argmax(tf.cast(tf.constant(list(TYDI_LANGUAGES.values())) == name, tf.int32))]
+def _answers(value: Any) -> list[str]:
+    """SQuAD's `{"text": [...]}`, a list of texts, or one text."""
+    value = value["text"] if isinstance(value, Mapping) else value
+    return [value] if isinstance(value, str) else tfds.texts(value)
+
+
+def _tydi_language(identifier: str) -> str:
+    names = {name: code for code, name in TYDI_LANGUAGES.items()}
+    return names.get(identifier.partition("-")[0], "ar")
+
+
+def question_task(
+    name: str,
+    language: str,
+    train_files: str | Sequence[str],
+    validation_files: str | Sequence[str],
+    test_files: Mapping[str, str | Sequence[str]] | None = None,
+) -> str:
+    """Registers question answering over JSON lines or Parquet files, and returns the task's name.
+
+    Their fields are `question`, `context` and `answers` (a text, a list of texts, or SQuAD's `{"text": [...]}`).
+
+    Args:
+        name: what the task is called in tables.
+        train_files: globs.
+        test_files: globs, by the names of the splits.
+
+    Raises:
+        UserError: no usable file, a record without a field, a train file that is in another split as well.
+    """
+    files = {"train": train_files, "validation": validation_files, **(test_files or {})}
+    source = text_pairs.record_source(files, ("question", "context", "answers"), language)
+    return add_task(_spec(text_pairs.content_name(f"qa.{name}", source, language), source, language))
 
 
 def accepted_answers(decoded: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> Any:
@@ -53,15 +83,19 @@ def accepted_answers(decoded: str, example: Mapping[str, Any] | None = None, is_
     return [answer.decode() if isinstance(answer, bytes) else answer for answer in example["answers"]]
 
 
-def _add(name: str, language: str | None, splits: dict[str, tuple[str, str]]) -> str:
-    text_pairs.add_task(
+def _spec(name: str, source: ExampleSource, language: str | None) -> TaskSpec:
+    return TaskSpec(
         name,
-        tfds.source(splits),
-        to_texts=functools.partial(to_texts, language=language),
-        postprocess=accepted_answers,
-        metrics=[answers.question_answering],
+        source,
+        functools.partial(to_texts, language=language),
+        accepted_answers,
+        (answers.question_answering,),
+        (language,) if language else tuple(TYDI_LANGUAGES),
     )
-    return name
+
+
+def _add(name: str, language: str | None, splits: dict[str, tuple[str, str]]) -> str:
+    return add_task(_spec(name, tfds.TfdsSource(splits), language))
 
 
 def _xquad_splits(language: str) -> dict[str, tuple[str, str]]:
@@ -70,10 +104,10 @@ def _xquad_splits(language: str) -> dict[str, tuple[str, str]]:
 
 
 _add("squad", "en", {split: (_SQUAD, split) for split in ("train", "validation")})
-sources.add_mixture(
+add_mixture(
     "xquad", {_add(f"xquad.{language}", language, _xquad_splits(language)): 1.0 for language in XQUAD_LANGUAGES}
 )
 _add("tydiqa.train", None, {"train": (_TYDI, "train")})
 for _code in TYDI_LANGUAGES:
     _add(f"tydiqa.{_code}", _code, {"validation": (_TYDI, f"validation-{_code}")})
-sources.add_mixture("tydiqa", {f"tydiqa.{own}": 1.0 for own in ("train", *TYDI_LANGUAGES)})
+add_mixture("tydiqa", {f"tydiqa.{own}": 1.0 for own in ("train", *TYDI_LANGUAGES)})

@@ -11,9 +11,10 @@ import functools
 import glob
 from collections.abc import Sequence
 
-import seqio
-
-from mrt5_jax.data import corpora, mc4, sources, span_corruption, task_names, vocabulary
+from mrt5_jax.data import corpora, mc4, span_corruption, task_names, vocabulary
+from mrt5_jax.data.registry import add_mixture, add_task
+from mrt5_jax.data.sources import ExampleSource
+from mrt5_jax.data.task_specs import TaskSpec
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import files_for, given_path
 
@@ -86,7 +87,7 @@ def text_mixture(
     tasks = [_add_corpus(own, corruption, lengths) for own in by_language.values()]
     label = f"span_corruption.{task_names.languages_label(list(by_language))}"
     key = task_names.key_of((sorted(tasks), temperature))
-    name = sources.add_mixture(task_names.name_with_key(f"{label}.mixture", key), dict.fromkeys(tasks, rate))
+    name = add_mixture(task_names.name_with_key(f"{label}.mixture", key), dict.fromkeys(tasks, rate))
     former = corpora.open_former_corpus(files, validation_files, chunk_length=lengths.raw, field=field)
     if former is not None and set(by_language) <= {region.language for region in former["train"]}:
         tasks = [
@@ -94,7 +95,7 @@ def text_mixture(
             for language, own in _by_language(former, list(by_language)).items()
         ]
         key = task_names.key_of((sorted(tasks), temperature))
-        mixture = sources.add_mixture(f"span_corruption.files_{key}", dict.fromkeys(tasks, rate))
+        mixture = add_mixture(f"span_corruption.files_{key}", dict.fromkeys(tasks, rate))
         task_names.add_former_name(mixture, name)
     return name
 
@@ -132,7 +133,7 @@ def _add_corpus(
     }
     label = f"span_corruption.{task_names.languages_label([region.language for region in splits['train']])}"
     name = task_names.name_with_key(label, task_names.key_of((regions, corruption, lengths)))
-    _add(name, corpora.chunk_source(splits, lengths.raw), corruption, lengths)
+    _add(name, corpora.chunk_source(splits, lengths.raw), corruption, lengths, corpora.languages_of(splits))
     return name
 
 
@@ -158,7 +159,7 @@ def _add_former_corpus(
     name = f"span_corruption.files_{task_names.key_of((regions, corruption, lengths))}"
     if language is not None:
         name = f"{name}.{task_names.identifier(language)}"
-    _add(name, corpora.chunk_source(splits, lengths.raw), corruption, lengths)
+    _add(name, corpora.chunk_source(splits, lengths.raw), corruption, lengths, corpora.languages_of(splits))
     return name
 
 
@@ -178,40 +179,30 @@ def _check_languages(wanted: Sequence[str] | None, found: Sequence[str]) -> Sequ
     return found if wanted is None else wanted
 
 
-def _rate(task: seqio.Task, temperature: float) -> float:
-    return (task.num_input_examples("train") or 0) ** (1 / temperature)
+def _rate(task: TaskSpec, temperature: float) -> float:
+    return (task.source.num_examples("train") or 0) ** (1 / temperature)
 
 
 def _add(
     name: str,
-    source: sources.PositionedSource,
+    source: ExampleSource,
     corruption: span_corruption.Corruption,
     lengths: span_corruption.Lengths,
+    languages: tuple[str, ...],
 ) -> None:
-    if name in seqio.TaskRegistry.names():
-        return
-    seqio.TaskRegistry.add(
-        name,
-        source=source,  # pyright: ignore[reportArgumentType]
-        preprocessors=[
-            functools.partial(span_corruption.corrupt, corruption=corruption, num_sentinels=lengths.spans),
-            sources.end_rows,
-        ],
-        output_features=sources.byte_features(),
-        shuffle_buffer_size=None,
-    )
+    corrupt = functools.partial(span_corruption.corrupt, corruption=corruption, num_sentinels=lengths.spans)
+    add_task(TaskSpec(name, source, preprocess=corrupt, languages=languages))
 
 
 _PAPER = span_corruption.Corruption()
 _PAPER_LENGTHS = _PAPER.lengths_for_inputs(1024)
 
-for _language in mc4.LANGUAGES:
+for _language in mc4.MC4_LANGUAGES:
     _add(
         f"span_corruption.{task_names.identifier(_language)}",
-        mc4.chunk_source(_language, _PAPER_LENGTHS.raw),
+        mc4.language_source(_language, _PAPER_LENGTHS.raw),
         _PAPER,
         _PAPER_LENGTHS,
+        (_language,),
     )
-sources.add_mixture(
-    "span_corruption.multilingual", {f"span_corruption.{language}": 1.0 for language in PAPER_LANGUAGES}
-)
+add_mixture("span_corruption.multilingual", {f"span_corruption.{language}": 1.0 for language in PAPER_LANGUAGES})

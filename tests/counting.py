@@ -6,6 +6,8 @@ Circles and names that are defined in more than one place fail a test (tests/tes
 """
 
 import ast
+import collections
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -17,6 +19,11 @@ LONGEST = 350
 """Lines of a file."""
 ENTRY_POINTS = {"main", "run", "add_arguments"}
 """What every subcommand of the command line defines, and is called by its module."""
+_VERBS = r"(See|Returns|Yields|Says|Notes|Marks)\b"
+_NOUN_PHRASE = re.compile(
+    rf"(?!{_VERBS})(`|\w*[^s\W]\b|(As|This|Its|Always|Across)\b|\w+s,? (of|that|and|which|are|is)\b)"
+)
+"""A beginning without a verb in the third person ("Returns ..."); nouns in the plural are told by what follows them."""
 
 
 def modules(repository: Path = REPOSITORY) -> dict[str, ast.Module]:
@@ -107,6 +114,22 @@ def named_tuples(trees: Mapping[str, ast.Module]) -> list[str]:
     ]
 
 
+def noun_phrases(trees: Mapping[str, ast.Module]) -> list[str]:
+    """Public functions and methods whose docstring begins with a noun where it should say what they do."""
+    return [
+        f"{module}.{function.name}"
+        for module, tree in trees.items()
+        for scope in (tree, *(node for node in tree.body if isinstance(node, ast.ClassDef)))
+        for function in scope.body
+        if isinstance(function, ast.FunctionDef) and not function.name.startswith("_") and not _is_property(function)
+        if _NOUN_PHRASE.match(ast.get_docstring(function) or "See")
+    ]
+
+
+def _is_property(function: ast.FunctionDef) -> bool:
+    return any(_name(decorator) in ("property", "cached_property") for decorator in function.decorator_list)
+
+
 def untyped(trees: Mapping[str, ast.Module]) -> dict[str, int]:
     """Module of a typed room -> how often it writes Any, `object` as an annotation, or a name that stands for one."""
     aliases = {"Any"}
@@ -175,6 +198,9 @@ def main() -> None:
     print(f"functions that are: {len(functions)}")
     for name, places in functions.items():
         print(f"    {name}: {', '.join(places)}")
+    verbless = noun_phrases(trees)
+    rooms = collections.Counter(name.split(".")[1] for name in verbless)
+    print(f"public functions whose first sentence begins without a verb: {len(verbless)} {dict(rooms) or ''}")
     print(f"files above {LONGEST} lines: {len(long_files())}")
     for name, number in long_files().items():
         print(f"    {name}: {number}")

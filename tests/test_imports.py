@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .counting import circles, imports, modules
+from .counting import circles, double_functions, double_names, imports, modules
 
 LAYERS = [
     {"config", "errors", "host_memory", "moved_names", "randomness", "spelling", "user_cache"},
@@ -90,6 +90,21 @@ def test_a_circle_within_functions_is_found() -> None:
         "d": ast.parse("import a"),
     }
     assert circles(imports(hidden)) == [["a", "b", "c"]]
+
+
+def test_a_name_of_a_type_a_constant_or_a_function_is_defined_once() -> None:
+    trees = modules()
+    assert double_names(trees) | double_functions(trees) == {}
+
+
+def test_names_that_are_defined_twice_are_found() -> None:
+    trees = {
+        "a": ast.parse("class Batch: ...\nLIMIT: int = 1\n_own = 1\ndef read(): ...\ndef run(): ..."),
+        "b": ast.parse("Batch = dict\nLIMIT = 2\n_own = 2\ndef read(): ...\ndef run(): ..."),
+        "c": ast.parse("from a import Batch, read\nclass Other:\n    LIMIT = 3\n    def read(self): ..."),
+    }
+    assert double_names(trees) == {"Batch": ["a", "b"], "LIMIT": ["a", "b"]}
+    assert double_functions(trees) == {"read": ["a", "b"]}
 
 
 def test_only_the_command_line_knows_gin(repository: Path) -> None:

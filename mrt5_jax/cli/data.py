@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import DataConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import files_for, given_path, rereadable
@@ -17,7 +16,7 @@ DEFAULT_LENGTHS = (1024, 256)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """One of list, show, count, warm, unpack, make."""
+    """Adds the commands list, show, count, warm, unpack and make."""
     from mrt5_jax.cli import gin_setup
 
     commands = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
@@ -61,17 +60,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _list(args: argparse.Namespace, console: Any) -> None:
-    import_tasks()
-    import seqio
     from rich.table import Table
 
-    names = dict.fromkeys(seqio.TaskRegistry.names(), "task") | dict.fromkeys(seqio.MixtureRegistry.names(), "mixture")
-    found = sorted(name for name in names if args.pattern in name)
+    from mrt5_jax.data.registry import find_task, known_tasks, tasks_of
+    from mrt5_jax.data.task_specs import Mixture
+    from mrt5_jax.tasks import import_all
+
+    import_all()
+    found = sorted(name for name in known_tasks() if args.pattern in name)
     if not found:
         raise UserError(f"no task or mixture has '{args.pattern}' in its name")
     table = Table("name", "kind", "splits")
     for name in found:
-        table.add_row(name, names[name], ", ".join(sorted(seqio.get_mixture_or_task(name).splits)))
+        kind = "mixture" if isinstance(find_task(name), Mixture) else "task"
+        table.add_row(name, kind, ", ".join(sorted({split for task in tasks_of(name) for split in task.splits})))
     console.print(table)
 
 
@@ -147,21 +149,20 @@ def _task_and_examples(args: argparse.Namespace) -> tuple[str, Iterator[tuple[An
 
 def _describe(name: str, console: Any) -> None:
     """Says which of the user's files a task reads, and what was understood of them."""
-    import seqio
-
+    from mrt5_jax.data.registry import tasks_of
     from mrt5_jax.data.source_files import describe_files
-    from mrt5_jax.data.streams import find_task, source_files
 
-    files = [file for task in seqio.get_subtasks(find_task(name)) for file in source_files(task)]
+    files = [file for task in tasks_of(name) for file in task.files]
     for line in describe_files(files):
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _configured(args: argparse.Namespace) -> DataConfig:
     """The run's data, or those of the named task alone where there is no run."""
-    import_tasks()
     from mrt5_jax.cli import gin_setup
+    from mrt5_jax.tasks import import_all
 
+    import_all()
     if args.gin_file:
         return gin_setup.resolve_arguments(args).run.data  # resolving registers the run's tasks
     if args.task:
@@ -172,21 +173,19 @@ def _configured(args: argparse.Namespace) -> DataConfig:
 def _warm(args: argparse.Namespace, console: Any) -> None:
     """Reads the first example of every split, which unpacks files and finds out what is missing."""
     data = _configured(args)
-    import seqio
     from rich.table import Table
 
-    from mrt5_jax.data.streams import find_task
+    from mrt5_jax.data.registry import tasks_of
     from mrt5_jax.data.task_names import label_of
 
     names = [args.task] if args.task else [data.train_task, *data.eval_tasks]
-    tasks = dict.fromkeys(task for name in names for task in seqio.get_subtasks(find_task(name)))
+    tasks = {task.name: task for name in names for task in tasks_of(name)}
     table = Table("task", "split", "examples")
-    for task in tasks:
+    for task in tasks.values():
         for split in sorted(task.splits):
-            size = task.num_input_examples(split)
+            size = task.source.num_examples(split)
             lengths = {"inputs": data.input_length, "targets": data.target_length}
-            dataset = task.get_dataset(lengths, split, shuffle=False).take(1)
-            if not sum(1 for _ in dataset.as_numpy_iterator()):
+            if next(task.read_once(split, lengths), None) is None:
                 raise UserError(f"task {label_of(task.name)}: its {split} split has no examples")
             table.add_row(label_of(task.name), split, "?" if size is None else f"{size:,}")
     for name in dict.fromkeys(names):
@@ -222,10 +221,11 @@ def _make(args: argparse.Namespace, console: Any) -> None:
     for split, count in character_data.write_splits(args.out, pairs).items():
         rows = f"{count:,} rows" if count else "not written, since by their hashes no row is of this split; give more"
         console.print(f"{args.out}/{split}.tsv: {rows}", highlight=False, soft_wrap=True)
-    lengths = character_data.lengths_in_ids([pair for own in pairs.values() for pair in own])
+    all_pairs = [pair for own in pairs.values() for pair in own]
+    inputs, targets = (character_data.longest_in_ids(texts) for texts in zip(*all_pairs, strict=True))
     console.print(
         f"of {total:,} {'lines' if args.kind == 'spelling' else 'words'}; the longest input takes "
-        f"INPUT_LENGTH={lengths.input}, the longest target TARGET_LENGTH={lengths.target}",
+        f"INPUT_LENGTH={inputs}, the longest target TARGET_LENGTH={targets}",
         highlight=False,
         soft_wrap=True,
     )

@@ -6,7 +6,6 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
+    """Adds flags for what to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
     from mrt5_jax.cli import gin_setup
 
     parser.add_argument(
@@ -98,7 +97,7 @@ def _resolved(args: argparse.Namespace) -> "Resolved":
     resolved = gin_setup.resolve_arguments(args, saved, str(as_path(args.model_dir) / CONFIG_GIN))
     if args.num_examples is not None:
         evaluation = dataclasses.replace(resolved.run.evaluation, num_examples=args.num_examples)
-        resolved = resolved._replace(run=dataclasses.replace(resolved.run, evaluation=evaluation))
+        resolved = dataclasses.replace(resolved, run=dataclasses.replace(resolved.run, evaluation=evaluation))
     check_same_config(model, resolved.run.model, str(as_path(args.model_dir) / MODEL_CONFIG))
     resolved.check()
     return resolved
@@ -112,14 +111,13 @@ def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
     Raises:
         UserError: an unknown task, or one without the split.
     """
-    import_tasks()
-    import seqio
+    from mrt5_jax.data.registry import tasks_of
+    from mrt5_jax.tasks import import_all
 
-    from mrt5_jax.data.streams import find_task
-
+    import_all()
     splits = {}
     for task in tasks:
-        there = sorted({split for part in seqio.get_subtasks(find_task(task)) for split in part.splits})
+        there = sorted({split for part in tasks_of(task) for split in part.splits})
         splits[task] = wanted or ("test" if "test" in there else "validation")
         if splits[task] not in there:
             raise UserError(f"task {label_of(task)} has no {splits[task]} split, only {', '.join(there)}")
@@ -154,7 +152,9 @@ def _print(console: Any, title: str, evaluation: Any) -> None:
 
     records = evaluation.records
     rows = tables.deletion_rows(records, evaluation.milliseconds)
-    console.print(tables.results_table(title, rows, tables.cut_line(evaluation.cut, len(records) // len(rows))))
+    num_examples = len(records) // len(rows)
+    cut = tables.cut_line(evaluation.num_inputs_cut, evaluation.num_targets_cut, num_examples)
+    console.print(tables.results_table(title, rows, cut))
     for field in ("task", "language"):
         if len({getattr(record, field) for record in records}) > 1:
             console.print(tables.group_table(f"by {field}", records, field))

@@ -14,7 +14,7 @@ from beartype import BeartypeConf
 from beartype.door import is_bearable
 from gin.config import Configurable, ConfigurableReference
 
-from mrt5_jax.cli.gin_names import known_names, short
+from mrt5_jax.cli.gin_names import known_settings, short
 from mrt5_jax.cli.gin_statements import MACRO
 from mrt5_jax.cli.gin_unread import CONSTANT
 from mrt5_jax.errors import UserError
@@ -106,7 +106,7 @@ class _Walk:
         if macro in macros:
             raise UserError(f"{name}: the macro {macro} is defined by itself")
         if (macro, MACRO) not in self.bound:
-            names = known_names((*owner, name) for owner, values in self.bound.items() for name in values)
+            names = known_settings((*owner, name) for owner, values in self.bound.items() for name in values)
             raise UserError(f"{name} = %{macro}: there is no macro {macro}{nearest(macro, names)}")
         # Gin evaluates a macro's value in the scope of that name.
         return self._expand(self.bound[macro, MACRO]["value"], macro, tuple(value.scopes), (*macros, macro))

@@ -8,7 +8,7 @@ from gin.config import ConfigurableReference
 from mrt5_jax import config
 from mrt5_jax.cli.gin_statements import DERIVED, EXECUTION, FLAGS, Key, Statement, Statements
 from mrt5_jax.errors import UserError
-from mrt5_jax.moved_names import capacities, moved_line
+from mrt5_jax.moved_names import moved_line, renewed_capacity, renewed_dispatch
 
 RUN = f"{config.__name__}.RunConfig"
 COMPACTION = f"{config.__name__}.CompactionConfig"
@@ -56,20 +56,18 @@ def _renew_capacities(statements: Statements) -> None:
     if not used:
         return
     capacity = last.get(_CAPACITY)
-    new = capacities(
-        used["dispatch"].value if "dispatch" in used else None,
-        used["inference_dispatch"].value if "inference_dispatch" in used else None,
-        None if capacity is None else capacity.value,
+    given = None if capacity is None else capacity.value
+    training, evaluation = (
+        renewed_capacity(used[name].value if name in used else None, given)
+        for name in ("dispatch", "inference_dispatch")
     )
-    beside = {made.reading for made in used.values()}
-    for name, dispatch in (("dispatch", new.dispatch), ("inference_dispatch", new.inference_dispatch)):
-        if name in used:
-            _bind(statements, used[name], ("", EXECUTION, name), dispatch)
-    by = next(iter(used.values()))
-    if new.training is not None or (capacity is not None and capacity.reading in beside):
-        _bind(statements, by, _CAPACITY, new.training)
-    if new.evaluation is not None:
-        _bind(statements, by, ("", EVALUATION, "capacity"), new.evaluation)
+    for name, made in used.items():
+        _bind(statements, made, ("", EXECUTION, name), renewed_dispatch(made.value))
+    by, beside = next(iter(used.values())), {made.reading for made in used.values()}
+    if training is not None or (capacity is not None and capacity.reading in beside):
+        _bind(statements, by, _CAPACITY, training)
+    if evaluation is not None:
+        _bind(statements, by, ("", EVALUATION, "capacity"), evaluation)
 
 
 def _bind(statements: Statements, because_of: Statement, key: Key, value: Any) -> None:

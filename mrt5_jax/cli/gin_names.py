@@ -8,8 +8,8 @@ from mrt5_jax import config
 from mrt5_jax.cli.gin_statements import MACRO, Key
 
 
-def known_names(keys: Iterable[Key]) -> set[str]:
-    """The classes of config.py and their fields, and whatever a configuration binds."""
+def known_settings(keys: Iterable[Key]) -> set[str]:
+    """Returns the classes of config.py and their fields, and whatever a configuration binds."""
     names = set()
     for scope, selector, parameter in keys:
         names |= {scope} if selector == MACRO else {short(selector), f"{short(selector)}.{parameter}"}
@@ -20,7 +20,7 @@ def known_names(keys: Iterable[Key]) -> set[str]:
 
 
 def readers_of(selector: str) -> list[str]:
-    """The fields of config.py's dataclasses that take what a selector makes, as "config.RunConfig.loss"."""
+    """Returns the fields of config.py's dataclasses that take what a selector makes, as "config.RunConfig.loss"."""
     found = []
     for name, value in vars(config).items():
         if dataclasses.is_dataclass(value):
@@ -31,7 +31,7 @@ def readers_of(selector: str) -> list[str]:
 
 
 def short(selector: str) -> str:
-    """As one writes it after `from package import module`: module.name."""
+    """Returns a name as one writes it after `from package import module`: module.name."""
     return ".".join(selector.split(".")[-2:])
 
 

@@ -15,18 +15,19 @@ import sys
 import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import gin.config as gin_config
 
 from mrt5_jax import config
 from mrt5_jax.cli import gin_checks
 from mrt5_jax.cli.gin_moved import renew
-from mrt5_jax.cli.gin_names import known_names
+from mrt5_jax.cli.gin_names import known_settings
 from mrt5_jax.cli.gin_statements import FLAGS, MACRO, SAVED, Statements
-from mrt5_jax.cli.gin_unread import check_unread, lost_lines, repeated_lines, switch_off
-from mrt5_jax.cli.native_logs import import_tensorflow_quietly
+from mrt5_jax.cli.gin_unread import check_unread, complaints, lost_lines, repeated_lines, switch_off
 from mrt5_jax.data.lines import read_text
+from mrt5_jax.data.registry import register_all_with_seqio
+from mrt5_jax.data.tensorflow_on_demand import imports_of_users
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import explained, files_for, given_path
 from mrt5_jax.spelling import nearest
@@ -41,7 +42,12 @@ HEADER = "from __gin__ import dynamic_registration\nfrom mrt5_jax import config\
 """What a flag may refer to without saying so: the dataclasses of config.py."""
 
 
-class Resolved(NamedTuple):
+_OPTIONAL = {"seqio": "seqio", "tensorflow": "tensorflow", "tensorflow_datasets": "tensorflow-datasets"}
+"""Modules that tasks may take and that not every system has, and what pip calls them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
     """A run, and the text that makes it again."""
 
     run: config.RunConfig
@@ -70,7 +76,7 @@ class Resolved(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """T5X's flags; `main` puts the `--gin.NAME=VALUE`, which argparse cannot describe, into `gin_bindings`."""
+    """Adds T5X's flags; `main` puts the `--gin.NAME=VALUE`, which argparse cannot describe, into `gin_bindings`."""
     group = parser.add_argument_group(
         "configuration",
         "--gin.NAME=VALUE sets a macro or a binding, after all files; strings need gin's quotes within the shell's, as "
@@ -88,7 +94,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve_arguments(arguments: argparse.Namespace, base_text: str = "", base_place: str = SAVED) -> Resolved:
-    """`resolve` for what `add_arguments` has put on a parser."""
+    """Does what `resolve` does, for what `add_arguments` has put on a parser."""
     search_paths = [given_path(path) for path in arguments.gin_search_paths.split(",") if path]
     return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text, base_place)
 
@@ -114,10 +120,9 @@ def resolve(
     """
     if not (gin_files or base_text):
         raise UserError("--gin_file is missing: which run? For instance --gin_file=runs/quickstart.gin")
-    import_tensorflow_quietly()  # the tasks that gin files import would do so anyway
     gin_config.clear_config()
     statements = Statements()
-    with _reading(search_paths), statements.recorded():
+    with _reading(search_paths), statements.recorded(), imports_of_users(register_all_with_seqio):
         with _explained(place=base_place), statements.of(SAVED):
             gin_config.parse_config(base_text)
         for name in gin_files:
@@ -131,14 +136,15 @@ def resolve(
         _check_folders()
         run = _evaluate()
         gin_checks.check_types(run)
-        while (found := switch_off(run, statements)).lost:
-            lost = {switch: [*lost.get(switch, []), *found.lost.get(switch, [])] for switch in lost | found.lost}
+        while found := switch_off(run, statements):
+            lost = {switch: [*lost.get(switch, []), *found.get(switch, [])] for switch in lost | found}
             gin_config._OPERATIVE_CONFIG.clear()  # or macros that are read no more would be saved
             run = _evaluate()
+        wrong = complaints(run, statements)
     warm_start = None if run.warm_start is None else given_path(run.warm_start)
     run = dataclasses.replace(run, model_dir=given_path(run.model_dir), warm_start=warm_start)
     notes += lost_lines(lost)
-    return Resolved(run, gin_config.operative_config_str(max_line_length=120), tuple(notes), tuple(found.complaints))
+    return Resolved(run, gin_config.operative_config_str(max_line_length=120), tuple(notes), tuple(wrong))
 
 
 @contextlib.contextmanager
@@ -249,6 +255,9 @@ def _explained(place: str, flag: str = "") -> Iterator[None]:
 def _reason(error: Exception, binding: str) -> str:
     """Gin's own words, or the nearest name where a name is wrong; `binding` is the whole name, where it is known."""
     text = _first_line(str(error))
+    missing = re.search(r"^No module named '(\w+)", text)
+    if missing and missing[1] in _OPTIONAL:
+        return f"imports {missing[1]}, which is not installed here: pip install {_OPTIONAL[missing[1]]}"
     patterns = (
         r"^'(\w+)' was not provided by an import statement",
         r"^Couldn't resolve selector ([\w.]+);",
@@ -259,7 +268,7 @@ def _reason(error: Exception, binding: str) -> str:
         if f"{binding}.".startswith(f"{name}."):
             name = binding
         bound = gin_config._CONFIG.items()
-        near = nearest(name, known_names((*owner, parameter) for owner, values in bound for parameter in values))
+        near = nearest(name, known_settings((*owner, parameter) for owner, values in bound for parameter in values))
         return f"there is no {name}{near or ' in what the gin files import'}"
     include = re.search(r"^Unable to open file: (.+?)\. Searched", text)
     if include:

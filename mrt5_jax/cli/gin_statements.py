@@ -52,7 +52,7 @@ class Statements:
 
     @contextlib.contextmanager
     def of(self, source: str, place: str = "") -> Iterator[None]:
-        """What is parsed meanwhile and lies in no file is of this source.
+        """Marks what is parsed meanwhile and lies in no file as of this source.
 
         Args:
           place: where all of it stands; empty: a line of the source.
@@ -66,7 +66,7 @@ class Statements:
 
     @contextlib.contextmanager
     def recorded(self) -> Iterator[None]:
-        """Whatever gin parses meanwhile is recorded."""
+        """Records whatever gin parses meanwhile."""
         before, record, readings = config_parser.ConfigParser, self._record, self._readings
 
         class Recording(before):
@@ -87,7 +87,7 @@ class Statements:
             config_parser.ConfigParser = before
 
     def last(self) -> dict[Key, Statement]:
-        """The statement of each key that is in force."""
+        """Returns the statement of each key that is in force."""
         return {statement.key: statement for statement in self.made}
 
     def bind_everywhere(self, selector: str, parameter: str, value: Any) -> None:

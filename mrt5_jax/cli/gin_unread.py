@@ -4,26 +4,19 @@ What is read is found as gin would evaluate the root, without calling anything.
 """
 
 import inspect
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from gin.config import Configurable, ConfigurableReference
 
 from mrt5_jax import config
-from mrt5_jax.cli.gin_names import known_names, readers_of, short
+from mrt5_jax.cli.gin_names import known_settings, readers_of, short
 from mrt5_jax.cli.gin_statements import DERIVED, FLAGS, MACRO, SAVED, Key, Statement, Statements
 from mrt5_jax.errors import UserError
 from mrt5_jax.spelling import nearest
-from mrt5_jax.unread_settings import unread
+from mrt5_jax.unread_settings import Unread, unread
 
 CONSTANT = "gin.constant"
-
-
-class Edge(NamedTuple):
-    """How a key was reached: its owner is referred to by the value of another one."""
-
-    by: Key
-    statement: Statement | None
 
 
 Lost = dict[str, list[str]]
@@ -54,35 +47,38 @@ def check_unread(statements: Statements, root: type) -> Lost:
     return lost
 
 
-class SwitchedOff(NamedTuple):
-    """Fields that nothing reads."""
+def switch_off(run: config.RunConfig, statements: Statements) -> Lost:
+    """Gives fields that nothing reads their defaults, where a later statement than theirs has brought that about.
 
-    lost: Lost
-    """Those that a later statement than theirs has brought about. They have got their defaults: evaluate again."""
-    complaints: list[str]
-    """What is wrong with the others."""
-
-
-def switch_off(run: config.RunConfig, statements: Statements) -> SwitchedOff:
-    """Finds the fields that the run's other settings leave without effect."""
+    Returns:
+      Those fields. Unless there are none, the run is to be evaluated again.
+    """
     lost: Lost = {}
-    complaints = []
-    for field in unread(run):
-        selector = f"{config.__name__}.{field.class_name}"
-        at = _latest(statements.made, {(selector, field.field)})
-        if at is None:
-            continue
+    for field, (place, made) in _unread_statements(run, statements):
         switches = {(f"{config.__name__}.{owner}", name) for owner, name in map(_split, field.switches)}
-        by, (place, made) = _latest(statements.made, switches), at
+        by = _latest(statements.made, switches)
         if made.source != FLAGS and by is not None and by[0] > place:
-            lost.setdefault(_shown(by[1]), []).append(made.name)
+            switch = _shown(by[1])
         elif made.source == SAVED:
-            lost.setdefault(f"{SAVED}, where {field.why}", []).append(made.name)
+            switch = f"{SAVED}, where {field.why}"
         else:
-            complaints.append(f"{made.place}: {field.complaint}")
             continue
-        statements.bind_everywhere(selector, field.field, field.default)
-    return SwitchedOff(lost, complaints)
+        lost.setdefault(switch, []).append(made.name)
+        statements.bind_everywhere(f"{config.__name__}.{field.class_name}", field.field, field.default)
+    return lost
+
+
+def complaints(run: config.RunConfig, statements: Statements) -> list[str]:
+    """Says of each field that nothing reads, and that was set all the same, where that was and what would be right."""
+    return [f"{made.place}: {field.complaint}" for field, (_, made) in _unread_statements(run, statements)]
+
+
+def _unread_statements(run: config.RunConfig, statements: Statements) -> Iterator[tuple[Unread, tuple[int, Statement]]]:
+    """The fields that the run's other settings leave without effect, and what bound each of them last."""
+    for field in unread(run):
+        bound = _latest(statements.made, {(f"{config.__name__}.{field.class_name}", field.field)})
+        if bound is not None:
+            yield field, bound
 
 
 def _latest(made: Sequence[Statement], fields: set[tuple[str, str]]) -> tuple[int, Statement] | None:
@@ -107,26 +103,30 @@ class _Reached:
     def __init__(self, values: Mapping[Key, Sequence[Statement]], *, exact: bool) -> None:
         """`exact`: of a parameter that several of the scopes bind, the innermost alone is read, as gin does."""
         self._values, self._exact = values, exact
-        self._edges: dict[Key, Edge | None] = {}
+        self._reached: dict[Key, Statement | None] = {}
+        """Each key, and the statement whose value refers to its owner; None for those of the root."""
         self._visited: set[tuple[str, tuple[str, ...]]] = set()
         self._bound: dict[tuple[str, str], set[str]] = {}
         for scope, selector, parameter in values:
             self._bound.setdefault((scope, selector), set()).add(parameter)
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._edges
+        return key in self._reached
 
     def path(self, key: Key) -> list[Statement]:
-        """The statements that lead from the root to a key."""
-        found, edge = [], self._edges[key]
-        while edge is not None:
-            if edge.statement is not None:
-                found.append(edge.statement)
-            edge = self._edges[edge.by]
+        """Returns the statements that lead from the root to a key."""
+        found, by = [], self._reached[key]
+        while by is not None:
+            found.append(by)
+            by = self._reached[by.key]
         return found[::-1]
 
-    def visit(self, function: Any, selector: str, scopes: tuple[str, ...], edge: Edge | None) -> None:
-        """Reads what is bound to a configurable within nested scopes, outermost first."""
+    def visit(self, function: Any, selector: str, scopes: tuple[str, ...], by: Statement | None) -> None:
+        """Reads what is bound to a configurable within nested scopes, outermost first.
+
+        Args:
+          by: the statement whose value refers to the configurable; None for the root.
+        """
         if (selector, scopes) in self._visited:
             return
         self._visited.add((selector, scopes))
@@ -135,21 +135,21 @@ class _Reached:
             keys = [(scope, selector, parameter) for scope in inner_first]
             bound = [key for key in keys if key in self._values]
             for key in bound[:1] if self._exact else bound:
-                self._read(key, scopes, edge)
+                self._read(key, scopes, by)
 
-    def _read(self, key: Key, scopes: tuple[str, ...], edge: Edge | None) -> None:
-        self._edges.setdefault(key, edge)
+    def _read(self, key: Key, scopes: tuple[str, ...], by: Statement | None) -> None:
+        self._reached.setdefault(key, by)
         for statement in self._values[key]:
             for reference in _references(statement.value):
-                configurable, onwards = _configurable(reference), Edge(key, statement)
+                configurable = _configurable(reference)
                 if configurable.selector == MACRO:
                     macro = ("/".join(reference.scopes), MACRO, "value")
-                    if macro in self._values and macro not in self._edges:
+                    if macro in self._values and macro not in self._reached:
                         # Gin evaluates a macro's value in the scope of that name.
-                        self._read(macro, tuple(reference.scopes), onwards)
+                        self._read(macro, tuple(reference.scopes), statement)
                 elif configurable.selector != CONSTANT:
                     inside = tuple(reference.scopes) or scopes
-                    self.visit(configurable.wrapped, configurable.selector, inside, onwards)
+                    self.visit(configurable.wrapped, configurable.selector, inside, statement)
 
 
 def _switch(
@@ -174,7 +174,7 @@ def _switch(
 def _refusal(made: Statement, last: Mapping[Key, Statement]) -> UserError:
     scope, selector, _ = made.key
     if selector == MACRO:
-        names = known_names(statement.key for statement in last.values()) - {made.name}
+        names = known_settings(statement.key for statement in last.values()) - {made.name}
         place = made.place if made.source == FLAGS else f"{made.place}: {made.name}"
         return UserError(f"{place}: nothing reads this macro{nearest(made.name, names)}")
     what = made.place if made.source == FLAGS else f"{made.place}: {made.name}"
@@ -186,7 +186,7 @@ def _refusal(made: Statement, last: Mapping[Key, Statement]) -> UserError:
 
 
 def lost_lines(lost: Lost) -> list[str]:
-    """One line for all that a statement took the effect of."""
+    """Writes one line for all that a statement took the effect of."""
     return [f"{switch}: leaves without effect what was set before: {_listed(names)}" for switch, names in lost.items()]
 
 
@@ -203,7 +203,7 @@ def _shown(made: Statement) -> str:
 
 
 def repeated_lines(statements: Statements) -> list[str]:
-    """A line for each statement that a later one of the same file, or among the flags, replaces."""
+    """Writes a line for each statement that a later one of the same file, or among the flags, replaces."""
     latest: dict[tuple[int, Key], Statement] = {}
     lines = []
     for statement in statements.made:

@@ -5,7 +5,7 @@ import json
 import sys
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from mrt5_jax.config import Dispatch
 from mrt5_jax.errors import UserError
@@ -15,6 +15,7 @@ from mrt5_jax.runs.files import files_for, given_path, in_bucket, rereadable
 if TYPE_CHECKING:
     from mrt5_jax.config import ExecutionConfig, RunConfig
     from mrt5_jax.inference.decoding import Search
+    from mrt5_jax.inference.requests import Limits
 
 DEFAULT_INPUT_LENGTH = 1024
 DEFAULT_TARGET_LENGTH = 256
@@ -27,11 +28,6 @@ _SEARCH_FLAGS = {
     "sampling": ("temperature", "top_k", "top_p", "seed"),
     "beam": ("beam_size", "length_penalty"),
 }
-
-
-class _Lengths(NamedTuple):
-    input: int
-    target: int
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -144,11 +140,9 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     if args.beam_size is not None and args.beam_size * config.vocab_size > LARGEST_INTEGER:
         raise UserError(f"--beam_size={args.beam_size}: should be at most {LARGEST_INTEGER // config.vocab_size}")
     trained = read_run(args.model_dir)
-    lengths, execution, capacity = _lengths(args, trained), _execution(args, trained), _capacity(args, trained)
-    make_ladder(lengths.input, execution, "cpu", capacity)  # refuses what leaves no ladder
-    limits = requests.Limits(
-        config.vocab_size, lengths.input, lengths.target, "truncate" if args.truncate else "refuse"
-    )
+    limits = _limits(args, trained, config.vocab_size)
+    execution, capacity = _execution(args, trained), _capacity(args, trained)
+    make_ladder(limits.input_length, execution, "cpu", capacity)  # refuses what leaves no ladder
     print(f"checking {args.input}")
     survey = requests.survey(requests_file, args.mode, limits, args.input)
     if not survey.num_lines:
@@ -227,12 +221,18 @@ def _search(args: argparse.Namespace) -> "Search":
     return Greedy()
 
 
-def _lengths(args: argparse.Namespace, trained: "RunConfig | None") -> _Lengths:
-    """The flags', else those that the model was trained with, else the defaults."""
-    lengths = _Lengths(DEFAULT_INPUT_LENGTH, DEFAULT_TARGET_LENGTH)
-    if trained is not None:
-        lengths = _Lengths(trained.data.input_length, trained.data.target_length)
-    return _Lengths(args.input_length or lengths.input, args.max_target_length or lengths.target)
+def _limits(args: argparse.Namespace, trained: "RunConfig | None", vocab_size: int) -> "Limits":
+    """The flags' lengths, else those that the model was trained with, else the defaults."""
+    from mrt5_jax.inference.requests import Limits
+
+    input_length = DEFAULT_INPUT_LENGTH if trained is None else trained.data.input_length
+    target_length = DEFAULT_TARGET_LENGTH if trained is None else trained.data.target_length
+    return Limits(
+        vocab_size,
+        args.input_length or input_length,
+        args.max_target_length or target_length,
+        "truncate" if args.truncate else "refuse",
+    )
 
 
 def _execution(args: argparse.Namespace, trained: "RunConfig | None") -> "ExecutionConfig":

@@ -16,7 +16,7 @@ BATCH_SIZE = 8
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """A model and a text."""
+    """Adds flags for a model and a text."""
     parser.add_argument(
         "--model_dir", required=True, type=given_path, metavar="MODEL_DIR", help="made by train or convert"
     )

@@ -1,11 +1,12 @@
 """`mrt5 COMMAND ...`: finds the command, reads its flags, and turns a user's mistake into one line and exit code 2."""
 
 import argparse
+import dataclasses
 import importlib
 import io
 import sys
 from collections.abc import Sequence
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 from mrt5_jax import __version__
 from mrt5_jax.cli.compilation_cache import keep_compiled_programs
@@ -14,7 +15,8 @@ from mrt5_jax.host_memory import reuse_host_memory
 from mrt5_jax.spelling import nearest
 
 
-class Command(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Command:
     """A line of `mrt5 --help`. The command itself is `mrt5_jax.cli.<name>`, imported when it is called.
 
     The module has `add_arguments(parser: argparse.ArgumentParser) -> None` and
@@ -85,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def entry_point() -> NoReturn:
-    """What the installed script calls."""
+    """Runs `mrt5`: what the installed script calls."""
     reuse_host_memory()
     keep_compiled_programs()
     sys.exit(main())

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mrt5_jax.evaluation.inspection import VowelStatistics
     from mrt5_jax.evaluation.model_dirs import LoadedModel
     from mrt5_jax.evaluation.page import Section
+    from mrt5_jax.evaluation.records import Record
 
 GIN_FILE = "runs/quickstart.gin"
 BYT5_BINDINGS = (
@@ -43,14 +44,8 @@ class Quickstart(NamedTuple):
     page: Path
 
 
-class Trained(NamedTuple):
-    run: RunConfig
-    loaded: "LoadedModel"
-    evaluation: "Evaluation"
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where to, and from which random start."""
+    """Adds the flags: where to, and from which random start."""
     parser.add_argument(
         "--output_dir",
         default="quickstart",
@@ -89,27 +84,28 @@ def quickstart(output_dir: Path, seed: int | None = None) -> Quickstart:
     Raises:
         UserError: `output_dir` has models of another seed or recipe.
     """
-    byt5 = _train_and_evaluate(output_dir / "byt5", seed, BYT5_BINDINGS, ("none",))
-    mrt5 = _train_and_evaluate(output_dir / "mrt5", seed, (), ("soft", "hard"))
-    vowels, sections = _inspect(mrt5)
+    byt5_run = _train(output_dir / "byt5", seed, BYT5_BINDINGS)
+    byt5 = _evaluate(byt5_run, _load(byt5_run), ("none",))
+    mrt5_run = _train(output_dir / "mrt5", seed, ())
+    loaded = _load(mrt5_run)
+    mrt5 = _evaluate(mrt5_run, loaded, ("soft", "hard"))
+    vowels, sections = _inspect(mrt5_run, loaded, mrt5.records)
     from mrt5_jax.evaluation.page import render_page
     from mrt5_jax.runs.model_dir import write_atomically
 
-    gate = mrt5.run.model.gate
+    gate = mrt5_run.model.gate
     assert gate is not None
     introduction = f"Unseen strings; the model is to write them without their vowels. {' '.join(vowel_lines(vowels))}"
     page = output_dir / PAGE
     write_atomically(
         page, render_page("MrT5 on vowel removal: what the gate deletes", introduction, sections, gate.scale)
     )
-    return Quickstart(byt5.evaluation, mrt5.evaluation, vowels, page)
+    return Quickstart(byt5, mrt5, vowels, page)
 
 
-def _train_and_evaluate(
-    model_dir: Path, seed: int | None, bindings: Sequence[str], deletions: Sequence[Deletion]
-) -> Trained:
+def _train(model_dir: Path, seed: int | None, bindings: Sequence[str]) -> RunConfig:
+    """Trains a model, or goes on where it stands; returns its run, to be evaluated on NUM_STRINGS strings."""
     from mrt5_jax.cli import gin_setup
-    from mrt5_jax.evaluation.model_dirs import evaluate_task, load_model, write_evaluation
     from mrt5_jax.training.loop import train
 
     seeded = () if seed is None else (f"SEED={seed}",)
@@ -119,17 +115,30 @@ def _train_and_evaluate(
     print(f"training {model_dir}", file=sys.stderr)
     train(configured.run, configured.config_text)
     evaluation = dataclasses.replace(configured.run.evaluation, num_examples=NUM_STRINGS)
-    of = dataclasses.replace(configured.run, evaluation=evaluation)
-    loaded = load_model(model_dir, of.model, None, of.execution)
-    task = of.data.eval_tasks[0]
-    print(f"evaluating {model_dir}", file=sys.stderr)
-    found = evaluate_task(loaded, of, task, SPLIT, deletions)
-    write_evaluation(model_dir, found, task, SPLIT, loaded.step)
-    return Trained(of, loaded, found)
+    return dataclasses.replace(configured.run, evaluation=evaluation)
 
 
-def _inspect(trained: Trained) -> tuple["VowelStatistics", list["Section"]]:
-    """What the gate deletes of all the strings, and the first of them with what the model writes."""
+def _load(run: RunConfig) -> "LoadedModel":
+    from mrt5_jax.evaluation.model_dirs import load_model
+
+    return load_model(run.model_dir, run.model, None, run.execution)
+
+
+def _evaluate(run: RunConfig, loaded: "LoadedModel", deletions: Sequence[Deletion]) -> "Evaluation":
+    """Evaluates a run's model on its first task, and writes that to its MODEL_DIR."""
+    from mrt5_jax.evaluation.model_dirs import evaluate_task, write_evaluation
+
+    task = run.data.eval_tasks[0]
+    print(f"evaluating {run.model_dir}", file=sys.stderr)
+    found = evaluate_task(loaded, run, task, SPLIT, deletions)
+    write_evaluation(run.model_dir, found, task, SPLIT, loaded.step)
+    return found
+
+
+def _inspect(
+    run: RunConfig, loaded: "LoadedModel", records: "Sequence[Record]"
+) -> tuple["VowelStatistics", list["Section"]]:
+    """Returns what the gate deletes of all the strings, and the first of them with what the model writes."""
     import jax
     import numpy as np
 
@@ -139,27 +148,26 @@ def _inspect(trained: Trained) -> tuple["VowelStatistics", list["Section"]]:
     from mrt5_jax.evaluation.page import Section
     from mrt5_jax.evaluation.records import of_deletion
 
-    inspector = make_inspector(trained.loaded.model)
-    data, task = trained.run.data, trained.run.data.eval_tasks[0]
-    records = iter(of_deletion(trained.evaluation.records, "hard"))
+    inspector = make_inspector(loaded.model)
+    hard = iter(of_deletion(records, "hard"))
     tokens, keep, sections = [], [], []
-    for batch in eval_batches(task, data, split=SPLIT, num_examples=NUM_STRINGS):
+    for batch in eval_batches(run.data.eval_tasks[0], run.data, split=SPLIT, num_examples=NUM_STRINGS):
         inputs, targets = batch.arrays["encoder_input_tokens"], batch.arrays["decoder_target_tokens"]
-        decision = jax.device_get(inspector(trained.loaded.params, inputs))
+        selection = jax.device_get(inspector(loaded.params, inputs))
         tokens.append(inputs)
-        keep.append(decision.keep)
-        for row, record in zip(range(len(batch.examples)), records, strict=False):
+        keep.append(selection.keep)
+        for row, record in zip(range(len(batch.examples)), hard, strict=False):
             if len(sections) < NUM_EXAMPLES:
                 target = decode_to_text(targets[row])
                 verdict = "correct" if record.sequence_correct else f"should be {target}"
                 note = f"{record.prediction} ({verdict})"
-                found = pieces(inputs[row], decision.keep[row], decision.values[row])
+                found = pieces(inputs[row], selection.keep[row], selection.bias[row])
                 sections.append(Section(f"string {record.index}", found, note))
     return vowel_statistics(np.concatenate(tokens), np.concatenate(keep)), sections
 
 
 def vowel_lines(vowels: "VowelStatistics") -> list[str]:
-    """Vowels and letters in one sentence, '#' and the end of the sequence in another."""
+    """Says what is deleted of vowels and letters in one sentence, of '#' and the end of the sequence in another."""
     return [
         f"{vowels.vowels.rate:.2%} of {vowels.vowels.total:,} vowels are deleted; of the {vowels.letters.deleted:,} "
         f"deleted letters, {vowels.vowels_among_deleted_letters:.2%} are vowels.",

@@ -3,13 +3,12 @@
 import argparse
 
 from mrt5_jax.cli import gin_setup
-from mrt5_jax.cli.task_modules import import_tasks
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """T5X's flags."""
+    """Adds T5X's flags."""
     gin_setup.add_arguments(parser)
     parser.add_argument(
         "--dry_run",
@@ -48,11 +47,12 @@ def run(args: argparse.Namespace) -> int:
     if args.topology:
         raise UserError("--topology goes with --dry_run: training runs on the devices there are")
     join_others(args)
-    import_tasks()
     import jax
 
+    from mrt5_jax.tasks import import_all
     from mrt5_jax.training.loop import train
 
+    import_all()
     train(resolved.run, resolved.config_text, accepted=resolved.print_notes, start_over=args.start_over)
     if jax.process_index() == 0:
         print(f"trained to step {resolved.run.training.num_steps}: {resolved.run.model_dir}")

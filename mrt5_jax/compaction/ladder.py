@@ -40,24 +40,24 @@ class Ladder:
             raise UserError(f"rungs {self.rungs}: give at least one length, all positive and increasing")
 
     def rung_index(self, kept_count: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-        """Index of the smallest rung that holds `kept_count` positions; of the last rung where none does."""
+        """Returns the index of the smallest rung that holds `kept_count` positions; the last rung's where none does."""
         rungs = jnp.asarray(self.rungs, jnp.int32)
         index = jnp.searchsorted(rungs, kept_count.astype(jnp.int32), side="left", method="compare_all")
         return jnp.minimum(index, len(self.rungs) - 1).astype(jnp.int32)
 
     def host_rung(self, kept_count: int) -> int:
-        """`rung` of a number that the host knows."""
+        """Returns the `rung` of a number that the host knows."""
         return next((rung for rung in self.rungs if rung >= kept_count), self.rungs[-1])
 
     def rung(self, kept_count: Int[Array, "*shape"]) -> Int[Array, "*shape"]:
-        """The smallest rung that holds `kept_count` positions."""
+        """Returns the smallest rung that holds `kept_count` positions."""
         return jnp.take(jnp.asarray(self.rungs, jnp.int32), self.rung_index(kept_count), mode="clip")
 
 
 def make_ladders(
     lengths: Iterable[int], execution: ExecutionConfig, backend: str, capacity: float | None = None
 ) -> dict[int, Ladder]:
-    """`make_ladder` for every length that inputs may have."""
+    """Makes a ladder for every length that inputs may have, see `make_ladder`."""
     return {length: make_ladder(length, execution, backend, capacity) for length in lengths}
 
 
@@ -72,7 +72,7 @@ class ByLength:
 
 
 def make_ladder(length: int, execution: ExecutionConfig, backend: str, capacity: float | None = None) -> Ladder:
-    """The ladder for sequences of `length` positions.
+    """Makes the ladder for sequences of `length` positions.
 
     Rungs are those configured or evenly chosen multiples of the rounding, at most `max_rungs`; the last one is the full
     length, so every row fits. Under a capacity there is one rung, its slots; what does not fit is dropped.
@@ -103,7 +103,7 @@ def make_ladder(length: int, execution: ExecutionConfig, backend: str, capacity:
 
 
 def capacity_slots(length: int, capacity: float, rounding: int | None, backend: str) -> int:
-    """The slots of a row under a capacity: a share of its length, rounded up to `rounding`.
+    """Returns the slots of a row under a capacity: a share of its length, rounded up to `rounding`.
 
     Raises:
         UserError: the rounding or the capacity leaves none.

@@ -50,7 +50,7 @@ def joined(
     staged: Staged,
     collected: Collected,
 ) -> Part:
-    """The computation's result."""
+    """Returns the computation's result."""
     rows = collected.rows[0]
     if staged.num_parts > 1:
         rows = join_rows(jax.tree.map(lambda *leaves: jnp.stack(leaves), *collected.rows), staged.num_shards)

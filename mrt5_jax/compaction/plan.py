@@ -22,24 +22,8 @@ class Plan(NamedTuple):
     """True in real slots. These come first."""
 
 
-class Kept(NamedTuple):
-    """A keep mask cut to a capacity."""
-
-    keep: Bool[Array, "batch length"]
-    dropped: Int[Array, " batch"]
-    """How many kept positions had to go."""
-
-
-class NeverEmpty(NamedTuple):
-    """A keep mask in which every row with input keeps something."""
-
-    keep: Bool[Array, "batch length"]
-    rescued: Bool[Array, " batch"]
-    """Rows of which everything had been deleted, or in which everything of a segment had been."""
-
-
 def count_kept(keep: Bool[Array, "batch length"]) -> Int[Array, " batch"]:
-    """Kept positions of each row."""
+    """Counts the kept positions of each row."""
     return jnp.sum(keep, axis=1, dtype=jnp.int32)
 
 
@@ -73,7 +57,7 @@ def plan(keep: Bool[Array, "batch length"], kept_length: int) -> Plan:
 def gather(
     values: Shaped[Array, "batch length *rest"], positions: Int[Array, "batch kept_length"]
 ) -> Shaped[Array, "batch kept_length *rest"]:
-    """Values at the planned positions."""
+    """Returns the values at the planned positions."""
     index = positions.reshape(positions.shape + (1,) * (values.ndim - 2))
     return jnp.take_along_axis(values, index, axis=1, mode="promise_in_bounds")
 
@@ -81,7 +65,7 @@ def gather(
 def scatter_back(
     compact: Shaped[Array, "batch kept_length *rest"], plan: Plan, length: int
 ) -> Shaped[Array, "batch length *rest"]:
-    """Real slots back at their original positions, zeros elsewhere: the transpose of `gather` without filler."""
+    """Puts real slots back at their original positions, zeros elsewhere: the transpose of `gather` without filler."""
     kept_length = plan.positions.shape[1]
 
     # Only slot numbers are scattered; the wide values are then gathered, which accelerators do much faster.
@@ -97,36 +81,46 @@ def scatter_back(
 
 def never_empty(
     keep: Bool[Array, "batch length"],
-    scores: Float[Array, "batch length"],
+    priority: Float[Array, "batch length"],
     input_mask: Bool[Array, "batch length"],
     segments: Int[Array, "batch length"] | None = None,
-) -> NeverEmpty:
-    """Lets rows with input but without survivors keep their best-scoring input position, the first of several.
+) -> Bool[Array, "batch length"]:
+    """Lets rows with input but without survivors keep their input position of highest priority, the first of several.
 
-    Pads are never kept, so rows that are all padding stay empty.
+    Pads are never kept, so rows that are all padding stay empty. `rescued_rows` tells which rows that concerned.
 
     Args:
         keep: positions to keep; pads among them are taken out.
-        scores: higher is kept longer (gate values).
+        priority: higher is kept longer (gate values).
         input_mask: True where the input is not padding.
         segments: numbers, from 1 to at most the length, of the parts of a row; what holds for rows holds for each.
     """
     keep = keep & input_mask
-    rescued = jnp.any(input_mask, axis=1) & ~jnp.any(keep, axis=1)
-    # Pads lie below the lowest score that an input position can have, -inf included.
-    candidates = jnp.where(input_mask, jnp.maximum(scores, jnp.finfo(scores.dtype).min), -jnp.inf)
+    # Pads lie below the lowest priority that an input position can have, -inf included.
+    candidates = jnp.where(input_mask, jnp.maximum(priority, jnp.finfo(priority.dtype).min), -jnp.inf)
     if segments is not None:
         segments = jnp.where(input_mask, segments, 0)
         added = _best_of_segments(candidates, segments) & ~_segments_that_keep(keep, segments)
-        return NeverEmpty(keep | added, jnp.any(added, axis=1))
+        return keep | added
+    emptied = jnp.any(input_mask, axis=1) & ~jnp.any(keep, axis=1)
     best = jax.nn.one_hot(jnp.argmax(candidates, axis=1), keep.shape[1], dtype=bool)
-    return NeverEmpty(keep | (rescued[:, None] & best), rescued)
+    return keep | (emptied[:, None] & best)
+
+
+def rescued_rows(before: Bool[Array, "batch length"], keep: Bool[Array, "batch length"]) -> Bool[Array, " batch"]:
+    """Marks rows that, or of which a segment, would be empty without `never_empty`.
+
+    Args:
+        before: what `never_empty` was given.
+        keep: what it returned.
+    """
+    return jnp.any(keep & ~before, axis=1)
 
 
 def best_of_parts(
     scores: Float[Array, "batch length"], segments: Int[Array, "batch length"]
 ) -> Float[Array, "batch length"]:
-    """The highest score among the positions of a row that have the same number, 0 to the length. Has no gradient."""
+    """Returns the highest score among the positions of a row with the same number, 0 to the length; no gradient."""
     scores = jax.lax.stop_gradient(scores)  # JAX knows no derivative of a scattered maximum
 
     def of_row(scores: Float[Array, " length"], segments: Int[Array, " length"]) -> Float[Array, " length"]:
@@ -162,18 +156,18 @@ def _segments_that_keep(
 
 def restrict(
     keep: Bool[Array, "batch length"],
-    scores: Float[Array, "batch length"],
+    priority: Float[Array, "batch length"],
     capacity: int,
     segments: Int[Array, "batch length"] | None = None,
-) -> Kept:
-    """Keeps at most `capacity` positions a row: the lowest scores go first, of equal scores the last position.
+) -> Bool[Array, "batch length"]:
+    """Keeps at most `capacity` positions a row: the lowest priorities go first, of equal ones the last position.
 
     In packed rows the best kept position of each example goes last, so no example becomes empty. Only where a row has
     more examples than slots some must: then the best positions stay, one of an example.
 
     Args:
         keep: positions that would be kept.
-        scores: higher is kept longer (gate values).
+        priority: higher is kept longer (gate values).
         capacity: the most that a row may keep, at least 1; static.
         segments: numbers, from 1 to at most the length, of the examples of packed rows.
 
@@ -186,15 +180,14 @@ def restrict(
     # Kept positions come before deleted ones, and of packed rows the best of each example before the others.
     place = jnp.where(keep, 1, 2)
     if segments is not None:
-        # Kept positions lie above what deleted ones have, whatever their score, -inf and NaN included.
-        candidates = jnp.where(keep, jnp.fmax(scores, jnp.finfo(scores.dtype).min), -jnp.inf)
+        # Kept positions lie above what deleted ones have, whatever their priority, -inf and NaN included.
+        candidates = jnp.where(keep, jnp.fmax(priority, jnp.finfo(priority.dtype).min), -jnp.inf)
         place = jnp.where(_best_of_segments(candidates, jnp.where(keep, segments, 0)), 0, place)
 
-    def rank(place_row: Int[Array, " length"], score_row: Float[Array, " length"]) -> Int[Array, " length"]:
+    def rank(place_row: Int[Array, " length"], priority_row: Float[Array, " length"]) -> Int[Array, " length"]:
         index = jnp.arange(place_row.shape[0], dtype=jnp.int32)
-        # A stable sort: by place, then by falling score, then by position.
-        *_, order = jax.lax.sort((place_row, -score_row, index), num_keys=2)
+        # A stable sort: by place, then by falling priority, then by position.
+        *_, order = jax.lax.sort((place_row, -priority_row, index), num_keys=2)
         return jnp.zeros_like(index).at[order].set(index, unique_indices=True)
 
-    restricted = keep & (jax.vmap(rank)(place, scores) < capacity)
-    return Kept(restricted, count_kept(keep) - count_kept(restricted))
+    return keep & (jax.vmap(rank)(place, priority) < capacity)

@@ -59,7 +59,7 @@ def split_rows(rows: Rows, num_parts: int, num_shards: int = 1) -> Rows:
 
 
 def join_rows(parts: Rows, num_shards: int = 1) -> Rows:
-    """The inverse of `split_rows`."""
+    """Undoes `split_rows`."""
 
     def join(array: Array) -> Array:
         num_parts, rows = array.shape[:2]
@@ -70,7 +70,7 @@ def join_rows(parts: Rows, num_shards: int = 1) -> Rows:
 
 
 def chunk_rows(rows: Arrays, kept_counts: Int[Array, " batch"], num_chunks: int, num_shards: int = 1) -> Chunked:
-    """The rows of every shard by rising kept count, in chunks; rows with equal counts stay in order.
+    """Sorts the rows of every shard by rising kept count and cuts them into chunks; equal counts stay in order.
 
     Args:
         rows: pytree of arrays [batch ...].

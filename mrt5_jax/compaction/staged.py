@@ -101,7 +101,7 @@ class Staged:
 def in_graph(
     staged: Staged,
 ) -> Callable[[Arrays, Arrays, Arrays], Part]:
-    """The whole computation as one function, to be jitted by the caller."""
+    """Returns the whole computation as one function, to be jitted by the caller."""
 
     def run(params: Arrays, shared: Arrays, inputs: Arrays) -> Part:
         first, second = staged.split(params)
@@ -153,7 +153,7 @@ def _run_chunks(
 def in_order(
     out: Arrays, rungs: Int[Array, " num_chunks"], order: Int[Array, "shards local"]
 ) -> tuple[Arrays, Int[Array, " batch"]]:
-    """Results of chunks in the batch's order again, and the rung of each row.
+    """Returns the results of chunks in the batch's order again, and the rung of each row.
 
     Args:
         out: pytree of arrays [num_chunks rows ...].

@@ -8,7 +8,6 @@ import collections
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _ASCII_PUNCTUATION = frozenset("!\"#$%&'()*+,-./:;<=>?@[\\]^_`{|}~")  # of which Unicode calls some symbols
@@ -22,31 +21,20 @@ _WITHOUT_SPACES = re.compile(
 )
 
 
-class AnswerScore(NamedTuple):
-    """Of one answer, 0 to 1; of several, their mean in per cent."""
-
-    exact_match: float
-    f1: float
-
-
 def normalize_answer(text: str) -> str:
     """The text as SQuAD compares it."""
     text = "".join(letter for letter in text.lower() if not _is_punctuation(letter))
     return " ".join(_ARTICLES.sub(" ", text).split())
 
 
-def score_answer(prediction: str, answers: Sequence[str]) -> AnswerScore:
-    """The best exact match and the best F1 that any of the accepted answers gives; 0 where there is none."""
-    return AnswerScore(_best(_exact_match, prediction, answers), _best(_f1, prediction, answers))
+def exact_match(prediction: str, answers: Sequence[str]) -> float:
+    """Returns 1 where the prediction is one of the accepted answers, 0 elsewhere."""
+    return _best(_exact_match, prediction, answers)
 
 
-def score_answers(predictions: Sequence[str], answers: Sequence[Sequence[str]]) -> AnswerScore:
-    """Means over examples, in per cent; NaN where there are none."""
-    scores = [score_answer(prediction, own) for prediction, own in zip(predictions, answers, strict=True)]
-    return AnswerScore(
-        _percent([score.exact_match for score in scores]),
-        _percent([score.f1 for score in scores]),
-    )
+def f1(prediction: str, answers: Sequence[str]) -> float:
+    """Returns the best F1 over words that any of the accepted answers gives, 0 to 1; 0 where there is none."""
+    return _best(_f1, prediction, answers)
 
 
 def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
@@ -56,8 +44,12 @@ def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, fl
 
 
 def question_answering(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """A seqio metric over lists of accepted answers."""
-    return score_answers(predictions, targets)._asdict()
+    """A seqio metric over lists of accepted answers: means over examples, in per cent; NaN where there are none."""
+    examples = list(zip(predictions, targets, strict=True))
+    return {
+        "exact_match": _percent([exact_match(*example) for example in examples]),
+        "f1": _percent([f1(*example) for example in examples]),
+    }
 
 
 def _percent(values: Sequence[float]) -> float:

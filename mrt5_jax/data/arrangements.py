@@ -4,7 +4,7 @@ Each arrangement reads from a position, an integer that says all about where a r
 batch the position after it. Shapes follow from the configuration alone.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +16,10 @@ from mrt5_jax.errors import UserError
 
 INDEX = "index"
 """Key in a batch of the examples' indices, int32 [batch]: what random deletion draws from."""
+
+LANGUAGE_IDS = "language_ids"
+"""Key in a batch of the rows' languages, int32 [batch], where the task has languages: places among the training task's
+languages, sorted; -1 for a language that is none of them. Packed rows, which may mix languages, have none."""
 
 
 class ExampleInfo(NamedTuple):
@@ -53,7 +57,10 @@ class ExampleStream(Protocol):
     """One shard's examples."""
 
     def batches(self, *, start: int, rows: int) -> Iterator[Any]:
-        """`inputs` and `targets`, int32 [rows length], padded, without end, from example `start` on."""
+        """`inputs` and `targets`, int32 [rows length], padded, without end, from example `start` on.
+
+        Where there are languages, LANGUAGE_IDS as well.
+        """
         ...
 
 
@@ -76,7 +83,7 @@ class OneExampleARow:
     def read(self, position: int) -> Iterator[Located]:
         for examples in self._stream.batches(start=position * self._rows, rows=self._rows):
             position += 1
-            yield Located(model_batch(examples["inputs"], examples["targets"]), position)
+            yield Located(model_batch(examples["inputs"], examples["targets"]) | _languages(examples), position)
 
 
 class Packed:
@@ -146,7 +153,8 @@ class Buckets:
                 inputs, targets = examples["inputs"][rows], examples["targets"][rows]
                 inputs = inputs[:, : smallest_length(inputs, self._lengths)]
                 position += 1
-                yield Located(_take(model_batch(inputs, targets), self._own), position)
+                batch = model_batch(inputs, targets) | _take(_languages(examples), rows)
+                yield Located(_take(batch, self._own), position)
             window, skipped = window + 1, 0
 
 
@@ -185,7 +193,11 @@ def model_batch(inputs: Int[np.ndarray, "batch length"], targets: Int[np.ndarray
     }
 
 
-def _take(batch: Batch, rows: slice) -> Batch:
+def _languages(examples: Mapping[str, np.ndarray]) -> Batch:
+    return {LANGUAGE_IDS: examples[LANGUAGE_IDS]} if LANGUAGE_IDS in examples else {}
+
+
+def _take(batch: Batch, rows: slice | np.ndarray) -> Batch:
     return {key: value[rows] for key, value in batch.items()}
 
 

@@ -1,4 +1,4 @@
-"""From a seqio task or mixture to the model's batches: static shapes, exact resume, no overlap between hosts."""
+"""From a task or mixture to the model's batches: static shapes, exact resume, no overlap between hosts."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +8,7 @@ import numpy as np
 
 from mrt5_jax.config import DataConfig
 from mrt5_jax.data.arrangements import (
+    LANGUAGE_IDS,
     WINDOW,
     Arrangement,
     Batch,
@@ -20,13 +21,20 @@ from mrt5_jax.data.arrangements import (
     model_batch,
     smallest_length,
 )
+from mrt5_jax.data.registry import find_split
+from mrt5_jax.data.streams import TrainStream, eval_examples, eval_languages, language_ids
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.data.vocabulary import PAD_ID
 from mrt5_jax.errors import UserError
 
-DRAWS = 2
-"""Raised with every change of the code after which a position stands for other examples (2: span corruption's spans are
-drawn in blocks)."""
+_VERSION = "version of the random draws"
+"""A layout's key of the next two."""
+
+DATA_ORDER_VERSION = 2
+"""Bump when a change makes the same position yield different examples (2: spans are drawn in blocks)."""
+
+SHARED_ORDER_VERSION = 3
+"""The same for mixtures and seqio's own tasks on several hosts (3: which host reads what follows from the position)."""
 
 
 class EvalBatch(NamedTuple):
@@ -38,9 +46,17 @@ class EvalBatch(NamedTuple):
 class TrainBatches(Iterator[Batch]):
     """Batches without end. Where it stands is one number, so any batch can be gone back to at once."""
 
-    def __init__(self, arrangement: Arrangement, layout: Mapping[str, Any], files: Sequence[SourceFile] = ()):
+    def __init__(
+        self,
+        arrangement: Arrangement,
+        layout: Mapping[str, Any],
+        files: Sequence[SourceFile] = (),
+        languages: Sequence[str] = (),
+    ):
         self.files = files
         """Of the user's that the batches come from."""
+        self.languages = languages
+        """That `language_ids` count through."""
         self._arrangement = arrangement
         self._layout = dict(layout)
         self._position = 0
@@ -67,7 +83,13 @@ class TrainBatches(Iterator[Batch]):
             f"{key} {saved.get(key)!r}, now {now!r}" for key, now in self._layout.items() if saved.get(key) != now
         ]
         if different:
-            raise UserError(f"the saved data position was made with {'; '.join(different)}: give the run what it had")
+            remedy = "give the run what it had"
+            if saved.get(_VERSION) != self._layout[_VERSION]:
+                remedy = (
+                    "go on with the version of mrt5_jax that began the run, or begin another MODEL_DIR from its "
+                    "parameters (config.RunConfig.warm_start)"
+                )
+            raise UserError(f"the saved data position was made with {'; '.join(different)}: {remedy}")
         self._position = int(state["position"])
         self._open = None
 
@@ -85,8 +107,6 @@ def train_batches(
         UserError: an unknown task, a task without a train split, a batch size that the hosts cannot share, buckets
             that do not fit the run.
     """
-    from mrt5_jax.data.streams import TrainStream
-
     if data.batch_size % num_shards:
         raise UserError(f"batch_size {data.batch_size} cannot be shared out evenly to {num_shards} hosts")
     lengths = input_lengths(data)
@@ -103,7 +123,7 @@ def train_batches(
         stream = TrainStream(data, seed=seed, shard_index=shard_index, num_shards=num_shards)
         arrangement = OneExampleARow(stream, data.batch_size // num_shards)
     layout = {
-        "version of the random draws": DRAWS,
+        _VERSION: SHARED_ORDER_VERSION if stream.is_shared_out else DATA_ORDER_VERSION,
         "task": data.train_task,
         "seed": seed,
         "shuffle": data.shuffle,
@@ -114,7 +134,7 @@ def train_batches(
         "rows": data.rows,
         "length_buckets": list(lengths) if data.length_buckets else [],
     }
-    return TrainBatches(arrangement, layout, stream.files)
+    return TrainBatches(arrangement, layout, stream.files, stream.languages)
 
 
 def eval_batches(
@@ -122,7 +142,8 @@ def eval_batches(
 ) -> Iterator[EvalBatch]:
     """All examples of a task's split once, always the same ones in the same order; the last batch is filled up.
 
-    With length buckets, examples of similar length come together within a window. Rows are never packed.
+    With length buckets, examples of similar length come together within a window. Rows are never packed. Where the task
+    has languages, batches carry `language_ids`, which mean what they mean in training: see `streams.eval_languages`.
 
     Args:
         num_examples: of a task, and of every task of a mixture; None takes all.
@@ -130,22 +151,23 @@ def eval_batches(
     Raises:
         UserError: an unknown task, a split that it does not have, or buckets that do not fit the run.
     """
-    from mrt5_jax.data import streams
-
     lengths = input_lengths(data)
+    languages = eval_languages(task, data)
     window = data.eval_batch_size * (WINDOW if data.length_buckets else 1)
-    examples = streams.eval_examples(task, data, split=split, num_examples=num_examples)
+    examples = eval_examples(task, data, split=split, num_examples=num_examples)
     while rows := list(itertools.islice(examples, window)):
         if data.length_buckets:
             rows.sort(key=lambda row: len(row[1]["inputs"]))
         for begin in range(0, len(rows), data.eval_batch_size):
-            yield _eval_batch(rows[begin : begin + data.eval_batch_size], data, lengths)
+            batch = _eval_batch(rows[begin : begin + data.eval_batch_size], data, lengths)
+            if languages:
+                ids = language_ids((info.language for info in batch.examples), languages)
+                batch.arrays[LANGUAGE_IDS] = np.pad(ids, (0, data.eval_batch_size - len(ids)))
+            yield batch
 
 
 def check_evaluation(data: DataConfig, split: str = "validation") -> None:
     """Raises a UserError unless every evaluation task is there and has the split."""
-    from mrt5_jax.data.streams import find_split
-
     for task in data.eval_tasks:
         find_split(task, split)
 
@@ -157,6 +179,7 @@ def _eval_batch(
     targets = np.full((data.eval_batch_size, data.target_length), PAD_ID, np.int32)
     for row, (_, example) in enumerate(rows):
         for padded, ids in ((inputs, example["inputs"]), (targets, example["targets"])):
-            padded[row, : len(ids)] = ids[: padded.shape[1]]
+            ids = ids[: padded.shape[1]]
+            padded[row, : len(ids)] = ids
     inputs = inputs[:, : smallest_length(inputs, lengths)]
     return EvalBatch(model_batch(inputs, targets), tuple(info for info, _ in rows))

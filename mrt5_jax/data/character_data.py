@@ -36,13 +36,6 @@ class Pair(NamedTuple):
     target: str
 
 
-class Lengths(NamedTuple):
-    """Of the longest row, in ids, the end of sequence counted."""
-
-    input: int
-    target: int
-
-
 def split_of(text: str) -> str:
     """Four fifths train, a tenth each for validation and test, the same for the same text always."""
     return _HELD_OUT.get(int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10, "train")
@@ -132,10 +125,9 @@ def write_splits(folder: AnyPath, pairs: Mapping[str, Sequence[Pair]]) -> dict[s
     return {split: len(own) for split, own in pairs.items()}
 
 
-def lengths_in_ids(pairs: Sequence[Pair]) -> Lengths:
-    """What INPUT_LENGTH and TARGET_LENGTH a run needs for the rows."""
-    inputs, targets = ([len(text.encode()) + 1 for text in column] for column in zip(*pairs, strict=True))
-    return Lengths(max(inputs), max(targets))
+def longest_in_ids(texts: Iterable[str]) -> int:
+    """Returns the ids of the longest text, its end of sequence counted."""
+    return max(len(text.encode()) + 1 for text in texts)
 
 
 def _alphabets(words: Iterable[str]) -> dict[str, set[str]]:

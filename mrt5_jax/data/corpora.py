@@ -1,14 +1,13 @@
 """Text of several languages, cut into chunks that are found by their number."""
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from mrt5_jax.data.documents import former_language_of, language_of
-from mrt5_jax.data.sources import Example, IndexedSource, map_examples
+from mrt5_jax.data.sources import Example, IndexedSource
 from mrt5_jax.data.text_files import SourceFile, TextStream, check_no_overlap, find_files
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import FilePath
@@ -77,7 +76,7 @@ def chunk_source(splits: Splits, chunk_length: int) -> IndexedSource:
     """
     chunks = {split: _Chunks(regions, chunk_length) for split, regions in splits.items()}
     return IndexedSource(
-        lambda split, blocks: _read_chunks(chunks[split], blocks),
+        lambda split, numbers: chunks[split].read(numbers),
         {split: own.size for split, own in chunks.items()},
         files_of(splits),
     )
@@ -101,16 +100,12 @@ class _Chunks:
         self._regions = regions
         self._chunk_length = chunk_length
         self._first = np.cumsum([0, *(-(-(region.end - region.begin) // chunk_length) for region in regions)])
-        self.languages = [region.language for region in regions]
         self.size = int(self._first[-1])
-        whole = all(region.end - region.begin >= chunk_length for region in regions)
-        self.length = chunk_length if whole else None
-        """Of every chunk; None where they differ."""
 
-    def read(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """int32 ids [block length] of chunks of one length, and the place of each one's region."""
-        places = np.searchsorted(self._first, numbers, side="right").astype(np.int32) - 1
-        return np.stack([self._chunk(int(n), int(place)) for n, place in zip(numbers, places, strict=True)]), places
+    def read(self, numbers: np.ndarray) -> Iterator[Example]:
+        """`ids` and `language` of chunks."""
+        for number, place in zip(numbers, np.searchsorted(self._first, numbers, side="right") - 1, strict=True):
+            yield {"ids": self._chunk(int(number), int(place)), "language": self._regions[place].language}
 
     def _chunk(self, number: int, place: int) -> np.ndarray:
         region = self._regions[place]
@@ -118,17 +113,9 @@ class _Chunks:
         return region.stream.read(max(end - self._chunk_length, region.begin), end)
 
 
-def _read_chunks(chunks: _Chunks, blocks: tf.data.Dataset) -> tf.data.Dataset:
-    languages = tf.constant(chunks.languages)
-    if chunks.length is None:
-        blocks = blocks.rebatch(1)
-
-    def read(numbered: Example) -> Example:
-        ids, places = tf.numpy_function(chunks.read, [numbered["index"]], [tf.int32, tf.int32], stateful=False)
-        language = tf.gather(languages, tf.ensure_shape(places, [None]))
-        return {"ids": tf.ensure_shape(ids, [None, chunks.length]), "language": language, **numbered}
-
-    return map_examples(blocks, read).unbatch()
+def languages_of(splits: Splits) -> tuple[str, ...]:
+    """Of all splits, sorted."""
+    return tuple(sorted({region.language for regions in splits.values() for region in regions}))
 
 
 def _regions(patterns: Patterns, field: str, language: Callable[[FilePath], str]) -> list[Region]:

@@ -4,16 +4,18 @@ Strings are '#' and then letters a-zA-Z. Sums of letter numbers tell the splits 
 is chosen so that the sum falls into a residue class of its split, so no string can be in two splits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, NamedTuple
 
-import tensorflow as tf
+import numpy as np
+from jaxtyping import Bool, Int, UInt8
 
+from mrt5_jax.data.philox import normal_floats, split_seeds, uniform_floats, uniform_integers
 from mrt5_jax.data.sources import Example
-from mrt5_jax.data.vocabulary import BYTE_OFFSET
+from mrt5_jax.data.vocabulary import bytes_to_ids
 from mrt5_jax.errors import UserError
 
-Kind = Literal["copy", "vowel_removal", "contextual_vowel_removal", "merge_abc"]
+DiagnosticKind = Literal["copy", "vowel_removal", "contextual_vowel_removal", "merge_abc"]
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 VOWELS = b"aeiouAEIOU"
@@ -33,14 +35,14 @@ class _Planting(NamedTuple):
     """Of each letter of the pattern."""
 
 
-_PLANTED: dict[Kind, _Planting] = {
+_PLANTED: dict[DiagnosticKind, _Planting] = {
     "contextual_vowel_removal": _Planting(25.0, 12.5, (_CONSONANTS, VOWELS)),
     "merge_abc": _Planting(5.0, 2.5, (b"A", b"B", b"C")),
 }
 
 
-def make_example(kind: Kind, length: int) -> Callable[[str, tf.Tensor], Example]:
-    """A function (split, index) -> `inputs` [length - 1] and `targets`, int32 ids without EOS.
+def make_examples(kind: DiagnosticKind, length: int) -> Callable[[str, Int[np.ndarray, " block"]], Iterator[Example]]:
+    """A function (split, indices) -> examples with `inputs` [length - 1] and `targets`, int32 ids without EOS.
 
     Args:
         length: of the inputs in ids, '#' and EOS counted.
@@ -52,84 +54,81 @@ def make_example(kind: Kind, length: int) -> Callable[[str, tf.Tensor], Example]
         raise UserError(f"length {length} is too short for a diagnostic task: it takes at least {MIN_LENGTH}")
     rule = _RULES[kind]
 
-    def example(split: str, index: tf.Tensor) -> Example:
+    def examples(split: str, indices: Int[np.ndarray, " block"]) -> Iterator[Example]:
         # The strings of a split are always the same ones; only their order follows from the run's seed.
-        seed = tf.stack([tf.constant(_RESIDUES[split][0], tf.int64), index])
-        text = tf.concat([tf.constant([ord("#")]), _random_letters(kind, split, length - 2, seed)], axis=0)
-        return {"inputs": text + BYTE_OFFSET, "targets": rule(text) + BYTE_OFFSET}
+        seeds = np.stack([np.full(len(indices), _RESIDUES[split][0], np.int64), indices], axis=1)
+        letters = _random_letters(kind, split, length - 2, seeds)
+        for text in np.pad(letters, ((0, 0), (1, 0)), constant_values=ord("#")):
+            yield {"inputs": bytes_to_ids(text), "targets": bytes_to_ids(rule(text))}
 
-    return example
+    return examples
 
 
-def _random_letters(kind: Kind, split: str, count: int, seed: tf.Tensor) -> tf.Tensor:
-    letters_seed, planting_seed, residue_seed = tf.unstack(tf.random.split(seed, 3))
-    letters = _choose(LETTERS, [count - 1], letters_seed)
+def _random_letters(
+    kind: DiagnosticKind, split: str, count: int, seeds: Int[np.ndarray, "block 2"]
+) -> UInt8[np.ndarray, "block count"]:
+    letters_seeds, planting_seeds, residue_seeds = split_seeds(seeds, 3)
+    letters = _choose(LETTERS, count - 1, letters_seeds)
     if kind in _PLANTED:
-        letters = _plant(letters, _PLANTED[kind], count, planting_seed)
-    first, stop = _RESIDUES[split]
-    residue = tf.random.stateless_uniform([], residue_seed, first, stop, tf.int32)
-    last = tf.math.floormod(residue - tf.reduce_sum(tf.gather(_letter_numbers(), letters)), len(LETTERS))
-    return tf.concat([letters, [tf.gather(_codes(LETTERS), last)]], axis=0)
+        _plant(letters, _PLANTED[kind], planting_seeds)
+    residues = uniform_integers(residue_seeds, 1, *_RESIDUES[split])[:, 0]
+    last = (residues - _LETTER_NUMBERS[letters].sum(axis=1)) % len(LETTERS)
+    return np.append(letters, _codes(LETTERS)[last][:, None], axis=1)
 
 
-def _plant(letters: tf.Tensor, planting: _Planting, count: int, seed: tf.Tensor) -> tf.Tensor:
-    """`letters` with patterns at random places, none overlapping another."""
-    size, width = count - 1, len(planting.choices)
-    number_seed, places_seed, *pattern_seeds = tf.unstack(tf.random.split(seed, 2 + width))
-    scale = (count + 2) / 64
-    wanted = planting.mean + planting.deviation * tf.random.stateless_normal([], number_seed)
-    number = tf.clip_by_value(tf.cast(tf.round(wanted * scale), tf.int32), 0, size // width)
-    # Places for `number` patterns are a choice of that many out of the slots left when each pattern is one letter.
-    slots = size - number * (width - 1)
-    order = tf.random.stateless_uniform(tf.reshape(slots, [1]), places_seed)
-    chosen = tf.sort(tf.math.top_k(order, number, sorted=False).indices)
-    places = chosen + tf.range(number) * (width - 1)
-    for offset, (choices, pattern_seed) in enumerate(zip(planting.choices, pattern_seeds, strict=True)):
-        pattern = _choose(choices, tf.reshape(number, [1]), pattern_seed)
-        letters = tf.tensor_scatter_nd_update(letters, (places + offset)[:, None], pattern)
-    return letters
+def _plant(letters: UInt8[np.ndarray, "block size"], planting: _Planting, seeds: Int[np.ndarray, "block 2"]) -> None:
+    """Writes patterns into `letters` at random places, none overlapping another."""
+    size, width = letters.shape[1], len(planting.choices)
+    number_seeds, places_seeds, *pattern_seeds = split_seeds(seeds, 2 + width)
+    wanted = np.float32(planting.mean) + np.float32(planting.deviation) * normal_floats(number_seeds)
+    numbers = np.round(wanted * np.float32((size + 3) / 64)).astype(np.int32).clip(0, size // width)
+    orders = uniform_floats(places_seeds, size)
+    patterns = [
+        _choose(choices, size // width, own) for choices, own in zip(planting.choices, pattern_seeds, strict=True)
+    ]
+    for row, number in enumerate(numbers):
+        # Places for `number` patterns are a choice of that many out of the slots left when each pattern is one letter.
+        slots = size - number * (width - 1)
+        chosen = np.sort(np.argsort(-orders[row, :slots], kind="stable")[:number])
+        places = chosen + np.arange(number) * (width - 1)
+        for offset, pattern in enumerate(patterns):
+            letters[row, places + offset] = pattern[row, :number]
 
 
-def _choose(letters: bytes, shape: tf.Tensor | list[int], seed: tf.Tensor) -> tf.Tensor:
-    numbers = tf.random.stateless_uniform(shape, seed, 0, len(letters), tf.int32)
-    return tf.gather(_codes(letters), numbers)
+def _choose(letters: bytes, count: int, seeds: Int[np.ndarray, "block 2"]) -> UInt8[np.ndarray, "block count"]:
+    return _codes(letters)[uniform_integers(seeds, count, 0, len(letters))]
 
 
-def _codes(letters: bytes) -> tf.Tensor:
-    return tf.constant(list(letters), tf.int32)
+def _codes(letters: bytes) -> UInt8[np.ndarray, " letters"]:
+    return np.frombuffer(letters, np.uint8)
 
 
-def _letter_numbers() -> tf.Tensor:
-    """int32 [256]: the place of a byte among LETTERS."""
-    return tf.constant([max(LETTERS.find(bytes([byte])), 0) for byte in range(256)], tf.int32)
+_LETTER_NUMBERS = np.array([max(LETTERS.find(bytes([byte])), 0) for byte in range(256)])
+"""Of each byte: its place among LETTERS."""
 
 
-def _is_one_of(text: tf.Tensor, letters: bytes) -> tf.Tensor:
-    return tf.gather(tf.constant([byte in letters for byte in range(256)]), text)
+def _is_one_of(text: UInt8[np.ndarray, " length"], letters: bytes) -> Bool[np.ndarray, " length"]:
+    return np.isin(text, _codes(letters))
 
 
-def _copy(text: tf.Tensor) -> tf.Tensor:
+def _copy(text: UInt8[np.ndarray, " length"]) -> UInt8[np.ndarray, " length"]:
     return text
 
 
-def _remove_vowels(text: tf.Tensor) -> tf.Tensor:
-    return tf.boolean_mask(text, tf.logical_not(_is_one_of(text, VOWELS)))
+def _remove_vowels(text: UInt8[np.ndarray, " length"]) -> UInt8[np.ndarray, " rest"]:
+    return text[~_is_one_of(text, VOWELS)]
 
 
-def _remove_vowels_after_lowercase_consonants(text: tf.Tensor) -> tf.Tensor:
-    follows = tf.concat([[False], _is_one_of(text[:-1], _CONSONANTS.translate(None, LETTERS[26:]))], axis=0)
-    return tf.boolean_mask(text, tf.logical_not(_is_one_of(text, VOWELS) & follows))
+def _remove_vowels_after_lowercase_consonants(text: UInt8[np.ndarray, " length"]) -> UInt8[np.ndarray, " rest"]:
+    follows = np.append(False, _is_one_of(text[:-1], _CONSONANTS.translate(None, LETTERS[26:])))
+    return text[~(_is_one_of(text, VOWELS) & follows)]
 
 
-def _merge_abc(text: tf.Tensor) -> tf.Tensor:
-    a, b, c = tf.unstack(_codes(b"ABC"))
-    begins = (text[:-2] == a) & (text[1:-1] == b) & (text[2:] == c)
-    begins = tf.concat([begins, [False, False]], axis=0)
-    swallowed = tf.roll(begins, 1, axis=0) | tf.roll(begins, 2, axis=0)
-    return tf.boolean_mask(tf.where(begins, ord("D"), text), tf.logical_not(swallowed))
+def _merge_abc(text: UInt8[np.ndarray, " length"]) -> UInt8[np.ndarray, " rest"]:
+    return _codes(text.tobytes().replace(b"ABC", b"D"))
 
 
-_RULES: dict[Kind, Callable[[tf.Tensor], tf.Tensor]] = {
+_RULES: dict[DiagnosticKind, Callable[[UInt8[np.ndarray, " length"]], UInt8[np.ndarray, " rest"]]] = {
     "copy": _copy,
     "vowel_removal": _remove_vowels,
     "contextual_vowel_removal": _remove_vowels_after_lowercase_consonants,

@@ -2,13 +2,14 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mrt5_jax.data.formats import Format, damaged
 from mrt5_jax.data.hashing import HashedStream
 from mrt5_jax.data.lines import lines_of
 from mrt5_jax.data.parquet import explained_rows, read_batches
+from mrt5_jax.data.tensorflow_on_demand import import_tensorflow
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import FilePath, rereadable
 
@@ -20,6 +21,10 @@ _SHARD = re.compile(
     r"(?:-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})?(?:[-.]c\d+)?$",  # what Spark adds
     re.IGNORECASE,
 )
+
+
+Fields = str | tuple[str, ...]
+"""The field that holds a document's text; or several, whose values' JSON list is the document."""
 
 
 def language_of(path: FilePath) -> str:
@@ -41,11 +46,11 @@ def former_language_of(path: FilePath) -> str:
     return shard["language"] if shard else path.name.partition(".")[0]
 
 
-def read_documents(path: FilePath, found: Format, field: str, stream: HashedStream) -> Iterator[bytes]:
+def read_documents(path: FilePath, found: Format, field: Fields, stream: HashedStream) -> Iterator[bytes]:
     """The documents of a file that is not plain text, in order, without empty ones.
 
     Args:
-        field: that holds the text.
+        field: that holds the text, or several.
         stream: of the file's bytes; Parquet and TFRecords, which are not read from beginning to end, are opened again.
 
     Raises:
@@ -54,19 +59,21 @@ def read_documents(path: FilePath, found: Format, field: str, stream: HashedStre
     if found.kind == "parquet":
         documents = _parquet(path, field)
     elif found.kind == "tfrecord":
+        if not isinstance(field, str):
+            raise UserError(f"{path}: TFRecords, of which one feature is read: write records as JSON lines or Parquet")
         documents = _tfrecords(path, found, field)
     else:
         documents = _json_lines(path, found, field, stream)
     return (document for document in documents if document)
 
 
-def _json_lines(path: FilePath, found: Format, field: str, stream: HashedStream) -> Iterator[bytes]:
+def _json_lines(path: FilePath, found: Format, field: Fields, stream: HashedStream) -> Iterator[bytes]:
     for number, line in lines_of(stream, found, str(path)):
         try:
             value = _decode(line.decode(errors="surrogatepass"))
         except (ValueError, RecursionError) as error:
             raise UserError(f"{path}, line {number}: not JSON ({error})") from None
-        yield _text(value, field, path, number)
+        yield _text(value, field, path, number) if isinstance(field, str) else _values(value, field, path, number)
 
 
 def _text(value: Any, field: str, path: FilePath, number: int) -> bytes:
@@ -80,10 +87,26 @@ def _text(value: Any, field: str, path: FilePath, number: int) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _parquet(path: FilePath, field: str) -> Iterator[bytes]:
+def _values(value: Any, fields: Sequence[str], path: FilePath, number: int) -> bytes:
+    """The JSON list of several fields' values."""
+    if not isinstance(value, dict):
+        raise UserError(f"{path}, line {number}: no JSON object with the fields {', '.join(fields)}")
+    for field in fields:
+        if field not in value:
+            raise UserError(f"{path}, line {number}: no field '{field}'; the fields are {', '.join(value) or 'none'}")
+    return json.dumps([value[field] for field in fields]).encode()
+
+
+def _parquet(path: FilePath, field: Fields) -> Iterator[bytes]:
     """Strings as the bytes that they are: Parquet promises UTF-8, and does not always keep it."""
     import pyarrow as pa
 
+    if not isinstance(field, str):
+        for first, rows in read_batches(path, columns=list(field)):
+            with explained_rows(str(path), first):
+                records = rows.to_pylist()
+            yield from (json.dumps([record[name] for name in field], default=_jsonable).encode() for record in records)
+        return
     for first, rows in read_batches(path, columns=[field]):
         with explained_rows(str(path), first):
             column = rows.column(0)
@@ -93,6 +116,11 @@ def _parquet(path: FilePath, field: str) -> Iterator[bytes]:
                 raise UserError(f"{path}, row {first + 1}: no text in column '{field}', which holds {column.type}")
             values = column.cast(pa.large_binary()).to_pylist()
         yield from (value or b"" for value in values)
+
+
+def _jsonable(value: Any) -> str:
+    """Parquet's bytes as text; its dates and decimals as they are printed."""
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def _holds_bytes(pa: Any, kind: Any) -> bool:
@@ -105,15 +133,15 @@ def _holds_bytes(pa: Any, kind: Any) -> bool:
 def _tfrecords(path: FilePath, found: Format, field: str) -> Iterator[bytes]:
     if found.compression not in ((), ("gzip",)):
         raise UserError(f"{path}: TFRecords in {found.compression[0]}: unpack them, or use gzip")
-    import tensorflow as tf
+
+    tf = import_tensorflow(f"{path}: reading TFRecords")
 
     with rereadable(path) as local:  # TensorFlow opens it
-        yield from _values(path, tf.data.TFRecordDataset(local, "GZIP" if found.compression else ""), field)
+        yield from _features(path, tf, tf.data.TFRecordDataset(local, "GZIP" if found.compression else ""), field)
 
 
-def _values(path: FilePath, dataset: Any, field: str) -> Iterator[bytes]:
-    """A feature of every record."""
-    import tensorflow as tf
+def _features(path: FilePath, tf: Any, dataset: Any, field: str) -> Iterator[bytes]:
+    """Yields a feature of every record."""
     from google.protobuf.message import DecodeError
 
     number, records = 0, iter(dataset)

@@ -20,7 +20,7 @@ from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
 
-from mrt5_jax.data.documents import read_documents
+from mrt5_jax.data.documents import Fields, read_documents
 from mrt5_jax.data.formats import Compression, Format, Kind, decompressed, explained_damage, recognize
 from mrt5_jax.data.hashing import HashedStream
 from mrt5_jax.data.line_scan import LineScan
@@ -58,11 +58,12 @@ class FileIndex(NamedTuple):
     the ids from that place on lie behind it. Else: where in the ids the EOS of each document is."""
 
 
-def index_file(path: FilePath, field: str = "text") -> FileIndex:
+def index_file(path: FilePath, field: Fields = "text") -> FileIndex:
     """The index of a file, from the cache where the file has not changed since.
 
     Args:
-        field: of a JSON line, a TFRecord's example or a Parquet row, that holds the text.
+        field: of a JSON line, a TFRecord's example or a Parquet row, that holds the text. Several fields make a
+            document of a record: the JSON list of their values.
 
     Raises:
         UserError: the file is damaged or of a kind that is not read here, or the cache cannot take what it has to.
@@ -101,7 +102,7 @@ def _load(folder: Path, path: FilePath, status: FileStatus) -> FileIndex | None:
         return None
 
 
-def _build(folder: Path, path: FilePath, status: FileStatus, field: str) -> FileIndex:
+def _build(folder: Path, path: FilePath, status: FileStatus, field: Fields) -> FileIndex:
     found = recognize(path)
     unpacks = found != Format((), "text") or in_bucket(path)
     with _scratch_folder(folder.parent, needed=unpacks) as scratch:

@@ -1,17 +1,19 @@
 """mC4 as prepared by TensorFlow Datasets, cut into chunks as it is read."""
 
-from typing import Any
+import functools
+from typing import TYPE_CHECKING, Any
 
-import tensorflow as tf
-
-from mrt5_jax.data import tfds
-from mrt5_jax.data.sources import SequentialSource, map_examples
+from mrt5_jax.data.tensorflow_on_demand import import_tensorflow
+from mrt5_jax.data.tfds import TfdsSource
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, EOS_ID
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 NAME = "c4/multilingual:3.1.0"
 
 # fmt: off
-LANGUAGES = (
+MC4_LANGUAGES = (
     "af", "am", "ar", "az", "be", "bg", "bg-Latn", "bn", "ca", "ceb", "co", "cs", "cy", "da", "de", "el", "el-Latn",
     "en", "eo", "es", "et", "eu", "fa", "fi", "fil", "fr", "fy", "ga", "gd", "gl", "gu", "ha", "haw", "hi", "hi-Latn",
     "hmn", "ht", "hu", "hy", "id", "ig", "is", "it", "iw", "ja", "ja-Latn", "jv", "ka", "kk", "km", "kn", "ko", "ku",
@@ -26,42 +28,43 @@ _DOCUMENTS_TOGETHER = 128
 _SHUFFLE_BUFFER = 10_000  # chunks, of a language
 
 
-def chunk_source(language: str, chunk_length: int) -> SequentialSource:
-    """Examples with `ids` (int32 [chunk_length]) and `language`; documents are joined by EOS, 128 at a time.
+def language_source(language: str, chunk_length: int) -> TfdsSource:
+    """Examples with `ids` (int32 [chunk_length]); documents are joined by EOS, 128 at a time.
 
     What is left of 128 documents is an example as well, shorter than the others. How many there are is not known.
     """
-    own = {"train": language, "validation": f"{language}-validation"}
-
-    def read(split: str) -> tf.data.Dataset:
-        documents = tfds.read(NAME, own[split])
-        chunks = _chunks(documents, chunk_length)
-        return map_examples(chunks, lambda ids: {"ids": ids, "language": tf.constant(language)})
-
-    return SequentialSource(read, own, shuffle_buffer=_SHUFFLE_BUFFER)
+    return TfdsSource(
+        {"train": (NAME, language), "validation": (NAME, f"{language}-validation")},
+        make_examples=functools.partial(_chunks, chunk_length=chunk_length),
+        shuffle_buffer=_SHUFFLE_BUFFER,
+    )
 
 
-def _chunks(documents: tf.data.Dataset, chunk_length: int) -> tf.data.Dataset:
-    ragged: Any = tf.RaggedTensor  # its type stub knows no constructors
+def _chunks(documents: "tf.data.Dataset", chunk_length: int) -> "tf.data.Dataset":
+    tf = import_tensorflow(NAME)
 
     @tf.autograph.experimental.do_not_convert
-    def text(document: dict[str, tf.Tensor]) -> tf.Tensor:
+    def text(document: Any) -> Any:
         return document["text"]
 
     @tf.autograph.experimental.do_not_convert
-    def is_filled(text: tf.Tensor) -> tf.Tensor:
+    def is_filled(text: Any) -> Any:
         return tf.strings.length(text) > 0
 
     @tf.autograph.experimental.do_not_convert
-    def cut(texts: tf.Tensor) -> tf.data.Dataset:
+    def cut(texts: Any) -> Any:
         ids = tf.cast(tf.io.decode_raw(tf.strings.reduce_join(texts), tf.uint8), tf.int32) + BYTE_OFFSET
-        documents = ragged.from_row_lengths(ids, tf.strings.length(texts))
+        documents = tf.RaggedTensor.from_row_lengths(ids, tf.strings.length(texts))
         ends = tf.fill([tf.size(texts), 1], EOS_ID)
         joined = tf.concat([documents, ends], axis=1).flat_values
         total = tf.size(joined)
         total -= tf.cast(tf.math.floormod(total, chunk_length) == 1, tf.int32)  # no chunk of a single EOS
         limits = tf.minimum(tf.range(0, total, chunk_length) + chunk_length, total)
-        return tf.data.Dataset.from_tensor_slices(ragged.from_row_limits(joined[:total], limits))
+        return tf.data.Dataset.from_tensor_slices(tf.RaggedTensor.from_row_limits(joined[:total], limits))
+
+    @tf.autograph.experimental.do_not_convert
+    def named(ids: Any) -> Any:
+        return {"ids": ids}
 
     filled = documents.map(text, num_parallel_calls=tf.data.AUTOTUNE).filter(is_filled)
-    return filled.batch(_DOCUMENTS_TOGETHER).flat_map(cut)
+    return filled.batch(_DOCUMENTS_TOGETHER).flat_map(cut).map(named, num_parallel_calls=tf.data.AUTOTUNE)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.data.formats import damaged, explained_damage
 from mrt5_jax.errors import UserError
@@ -12,16 +12,10 @@ if TYPE_CHECKING:
     import pyarrow
 
 
-class Batch(NamedTuple):
-    """Some rows of a file, one after the other."""
-
-    first: int
-    """Rows before it."""
-    rows: "pyarrow.RecordBatch"
-
-
-def read_batches(path: AnyPath, name: str = "", columns: Sequence[str] | None = None) -> Iterator[Batch]:
-    """The rows of a file, in order.
+def read_batches(
+    path: AnyPath, name: str = "", columns: Sequence[str] | None = None
+) -> Iterator[tuple[int, "pyarrow.RecordBatch"]]:
+    """Reads a file in order: some rows at a time, each time with how many rows come before them.
 
     Args:
         name: of the file, where `path` is a copy.
@@ -44,18 +38,18 @@ def read_batches(path: AnyPath, name: str = "", columns: Sequence[str] | None = 
                 batch = next(batches, None)
             if batch is None:
                 return
-            yield Batch(first, batch)
+            yield first, batch
             first += batch.num_rows
 
 
 def read_rows(path: AnyPath, name: str = "") -> Iterator[dict[str, Any]]:
     """The rows of a file as Python's values, by column; errors as in `read_batches`."""
     shown = name or str(path)
-    for batch in read_batches(path, shown):
-        names = batch.rows.schema.names
-        for number in range(batch.rows.num_rows):
-            with explained_rows(shown, batch.first + number):
-                row = [column[number].as_py() for column in batch.rows.columns]
+    for first, rows in read_batches(path, shown):
+        names = rows.schema.names
+        for number in range(rows.num_rows):
+            with explained_rows(shown, first + number):
+                row = [column[number].as_py() for column in rows.columns]
             yield dict(zip(names, row, strict=True))
 
 

@@ -4,14 +4,13 @@ A chunk of raw ids is split at random into as many kept as corrupted spans, a ke
 corrupted span is replaced by a sentinel; the targets are the sentinels, each followed by what it replaced.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from jaxtyping import Int
 
 from mrt5_jax.data import vocabulary
-from mrt5_jax.data.sources import BLOCK, SEED_FEATURE, Example, map_examples
+from mrt5_jax.data.sources import SEED_FEATURE, Example
 from mrt5_jax.errors import UserError
 
 
@@ -97,38 +96,23 @@ class Corrupted(NamedTuple):
     targets: Int[np.ndarray, " target"]
 
 
-def corrupt(dataset: tf.data.Dataset, corruption: Corruption, num_sentinels: int) -> tf.data.Dataset:
+def corrupt(example: Example, corruption: Corruption, num_sentinels: int) -> Example:
     """Turns `ids` (int32 [raw], raw >= 2) into `inputs`, `targets` (without EOS) and `replaced_bytes`.
 
-    Bytes whose ids serve as sentinels become <unk>; `replaced_bytes` (int32) counts them. UTF-8 has none.
+    Bytes whose ids serve as sentinels become <unk>; `replaced_bytes` counts them. UTF-8 has none.
 
     Args:
         num_sentinels: how many ids are set apart, the same for all examples, so that shorter chunks read alike.
     """
     sentinels = np.array(vocabulary.sentinel_ids(num_sentinels, corruption.sentinels), np.int32)
-
-    def corrupt_ids(ids: np.ndarray, seeds: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        clash = (ids >= sentinels.min()) & (ids <= sentinels.max())
+    ids = example["ids"]
+    clash = (ids >= sentinels.min()) & (ids <= sentinels.max())
+    replaced = int(np.count_nonzero(clash))
+    if replaced:
         ids = np.where(clash, np.int32(vocabulary.UNK_ID), ids)
-        chunks = [corrupt_chunk(*chunk, corruption, sentinels) for chunk in zip(ids, seeds, strict=True)]
-        inputs, targets = (np.stack(rows) for rows in zip(*chunks, strict=True))
-        return inputs, targets, np.count_nonzero(clash, axis=1).astype(np.int32)
-
-    def corrupt_block(examples: Example) -> Example:
-        inputs, targets, replaced = tf.numpy_function(
-            corrupt_ids, [examples["ids"], examples[SEED_FEATURE]], [tf.int32] * 3, stateful=False
-        )
-        return {
-            **{key: value for key, value in examples.items() if key != "ids"},
-            "inputs": tf.ensure_shape(inputs, [None, None]),
-            "targets": tf.ensure_shape(targets, [None, None]),
-            "replaced_bytes": tf.ensure_shape(replaced, [None]),
-        }
-
-    # Chunks of one length are corrupted many together: a call from TensorFlow into Python costs as much as the work.
-    spec: Any = dataset.element_spec
-    one_length = spec["ids"].shape.is_fully_defined()
-    return map_examples(dataset.batch(BLOCK if one_length else 1), corrupt_block).unbatch()
+    inputs, targets = corrupt_chunk(ids, example[SEED_FEATURE], corruption, sentinels)
+    rest = {key: value for key, value in example.items() if key != "ids"}
+    return {**rest, "inputs": inputs, "targets": targets, "replaced_bytes": replaced}
 
 
 def corrupt_chunk(

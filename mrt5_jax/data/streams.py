@@ -1,154 +1,125 @@
 """Streams of examples out of registered tasks and mixtures, addressed by position."""
 
-import difflib
-from collections.abc import Iterator, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import seqio
-import tensorflow as tf
+from jaxtyping import Int
 
 from mrt5_jax.config import DataConfig
-from mrt5_jax.data.arrangements import ExampleInfo
-from mrt5_jax.data.source_files import count_documents, name_files
-from mrt5_jax.data.sources import PositionedSource, cut_feature, map_examples
-from mrt5_jax.data.task_names import label_of
-from mrt5_jax.data.text_files import SourceFile
+from mrt5_jax.data.arrangements import LANGUAGE_IDS, ExampleInfo
+from mrt5_jax.data.mixing import Mixing, Shard
+from mrt5_jax.data.read_ahead import read_ahead
+from mrt5_jax.data.registry import find_split, find_task, is_known, registered, task_languages
+from mrt5_jax.data.sources import INDEX_FEATURE, Example, Order, every
+from mrt5_jax.data.task_specs import ANSWERS, INPUTS, LANGUAGE, TARGETS, Mixture, cut_feature
 from mrt5_jax.errors import UserError
-
-_CHOICES = 1 << 16  # choices between a mixture's tasks that are drawn together
-
-
-def find_task(name: str) -> seqio.Task | seqio.Mixture:
-    """The registered task or mixture of that name.
-
-    Raises:
-        UserError: there is none; the nearest names are offered.
-    """
-    known = [*seqio.TaskRegistry.names(), *seqio.MixtureRegistry.names()]
-    if name not in known:
-        labelled = [other for other in known if label_of(other) == name]
-        if len(labelled) == 1:
-            return seqio.get_mixture_or_task(labelled[0])
-        near = labelled or difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        offer = f"did you mean {' or '.join(near)}?" if near else "is the module that registers it imported?"
-        raise UserError(f"no task or mixture is called '{name}': {offer}")
-    return seqio.get_mixture_or_task(name)
-
-
-def find_split(name: str, split: str) -> list[seqio.Task]:
-    """The tasks behind a name that have the split.
-
-    Raises:
-        UserError: an unknown task, a mixture of no tasks, no such split, or one that is not there to be read.
-    """
-    tasks = seqio.get_subtasks(find_task(name))
-    if not tasks:
-        raise UserError(f"the mixture '{label_of(name)}' has no tasks: name at least one")
-    having = [task for task in tasks if split in task.splits]
-    if not having:
-        splits = sorted({have for task in tasks for have in task.splits})
-        files = [file for task in tasks for file in source_files(task)]
-        if files and split == "validation":
-            raise UserError(
-                f"{name_files(files)}: too little text to hold a part out for validation ({count_documents(files)}): "
-                "give more text, or files for validation"
-            )
-        raise UserError(f"task '{label_of(name)}' has no {split} split, only {', '.join(splits)}")
-    for task in having:
-        if isinstance(task.source, PositionedSource):
-            task.source.check(split)
-    return having
-
-
-def source_files(task: seqio.Task) -> Sequence[SourceFile]:
-    """The user's files that a task reads; none where it reads something else."""
-    return task.source.files if isinstance(task.source, PositionedSource) else ()
 
 
 class TrainStream:
-    """One shard of the endless training examples of a task or mixture."""
+    """One shard of the endless training examples of a task or mixture.
+
+    Attributes:
+        files: of the user's that they come from.
+        languages: that they have, sorted; `language_ids` count through them.
+        is_shared_out: whether several hosts draw between several tasks, or read a task of seqio's.
+    """
 
     def __init__(self, data: DataConfig, *, seed: int, shard_index: int, num_shards: int):
-        self._data = data
-        self._seed = seed
-        self._shard = seqio.ShardInfo(index=shard_index, num_shards=num_shards)
+        self._lengths = {INPUTS: data.input_length, TARGETS: data.target_length}
+        self._order = Order(seed, data.shuffle)
+        self._shard = Shard(shard_index, num_shards)
         self._tasks = find_split(data.train_task, "train")
-        self.files = [file for task in self._tasks for file in source_files(task)]
-        if len(self._tasks) > 1:
-            mixture = seqio.MixtureRegistry.get(data.train_task)
-            rates = np.array([mixture.get_rate(task) for task in self._tasks], np.float64)
-            self._shares = rates / rates.sum()
+        self.files = [file for task in self._tasks for file in task.files]
+        self.languages = task_languages(data.train_task)
+        self._is_mixed = len(self._tasks) > 1
+        of_seqio = any(task.name not in registered() for task in self._tasks)
+        self.is_shared_out = num_shards > 1 and (self._is_mixed or of_seqio)
+        if self._is_mixed:
+            mixture = find_task(data.train_task)
+            assert isinstance(mixture, Mixture)
+            self._rates = [mixture.rate(task) for task in self._tasks]
+            if min(self._rates) < 0 or not 0 < sum(self._rates) < math.inf:
+                rates = ", ".join(f"{task.name} {rate:g}" for task, rate in zip(self._tasks, self._rates, strict=True))
+                raise UserError(
+                    f"the mixture '{data.train_task}' cannot draw at the rates {rates}: none below 0, and one above"
+                )
 
-    def batches(self, *, start: int, rows: int) -> Iterator[Any]:
-        """`inputs` and `targets`, padded, int32 [rows length], from this shard's example `start` on."""
-        starts = self._starts(start)
-        lengths = {"inputs": self._data.input_length, "targets": self._data.target_length}
-        datasets = [self._dataset(task, begin, lengths) for task, begin in zip(self._tasks, starts, strict=True)]
-        if len(datasets) == 1:
-            dataset = datasets[0]
-        else:
-            dataset = tf.data.Dataset.choose_from_datasets(datasets, self._choice_dataset(start))
-        dataset = dataset.padded_batch(rows, padded_shapes={key: [length] for key, length in lengths.items()})
-        return dataset.prefetch(2).as_numpy_iterator()
+    def batches(self, *, start: int, rows: int) -> Iterator[dict[str, np.ndarray]]:
+        """`inputs` and `targets`, padded, int32 [rows length], from this shard's example `start` on.
 
-    def _dataset(self, task: seqio.Task, start: int, lengths: Mapping[str, int]) -> tf.data.Dataset:
-        order = {"seed": self._seed, "shuffle": self._data.shuffle, "shard_info": self._shard, "num_epochs": None}
-        if isinstance(task.source, PositionedSource):
-            dataset = _transform(task, task.source.stream("train", start=start, **order), lengths, self._seed)
-        else:  # anyone's task: its transformations may drop or add examples, so the way to `start` leads through them
-            dataset = task.get_dataset(lengths, "train", **order).skip(start)
-        return map_examples(dataset, lambda example: {key: example[key][:length] for key, length in lengths.items()})
+        Where examples have languages, `language_ids` (int32 [rows]) as well: places in `languages`, -1 for none.
+        """
+        examples = self._mixed(start) if self._is_mixed else self._of_one_task(start)
+        return read_ahead(self._batch(list(rows_of)) for rows_of in _batched(examples, rows))
 
-    def _choices(self, block: int | np.integer) -> np.ndarray:
-        """int64 [_CHOICES]: which task each example of a block comes from; every shard draws its own."""
-        key = np.array([self._seed, (self._shard.index << 32) + int(block)], np.uint64)
-        generator = np.random.Generator(np.random.Philox(key=key))
-        return generator.choice(len(self._shares), size=_CHOICES, p=self._shares)
+    def _of_one_task(self, start: int) -> Iterator[Example]:
+        positions = every(self._shard.count, self._shard.index + start * self._shard.count)
+        return self._tasks[0].read("train", positions, self._order, self._lengths)
 
-    def _starts(self, start: int) -> Sequence[int]:
-        """How many of the first `start` examples came from each task."""
-        if len(self._tasks) == 1:
-            return [start]
-        counts = np.zeros(len(self._tasks), np.int64)
-        for block in range(-(-start // _CHOICES)):
-            chosen = self._choices(block)[: start - block * _CHOICES]
-            counts += np.bincount(chosen, minlength=len(self._tasks))
-        return counts.tolist()
+    def _mixed(self, start: int) -> Iterator[Example]:
+        mixing = Mixing(self._rates, self._order.seed, self._shard, start)
+        readers = [
+            task.read("train", mixing.positions(place), self._order, self._lengths)
+            for place, task in enumerate(self._tasks)
+        ]
+        return (next(readers[place]) for place in mixing.choices())
 
-    def _choice_dataset(self, start: int) -> tf.data.Dataset:
-        def choices(block: tf.Tensor) -> tf.data.Dataset:
-            drawn = tf.numpy_function(self._choices, [block], tf.int64)
-            return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(drawn, [_CHOICES]))
+    def _batch(self, examples: list[Example]) -> dict[str, np.ndarray]:
+        batch = {key: np.zeros((len(examples), length), np.int32) for key, length in self._lengths.items()}
+        for key, padded in batch.items():
+            for row, example in enumerate(examples):
+                ids = example[key][: padded.shape[1]]
+                padded[row, : len(ids)] = ids
+        if self.languages:
+            batch[LANGUAGE_IDS] = language_ids(map(example_language, examples), self.languages)
+        return batch
 
-        blocks = tf.data.Dataset.range(start // _CHOICES, tf.int64.max)
-        return blocks.flat_map(tf.autograph.experimental.do_not_convert(choices)).skip(start % _CHOICES)
+
+def _batched(examples: Iterator[Example], rows: int) -> Iterator[list[Example]]:
+    while batch := list(itertools.islice(examples, rows)):
+        yield batch
+
+
+def language_ids(found: Iterable[str], languages: Sequence[str]) -> Int[np.ndarray, " rows"]:
+    """The place of each among the languages, int32; -1 for one that is not among them."""
+    places = {language: place for place, language in enumerate(languages)}
+    return np.array([places.get(language, -1) for language in found], np.int32)
+
+
+def eval_languages(name: str, data: DataConfig) -> tuple[str, ...]:
+    """What `language_ids` count through when a task is evaluated: as in training, so that an id is the same language.
+
+    Empty where the task has no languages; its own where training has none, or its task is not known here.
+    """
+    own = task_languages(name)
+    trained = task_languages(data.train_task) if own and is_known(data.train_task) else ()
+    return trained or own
+
+
+def example_language(example: Mapping[str, Any]) -> str:
+    """Empty where it has none."""
+    return _text(example.get(LANGUAGE, ""))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def eval_examples(
     name: str, data: DataConfig, *, split: str, num_examples: int | None
 ) -> Iterator[tuple[ExampleInfo, Mapping[str, Any]]]:
     """The examples of a split, task by task, in an order that never changes and mixes the languages of a task."""
-    lengths = {"inputs": data.input_length, "targets": data.target_length}
+    lengths = {INPUTS: data.input_length, TARGETS: data.target_length}
     for task in find_split(name, split):
-        if isinstance(task.source, PositionedSource):
-            raw = task.source.stream(split, seed=0, shuffle=True, num_epochs=1)
-            dataset = _transform(task, raw, lengths, seed=0)
-        else:
-            dataset = task.get_dataset(lengths, split, shuffle=False, seed=0)
-        if num_examples is not None:
-            dataset = dataset.take(num_examples)
-        examples: Any = dataset.as_numpy_iterator()
+        examples = itertools.islice(task.read_once(split, lengths), num_examples)
         for number, example in enumerate(examples):
-            language = example.get("language", b"").decode()
-            answers = tuple(answer.decode(errors="replace") for answer in example.get("answers", ()))
+            answers = tuple(map(_text, example.get(ANSWERS, ())))
             cut = [
                 bool(example.get(cut_feature(key), False)) or len(example[key]) > length
                 for key, length in lengths.items()
             ]
-            yield ExampleInfo(task.name, language, int(example.get("index", number)), answers, *cut), example
-
-
-def _transform(task: seqio.Task, dataset: tf.data.Dataset, lengths: Mapping[str, int], seed: int) -> tf.data.Dataset:
-    """A task's own transformations, which know how long rows may be (ours cut them and keep their EOS)."""
-    return task.preprocess_postcache(task.preprocess_precache(dataset, seed), lengths, seed)
+            index = int(example.get(INDEX_FEATURE, number))
+            yield ExampleInfo(task.name, example_language(example), index, answers, *cut), example

@@ -15,7 +15,7 @@ _former: dict[str, str] = {}
 
 
 def key_of(value: object) -> str:
-    """Twelve digits that tell apart what differs."""
+    """Returns twelve digits that tell apart what differs; names of classes and fields in `value` are part of them."""
     return hashlib.sha256(repr(value).encode(errors="surrogateescape")).hexdigest()[:12]
 
 

@@ -19,23 +19,18 @@ from mrt5_jax.evaluation.records import Record
 from mrt5_jax.model.parameters import Params
 
 
-class Cut(NamedTuple):
-    """Examples of which something was left out, since it is longer than the run's rows."""
-
-    inputs: int
-    targets: int
-
-
 class Evaluation(NamedTuple):
     records: list[Record]
     """In the order of the batches; of each batch, all of one deletion before the next."""
     milliseconds: dict[Deletion, float]
     """Median of the model's time for a batch, compilation left out."""
-    cut: Cut = Cut(0, 0)
+    num_inputs_cut: int = 0
+    """Examples of which a part of the input was left out, since it is longer than the run's rows."""
+    num_targets_cut: int = 0
 
 
 def deletions_for(config: ModelConfig, wanted: Sequence[Deletion]) -> tuple[Deletion, ...]:
-    """The deletions to evaluate a model under: `wanted`, or "none" for a model without a gate."""
+    """Returns the deletions to evaluate a model under: `wanted`, or "none" for a model without a gate."""
     return tuple(dict.fromkeys(wanted)) if config.gate else ("none",)
 
 
@@ -46,7 +41,7 @@ def evaluate(
     deletions: Sequence[Deletion],
     put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
 ) -> Evaluation:
-    """`collect_records` by the clock: of each input length the first batch runs twice, the first time to compile."""
+    """Runs `collect_records` by the clock: of each input length the first batch runs twice, first to compile."""
     timed = _Timed(evaluator)
     examples: list[ExampleInfo] = []
 
@@ -56,8 +51,9 @@ def evaluate(
             yield batch
 
     records = collect_records(timed, params, noted(), deletions, put)
-    cut = Cut(sum(example.input_cut for example in examples), sum(example.target_cut for example in examples))
-    return Evaluation(records, timed.milliseconds(), cut)
+    num_inputs_cut = sum(example.input_cut for example in examples)
+    num_targets_cut = sum(example.target_cut for example in examples)
+    return Evaluation(records, timed.milliseconds(), num_inputs_cut, num_targets_cut)
 
 
 def collect_records(
@@ -101,7 +97,7 @@ class _Timed:
         return results
 
     def milliseconds(self) -> dict[Deletion, float]:
-        """The median of each deletion's batches."""
+        """Returns the median of each deletion's batches."""
         return {deletion: 1000 * statistics.median(times) for deletion, times in self._seconds.items()}
 
 
@@ -119,7 +115,7 @@ def _indices(batch: EvalBatch) -> Int[np.ndarray, " batch"]:
 
 
 def make_records(examples: Sequence[ExampleInfo], results: RowResults, deletion: Deletion) -> list[Record]:
-    """The records of a batch's first rows; the rows after them are filler."""
+    """Makes the records of a batch's first rows; the rows after them are filler."""
     host = _on_host(results)
     return [
         Record(

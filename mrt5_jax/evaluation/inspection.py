@@ -12,6 +12,7 @@ from mrt5_jax.data.vocabulary import BYTE_OFFSET, EOS_ID, NUM_BYTES, PAD_ID, UNK
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import run_prefix
 from mrt5_jax.model.parameters import Params
+from mrt5_jax.selection.gates import Selection
 
 TokenKind = Literal["letter", "other", "invalid", "special"]
 """invalid: a byte that is no UTF-8. special: an id that is no byte, such as the end of the sequence."""
@@ -28,24 +29,16 @@ _SPECIAL = {EOS_ID: "</s>", UNK_ID: "<unk>"}
 _ESCAPES = {"\t": "\\t", "\r": "\\r", "\n": "\n"}
 
 
-class GateDecision(NamedTuple):
-    """What a gate makes of a batch."""
-
-    keep: Bool[Array, "batch length"]
-    values: Float[Array, "batch length"]
-    """Gate values in (k, 0): 0 keeps, k deletes."""
-
-
-Inspector = Callable[[Params, Int[np.ndarray, "batch length"]], GateDecision]
+Inspector = Callable[[Params, Int[np.ndarray, "batch length"]], Selection]
 
 
 def make_inspector(model: MrT5) -> Inspector:
-    """A program that runs a model with a gate, as far as the gate."""
+    """Makes a program that runs a model with a gate, as far as the gate."""
 
-    def inspect(params: Params, tokens: Int[Array, "batch length"]) -> GateDecision:
+    def inspect(params: Params, tokens: Int[Array, "batch length"]) -> Selection:
         selection = run_prefix(model, params, tokens).selection
         assert selection is not None
-        return GateDecision(selection.keep, selection.bias)
+        return selection
 
     return jax.jit(inspect)
 
@@ -89,7 +82,7 @@ class Tally(NamedTuple):
 
 
 def split_text(data: bytes, input_length: int) -> list[bytes]:
-    """Windows that fit a model's input with an end of sequence each; none begins within a character of valid UTF-8."""
+    """Cuts a text into windows that fit a model's input with an end of sequence each, never within valid UTF-8."""
     size = input_length - 1
     windows = []
     while len(data) > size:
@@ -102,7 +95,7 @@ def split_text(data: bytes, input_length: int) -> list[bytes]:
 def inspect_windows(
     inspector: Inspector, params: Params, windows: Sequence[bytes], input_length: int, batch_size: int = 1
 ) -> Iterator[list[Piece]]:
-    """The pieces of each window, followed by those of its end of sequence; all windows run in one shape.
+    """Yields the pieces of each window, then those of its end of sequence; all windows run in one shape.
 
     Args:
       windows: at most `input_length - 1` bytes each.
@@ -112,68 +105,66 @@ def inspect_windows(
         batch = windows[start : start + batch_size]
         for row, window in enumerate(batch):
             tokens[row, : len(window) + 1] = [*encode(window), EOS_ID]
-        keep, values = jax.device_get(inspector(params, tokens))
+        selection = jax.device_get(inspector(params, tokens))
         for row in range(len(batch)):
-            yield pieces(tokens[row], keep[row], values[row])
+            yield pieces(tokens[row], selection.keep[row], selection.bias[row])
 
 
 def pieces(
     ids: Int[np.ndarray, " length"], keep: Bool[np.ndarray, " length"], values: Float[np.ndarray, " length"]
 ) -> list[Piece]:
-    """The ids of a row as pieces, in order; padding is left out."""
-    found = []
-    for text, kind, start, stop in _spans(ids[ids != PAD_ID]):
-        at = slice(start, stop)
-        found.append(Piece(text, tuple(ids[at].tolist()), tuple(keep[at].tolist()), tuple(values[at].tolist()), kind))
-    return found
+    """Returns the ids of a row as pieces, in order; padding is left out."""
+    real = ids != PAD_ID
+    ids, keep, values = ids[real], keep[real], values[real]
+    found: list[Piece] = []
+    while len(ids):
+        piece = _first_piece(ids, keep, values)
+        size = len(piece.ids)
+        ids, keep, values = ids[size:], keep[size:], values[size:]
+        if found and _joins(found[-1], piece):
+            piece = _joined(found.pop(), piece)
+        found.append(piece)
+    return [piece._replace(text=_visible(piece.text)) for piece in found]
 
 
-class _Span(NamedTuple):
-    text: str
+def _first_piece(
+    ids: Int[np.ndarray, " length"], keep: Bool[np.ndarray, " length"], values: Float[np.ndarray, " length"]
+) -> Piece:
+    """The character that begins a row or, where none does, its first id alone; not yet escaped."""
     kind: TokenKind
-    start: int
-    stop: int
+    text, token, size = _first_character(ids), int(ids[0]), 1
+    if text is not None:
+        kind, size = "letter" if text.isalpha() else "other", len(text.encode())
+    elif BYTE_OFFSET <= token < BYTE_OFFSET + NUM_BYTES:
+        text, kind = f"\\x{token - BYTE_OFFSET:02X}", "invalid"
+    else:
+        text, kind = _SPECIAL.get(token, f"<id_{token}>"), "special"
+    return Piece(text, tuple(ids[:size].tolist()), tuple(keep[:size].tolist()), tuple(values[:size].tolist()), kind)
 
 
-def _spans(ids: Int[np.ndarray, " length"]) -> list[_Span]:
-    spans: list[_Span] = []
-    start = 0
-    while start < len(ids):
-        span = _character(ids, start) or _single(int(ids[start]), start)
-        if spans and _joins(spans[-1], span):
-            last = spans.pop()
-            span = _Span(last.text + span.text, last.kind, last.start, span.stop)
-        spans.append(span)
-        start = span.stop
-    return [span._replace(text=_visible(span.text)) for span in spans]
-
-
-def _character(ids: Int[np.ndarray, " length"], start: int) -> _Span | None:
-    """The character of valid UTF-8 that begins here."""
-    for stop in range(start + 1, min(start + 4, len(ids)) + 1):
-        codes = ids[start:stop] - BYTE_OFFSET
+def _first_character(ids: Int[np.ndarray, " length"]) -> str | None:
+    """The character of valid UTF-8 that begins a row."""
+    for size in range(1, min(4, len(ids)) + 1):
+        codes = ids[:size] - BYTE_OFFSET
         if codes.min() < 0 or codes.max() >= NUM_BYTES:
             return None
         try:
-            text = bytes(codes.tolist()).decode()
+            return bytes(codes.tolist()).decode()
         except UnicodeDecodeError:
             continue
-        return _Span(text, "letter" if text.isalpha() else "other", start, stop)
     return None
 
 
-def _single(token: int, start: int) -> _Span:
-    if BYTE_OFFSET <= token < BYTE_OFFSET + NUM_BYTES:
-        return _Span(f"\\x{token - BYTE_OFFSET:02X}", "invalid", start, start + 1)
-    return _Span(_SPECIAL.get(token, f"<id_{token}>"), "special", start, start + 1)
-
-
-def _joins(last: _Span, span: _Span) -> bool:
+def _joins(last: Piece, piece: Piece) -> bool:
     """Whether a character is drawn together with the one before it: marks, joiners, skin tones."""
-    if {last.kind, span.kind} & {"invalid", "special"} or unicodedata.category(last.text[0])[0] in "CZ":
+    if {last.kind, piece.kind} & {"invalid", "special"} or unicodedata.category(last.text[0])[0] in "CZ":
         return False
-    mark = unicodedata.category(span.text)[0] == "M" or span.text in _JOINERS
-    return mark or last.text[-1] == _JOINERS[1] or "\U0001f3fb" <= span.text <= "\U0001f3ff"
+    mark = unicodedata.category(piece.text)[0] == "M" or piece.text in _JOINERS
+    return mark or last.text[-1] == _JOINERS[1] or "\U0001f3fb" <= piece.text <= "\U0001f3ff"
+
+
+def _joined(one: Piece, other: Piece) -> Piece:
+    return Piece(one.text + other.text, one.ids + other.ids, one.keep + other.keep, one.values + other.values, one.kind)
 
 
 def _visible(text: str) -> str:
@@ -187,7 +178,7 @@ def _visible(text: str) -> str:
 
 
 def tally(found: Sequence[Piece]) -> dict[TokenKind, Tally]:
-    """Tokens of each kind that occurs, in the order of TOKEN_KINDS."""
+    """Counts the tokens of each kind that occurs, in the order of TOKEN_KINDS."""
     of_kind: dict[TokenKind, list[Piece]] = {
         kind: [piece for piece in found if piece.kind == kind] for kind in TOKEN_KINDS
     }
@@ -216,7 +207,7 @@ class VowelStatistics(NamedTuple):
 def vowel_statistics(
     tokens: Int[np.ndarray, "batch length"], keep: Bool[np.ndarray, "batch length"]
 ) -> VowelStatistics:
-    """Deleted tokens by kind: ASCII letters, the vowels among them, '#', the end of the sequence."""
+    """Counts deleted tokens by kind: ASCII letters, the vowels among them, '#', the end of the sequence."""
 
     def of(ids: Int[np.ndarray, " ids"]) -> Tally:
         here = np.isin(tokens, ids)

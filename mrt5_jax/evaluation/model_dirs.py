@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,10 @@ EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"
 
 
-class LoadedModel(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """The model of a checkpoint, ready on its devices."""
+
     model: MrT5
     params: Params
     step: int
@@ -54,7 +57,7 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
-    """The model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
+    """Loads the model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
 
     Raises:
         UserError: no such checkpoint, or one of another model; devices that the mesh does not fit.
@@ -130,7 +133,7 @@ def write_evaluation(model_dir: AnyPath, evaluation: Evaluation, task: str, spli
         "split": split,
         "step": step,
         "num_examples": len(of_deletion(records, deletions_in(records)[0])),
-        "num_cut": evaluation.cut._asdict(),
+        "num_cut": {"inputs": evaluation.num_inputs_cut, "targets": evaluation.num_targets_cut},
         **_summary(records),
         "languages": {name: _summary(group) for name, group in group_by(records, "language").items() if name},
     }

@@ -1,9 +1,9 @@
 """One self-contained HTML page of texts with their deleted bytes in colour: no script, nothing loaded."""
 
+import dataclasses
 import html
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, NUM_BYTES
 from mrt5_jax.evaluation.inspection import TOKEN_KINDS, Piece, tally
@@ -31,7 +31,8 @@ th:first-child { text-align: left }
 _KEPT, _DELETED = "rgb(var(--blue))", "rgb(var(--red))"
 
 
-class Section(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Section:
     heading: str
     pieces: Sequence[Piece]
     note: str = ""
@@ -39,7 +40,7 @@ class Section(NamedTuple):
 
 
 def render_page(title: str, introduction: str, sections: Sequence[Section], scale: float) -> str:
-    """The page as text.
+    """Returns the page as text.
 
     Args:
       sections: one text each.
@@ -116,7 +117,7 @@ def _piece(piece: Piece, scale: float) -> str:
 
 
 def describe_piece(piece: Piece) -> str:
-    """The gate value and the fate of every byte, in words."""
+    """Says in words what the gate value and the fate of every byte are."""
     tokens = (
         f"{f'{token - BYTE_OFFSET:02X} ' if BYTE_OFFSET <= token < BYTE_OFFSET + NUM_BYTES else ''}{value:.2f} "
         f"{'kept' if keep else 'deleted'}"

@@ -1,6 +1,6 @@
 """The compiled programs of an evaluation, under either dispatch."""
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import jax
@@ -17,7 +17,7 @@ from mrt5_jax.data.vocabulary import PAD_ID
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import (
     AtGate,
-    Batch,
+    DeviceBatch,
     ForwardSetting,
     targets_of,
     teacher_forced,
@@ -25,8 +25,6 @@ from mrt5_jax.model.forward import (
 )
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.losses import RowLosses, cross_entropy, sum_rows
-
-DeviceBatch = Mapping[str, Array]
 
 
 class Predicted(NamedTuple):
@@ -87,9 +85,9 @@ def make_evaluator(
 
 
 def evaluation_stages(setting: ForwardSetting, seed: int) -> Staged:
-    """The stages of an evaluation: from a batch with INDEX to RowResults."""
+    """Returns the stages of an evaluation: from a batch with INDEX to RowResults."""
 
-    def begin(params: Params, shared: tuple[()], batch: Batch) -> Begun:
+    def begin(params: Params, shared: tuple[()], batch: DeviceBatch) -> Begun:
         keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), batch[INDEX])
         tokens, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
         return up_to_gate(setting, params, tokens, targets_of(batch), segments, keys)
@@ -97,8 +95,8 @@ def evaluation_stages(setting: ForwardSetting, seed: int) -> Staged:
     return setting.staged(begin, teacher_forced(setting, predict), row_results)
 
 
-def predict(logits: Float[Array, "rows target vocab"], targets: Batch) -> Predicted:
-    """Losses and most probable ids.
+def predict(logits: Float[Array, "rows target vocab"], targets: DeviceBatch) -> Predicted:
+    """Computes losses and most probable ids.
 
     Args:
       targets: `decoder_target_tokens` and `decoder_loss_weights`.

@@ -41,7 +41,7 @@ class Record(NamedTuple):
 
 
 def summarize(records: Iterable[Record]) -> dict[str, float]:
-    """The metrics of `objectives.metrics` over all records, in float64; NaN where nothing was counted.
+    """Computes the metrics of `objectives.metrics` over all records, in float64; NaN where nothing was counted.
 
     loss, bits_per_byte, token_accuracy, sequence_accuracy: per target token, or per row with target tokens.
     deletion_rate: inputs that the gate deletes / inputs. kept_length, dropped, rung, rescued: per row with input.
@@ -77,7 +77,7 @@ def summarize(records: Iterable[Record]) -> dict[str, float]:
 
 
 def group_by(records: Iterable[Record], field: str) -> dict[str, list[Record]]:
-    """The records of each task, or of each language, in order of appearance.
+    """Returns the records of each task, or of each language, in order of appearance.
 
     Args:
         field: the field of `Record` that tells the groups apart.
@@ -89,17 +89,17 @@ def group_by(records: Iterable[Record], field: str) -> dict[str, list[Record]]:
 
 
 def of_deletion(records: Iterable[Record], deletion: Deletion) -> list[Record]:
-    """The records of one deletion."""
+    """Returns the records of one deletion."""
     return [record for record in records if record.deletion == deletion]
 
 
 def deletions_in(records: Iterable[Record]) -> list[Deletion]:
-    """The deletions that records are of, in order of appearance."""
+    """Returns the deletions that records are of, in order of appearance."""
     return list(dict.fromkeys(record.deletion for record in records))
 
 
 def soft_hard_gap(records: Sequence[Record]) -> float | None:
-    """Hard deletion's cross-entropy minus soft deletion's, nats per target token; None unless there are both.
+    """Returns hard deletion's cross-entropy minus soft deletion's, nats per target token; None unless there are both.
 
     Far above zero, the model looks through the soft mask at positions that hard deletion takes away.
     """
@@ -110,12 +110,12 @@ def soft_hard_gap(records: Sequence[Record]) -> float | None:
 
 
 def to_json_lines(records: Iterable[Record]) -> str:
-    """One JSON object a line, with the fields of `Record`."""
+    """Writes one JSON object a line, with the fields of `Record`."""
     return "".join(json.dumps(record._asdict(), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
 
 
 def read_records(path: AnyPath) -> list[Record]:
-    """The records of a file that `to_json_lines` made.
+    """Reads the records of a file that `to_json_lines` made.
 
     Raises:
         UserError: the file is not there, or a line is no record; the message has the line's number.

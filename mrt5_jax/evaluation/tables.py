@@ -1,5 +1,6 @@
 """Tables of records, for terminals."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from rich.table import Table
 
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
-from mrt5_jax.evaluation.evaluate import Cut
 from mrt5_jax.evaluation.records import (
     Record,
     deletions_in,
@@ -29,7 +29,8 @@ class Row(NamedTuple):
     milliseconds: float
 
 
-class _Column(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Column:
     heading: str
     metric: str
     show: Callable[[float], str]
@@ -58,7 +59,7 @@ COLUMNS_EXPLAINED = (
 
 
 def results_table(title: str, rows: Sequence[Row], caption: str = "") -> Table:
-    """What a model does and what it costs: accuracies, loss, deletion rate, kept length, milliseconds a batch.
+    """Makes the table of what a model does and costs: accuracies, loss, deletion rate, kept length, ms a batch.
 
     What a capacity dropped has a column where there is any.
 
@@ -75,7 +76,7 @@ def results_table(title: str, rows: Sequence[Row], caption: str = "") -> Table:
 
 
 def deletion_rows(records: Sequence[Record], milliseconds: Mapping[Deletion, float]) -> list[Row]:
-    """A row for each deletion that records are of."""
+    """Returns a row for each deletion that records are of."""
     return [
         Row(deletion, summarize(of_deletion(records, deletion)), milliseconds.get(deletion, math.nan))
         for deletion in deletions_in(records)
@@ -83,7 +84,7 @@ def deletion_rows(records: Sequence[Record], milliseconds: Mapping[Deletion, flo
 
 
 def group_table(title: str, records: Sequence[Record], field: str) -> Table:
-    """By task or language: examples, deletion rate, each deletion's loss, and the soft-hard gap.
+    """Makes a table by task or language: examples, deletion rate, each deletion's loss, and the soft-hard gap.
 
     Args:
       field: the field of `Record` that tells the groups apart.
@@ -106,16 +107,16 @@ def group_table(title: str, records: Sequence[Record], field: str) -> Table:
     return table
 
 
-def cut_line(cut: Cut, num_examples: int) -> str:
-    """How many examples were cut to the run's lengths; what is missing of a target was not asked for."""
+def cut_line(num_inputs: int, num_targets: int, num_examples: int) -> str:
+    """Says how many examples were cut to the run's lengths; what is missing of a target was not asked for."""
     return (
-        f"cut to fit: {cut.inputs:,} inputs and {cut.targets:,} targets of {num_examples:,} examples"
-        f"{' (give the run longer INPUT_LENGTH, TARGET_LENGTH)' if any(cut) else ''}"
+        f"cut to fit: {num_inputs:,} inputs and {num_targets:,} targets of {num_examples:,} examples"
+        f"{' (give the run longer INPUT_LENGTH, TARGET_LENGTH)' if num_inputs or num_targets else ''}"
     )
 
 
 def gap_line(records: Sequence[Record]) -> str:
-    """The soft-hard gap in words, or why there is none."""
+    """Says what the soft-hard gap is, or why there is none."""
     gap = soft_hard_gap(records)
     if gap is None:
         return "soft-hard gap: needs both soft and hard deletion"

@@ -16,7 +16,7 @@ LEGEND = (
 
 
 def render_pieces(found: Sequence[Piece], scale: float, width: int) -> Iterator[Text]:
-    """Lines of at most `width` cells: the text in colour, the marks of deletion, the gate values.
+    """Renders lines of at most `width` cells: the text in colour, the marks of deletion, the gate values.
 
     Args:
       scale: k, the gate value of full deletion.
@@ -66,7 +66,7 @@ def _tenths(piece: Piece, scale: float) -> int:
 
 
 def statistics_line(found: Sequence[Piece]) -> str:
-    """How many bytes are kept and deleted, by kind, in one line."""
+    """Says how many bytes are kept and deleted, by kind, in one line."""
     kinds = tally(found)
     counts = [count for kind, count in kinds.items() if kind != "special"]
     total, deleted = sum(count.total for count in counts), sum(count.deleted for count in counts)

@@ -1,7 +1,7 @@
 """Requests in, answers out, batch by batch."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 from mrt5_jax.data.vocabulary import decode
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
-from mrt5_jax.inference.requests import InferMode, Limits, Request, RequestBatch, cut_into_batches, read_requests
+from mrt5_jax.inference.requests import InferMode, Limits, Request, cut_into_batches, pad_requests, read_requests
 from mrt5_jax.inference.sampling import row_keys
 
 NOT_FINITE = "the model's numbers are not finite for this line"
@@ -38,7 +38,7 @@ class Job:
     """Of sampling; a request's sample follows from it and from the request's number in the file."""
 
     def answers(self, path: str | Path, num_done: int, name: str = "") -> Iterator[list[dict[str, Any]]]:
-        """The answers to the file's requests from number `num_done` on, in order, a window at a time.
+        """Yields the answers to the file's requests from number `num_done` on, in order, a window at a time.
 
         `name` is the file's, where `path` is a copy of it.
 
@@ -58,46 +58,51 @@ class Job:
             {name: value for name, value in request.fields.items() if (name, value) != ("error", NOT_FINITE)}
             for request in requests
         ]
-        for batch, answer in self._started(cut_into_batches(requests, self.batch_size, self.limits), start):
-            for index, fields in zip(batch.indices, answer(), strict=True):
+        for indices, answer in self._started(requests, start):
+            for index, fields in zip(indices, answer(), strict=True):
                 answers[index] |= fields
         return answers
 
-    def _started(
-        self, batches: Iterable[RequestBatch], start: int
-    ) -> Iterator[tuple[RequestBatch, Callable[[], _Fields]]]:
-        """Each batch when the one after it has been sent to the device as well, and what gives its answers."""
-        ahead: tuple[RequestBatch, Callable[[], _Fields]] | None = None
-        for batch in batches:
-            following = batch, self._score(batch) if self.mode == "score" else self._predict(batch, start)
+    def _started(self, requests: Sequence[Request], start: int) -> Iterator[tuple[list[int], Callable[[], _Fields]]]:
+        """Yields the places of each batch's requests, and what gives its answers.
+
+        That comes when the batch after it has been sent to the device as well.
+        """
+        ahead: tuple[list[int], Callable[[], _Fields]] | None = None
+        for indices in cut_into_batches(requests, self.batch_size):
+            arrays = pad_requests([requests[index] for index in indices], self.batch_size, self.limits)
+            if self.mode == "score":
+                following = indices, self._score(arrays, len(indices))
+            else:
+                following = indices, self._predict(arrays, [start + index for index in indices])
             if ahead is not None:
                 yield ahead
             ahead = following
         if ahead is not None:
             yield ahead
 
-    def _score(self, batch: RequestBatch) -> Callable[[], _Fields]:
-        scored = self.engine.start_scoring(batch.arrays)
+    def _score(self, arrays: dict[str, np.ndarray], num_rows: int) -> Callable[[], _Fields]:
+        scored = self.engine.start_scoring(arrays)
 
         def answers() -> _Fields:
             scores = {name: np.asarray(values) for name, values in scored()._asdict().items()}
-            for row in range(len(batch.indices)):
+            for row in range(num_rows):
                 found_here = {name: values[row].item() for name, values in scores.items()}
                 yield _finite_or_error(scores["score"][row], found_here)
 
         return answers
 
-    def _predict(self, batch: RequestBatch, start: int) -> Callable[[], _Fields]:
-        numbers = np.zeros(self.batch_size, np.int32)
-        numbers[: len(batch.indices)] = start + np.asarray(batch.indices)
-        tokens, keys = batch.arrays["encoder_input_tokens"], row_keys(self.seed, jnp.asarray(numbers))
+    def _predict(self, arrays: dict[str, np.ndarray], numbers: Sequence[int]) -> Callable[[], _Fields]:
+        of_rows = np.zeros(self.batch_size, np.int32)
+        of_rows[: len(numbers)] = numbers
+        tokens, keys = arrays["encoder_input_tokens"], row_keys(self.seed, jnp.asarray(of_rows))
         generated = self.engine.start_generating(tokens, self.limits.target_length, self.search, keys)
 
         def answers() -> _Fields:
             found = generated()
             tokens, counts = np.asarray(found.tokens), np.asarray(found.num_tokens)
             scores = np.where(counts > 0, np.asarray(found.score), np.nan)
-            for row in range(len(batch.indices)):
+            for row in range(len(numbers)):
                 ids = tokens[row, : counts[row]].tolist()
                 yield _finite_or_error(
                     scores[row], {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}

@@ -24,12 +24,6 @@ class _Hypotheses(NamedTuple):
     """What they are ordered by, the highest first; -inf where there is no hypothesis."""
 
 
-class _Best(NamedTuple):
-    hypotheses: _Hypotheses
-    index: Int[Array, "batch beams"]
-    """Where they were before they were chosen."""
-
-
 class _State(NamedTuple):
     slot: Int[Array, ""]
     live: _Hypotheses
@@ -73,24 +67,24 @@ class Beam:
             last = jnp.take(state.live.tokens, jnp.maximum(state.slot - 1, 0), axis=2)
             stepped = decoder.step(jnp.where(state.slot == 0, START_ID, last), state.slot, state.past)
             # At most `size` of twice as many continuations end the sequence, so `size` are left to live on.
-            best = _continue(state.live, jax.nn.log_softmax(stepped.logits), state.slot, 2 * self.size)
-            sums = best.hypotheses.log_probability
-            ends = jnp.take(best.hypotheses.tokens, state.slot, axis=2) == EOS_ID
+            continued, parents = _continue(state.live, jax.nn.log_softmax(stepped.logits), state.slot, 2 * self.size)
+            sums = continued.log_probability
+            ends = jnp.take(continued.tokens, state.slot, axis=2) == EOS_ID
             ends = ends | (state.slot == max_length - 1)
-            live = _best(best.hypotheses._replace(rank=jnp.where(ends, -jnp.inf, sums)), self.size)
-            parents = jnp.take_along_axis(best.index, live.index, axis=1)
+            live, chosen = _best(continued._replace(rank=jnp.where(ends, -jnp.inf, sums)), self.size)
+            parents = jnp.take_along_axis(parents, chosen, axis=1)
 
             first = jnp.arange(sums.shape[1])[None] < self.size
             penalised = sums / (state.slot + 1).astype(sums.dtype) ** self.length_penalty
-            candidates = best.hypotheses._replace(rank=jnp.where(ends & first, penalised, -jnp.inf))
+            candidates = continued._replace(rank=jnp.where(ends & first, penalised, -jnp.inf))
             both = jax.tree.map(lambda *pair: jnp.concatenate(pair, axis=1), state.finished, candidates)
-            finished = _best(both, self.size).hypotheses
+            finished, _ = _best(both, self.size)
             # A row that has ended keeps its result while others go on.
             finished = jax.tree.map(
                 lambda old, new: jnp.where(_expand(state.ended, old.ndim), old, new), state.finished, finished
             )
             ended = state.ended | jnp.all(finished.rank > -jnp.inf, axis=1)
-            return _State(state.slot + 1, live.hypotheses, finished, ended, _follow(stepped.past, parents))
+            return _State(state.slot + 1, live, finished, ended, _follow(stepped.past, parents))
 
         batch = decoder.keys.mask.shape[0]
         none = _no_hypotheses(batch, self.size, max_length, jnp.promote_types(decoder.config.dtype, jnp.float32))
@@ -114,20 +108,21 @@ def _no_hypotheses(batch: int, beams: int, max_length: int, dtype: Any) -> _Hypo
 
 def _continue(
     live: _Hypotheses, log_probabilities: Float[Array, "batch beams vocab"], slot: Int[Array, ""], count: int
-) -> _Best:
-    """The `count` best continuations by one token; `index` is the hypothesis that each continues."""
+) -> tuple[_Hypotheses, Int[Array, "batch chosen"]]:
+    """Returns the `count` best continuations by one token, and which hypothesis each continues."""
     vocab = log_probabilities.shape[-1]
     sums = live.log_probability[:, :, None] + log_probabilities
     best, flat_index = jax.lax.top_k(sums.reshape(sums.shape[0], -1), count)
     parents, token = flat_index // vocab, flat_index % vocab
     continued = _take(live, parents)
     tokens = jax.lax.dynamic_update_slice_in_dim(continued.tokens, token[:, :, None], slot, 2)
-    return _Best(_Hypotheses(tokens, continued.num_tokens + 1, best, best), parents)
+    return _Hypotheses(tokens, continued.num_tokens + 1, best, best), parents
 
 
-def _best(hypotheses: _Hypotheses, count: int) -> _Best:
+def _best(hypotheses: _Hypotheses, count: int) -> tuple[_Hypotheses, Int[Array, "batch chosen"]]:
+    """Returns the `count` hypotheses of highest rank, and where they were."""
     index = jax.lax.top_k(hypotheses.rank, count)[1]
-    return _Best(_take(hypotheses, index), index)
+    return _take(hypotheses, index), index
 
 
 def _take(hypotheses: _Hypotheses, index: Int[Array, "batch chosen"]) -> _Hypotheses:

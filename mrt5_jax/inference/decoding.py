@@ -58,7 +58,7 @@ def decode_tokens(
     max_length: int,
     choose: Callable[[Float[Array, "batch vocab"], Int[Array, ""]], Int[Array, " batch"]],
 ) -> Generated:
-    """One sequence a row, each token chosen from the model's logits given those before it.
+    """Generates one sequence a row, each token chosen from the model's logits given those before it.
 
     Args:
       max_length: the most tokens, end of sequence included; static.

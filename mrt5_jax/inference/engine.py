@@ -24,7 +24,7 @@ from mrt5_jax.inference.incremental import memorize
 from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import AtGate, Batch, ForwardSetting, GateRows, targets_of, teacher_forced, up_to_gate
+from mrt5_jax.model.forward import AtGate, DeviceBatch, ForwardSetting, GateRows, targets_of, teacher_forced, up_to_gate
 from mrt5_jax.model.parameters import Params
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
@@ -48,11 +48,11 @@ class Engine:
     def generate(
         self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
     ) -> Generated:
-        """A sequence for each row of `tokens`, see `start_generating`."""
+        """Generates a sequence for each row of `tokens`, see `start_generating`."""
         return self.start_generating(tokens, max_length, search, row_keys)()
 
     def score(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> Scores:
-        """Log-probabilities of given targets; `batch` is as in training."""
+        """Computes the log-probabilities of given targets; `batch` is as in training."""
         return self.start_scoring(batch)()
 
     def start_generating(
@@ -74,7 +74,7 @@ class Engine:
         return lambda: waiting().rows
 
     def start_scoring(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> Callable[[], Scores]:
-        """As `start_generating`, for the scores of given targets."""
+        """Does what `start_generating` does, for the scores of given targets."""
         arrays = {name: jnp.asarray(array) for name, array in batch.items()}
         run = _scoring(self._setting(arrays["encoder_input_tokens"].shape[1]), self._dispatch)
         waiting = run.start(self.params, (), arrays)
@@ -93,7 +93,7 @@ class Engine:
 def greedy(
     config: ModelConfig, params: Params, tokens: Tokens, max_length: int, deletion: Deletion = "hard"
 ) -> Generated:
-    """Greedy decoding of a batch: `Engine.generate` for those who need nothing else."""
+    """Decodes a batch greedily: `Engine.generate` for those who need nothing else."""
     return Engine(config, params, deletion).generate(tokens, max_length)
 
 
@@ -123,10 +123,10 @@ def _generation(setting: ForwardSetting, search: Search, max_length: int, dispat
 def _scoring(setting: ForwardSetting, dispatch: Dispatch) -> OnHost | InGraph:
     """From a batch to scores; every engine of these settings shares the programs."""
 
-    def begin(params: Params, shared: tuple[()], batch: Batch) -> Begun:
+    def begin(params: Params, shared: tuple[()], batch: DeviceBatch) -> Begun:
         return up_to_gate(setting, params, batch["encoder_input_tokens"], targets_of(batch))
 
-    def measure(logits: Array, targets: Batch) -> tuple[Array, Array]:
+    def measure(logits: Array, targets: DeviceBatch) -> tuple[Array, Array]:
         ids, weights = targets["decoder_target_tokens"], targets["decoder_loss_weights"]
         return target_scores(logits, ids, weights), jnp.sum(weights > 0, axis=1, dtype=jnp.int32)
 

@@ -34,11 +34,6 @@ class NextLogits(NamedTuple):
     past: Past
 
 
-class _LayerStepped(NamedTuple):
-    hidden: Float[Array, "batch beams embed"]
-    past: KeyValues
-
-
 class IncrementalLayer(DecoderLayer):
     """`DecoderLayer`, with the same parameters, for one position."""
 
@@ -54,8 +49,11 @@ class IncrementalLayer(DecoderLayer):
         bias_table: BiasTable,
         memory: KeyValues,
         memory_keys: Keys,
-    ) -> _LayerStepped:
-        """The layer at position `slot`. The beams of a row share its memory as so many queries."""
+    ) -> tuple[Float[Array, "batch beams embed"], KeyValues]:
+        """Returns the layer's output at position `slot`, and the cache with that position in it.
+
+        The beams of a row share its memory as so many queries.
+        """
         normed = self.pre_self_attention_layer_norm(hidden)
         flat = normed.reshape(-1, 1, normed.shape[-1])
         new = _heads_first(*self.self_attention.keys_and_values(flat))
@@ -68,7 +66,7 @@ class IncrementalLayer(DecoderLayer):
         hidden = hidden + attended.reshape(hidden.shape)
         normed = self.pre_cross_attention_layer_norm(hidden)
         hidden = hidden + _attend(self.encoder_decoder_attention, normed, memory, memory_keys)
-        return _LayerStepped(hidden + self.mlp(self.pre_mlp_layer_norm(hidden)), past)
+        return hidden + self.mlp(self.pre_mlp_layer_norm(hidden)), past
 
 
 class CachedDecoder(NamedTuple):
@@ -87,13 +85,13 @@ class CachedDecoder(NamedTuple):
         return jnp.any(self.keys.mask, axis=1)
 
     def empty_past(self, rows: int, slots: int) -> Past:
-        """Caches for `rows` sequences of at most `slots` tokens."""
+        """Makes caches for `rows` sequences of at most `slots` tokens."""
         shape = (rows, self.config.num_heads, slots, self.config.head_dim)
         empty = jnp.zeros(shape, jnp.dtype(self.config.dtype))
         return tuple(KeyValues(empty, empty) for _ in self.layers)
 
     def step(self, tokens: Int[Array, "batch beams"], slot: Int[Array, ""], past: Past) -> NextLogits:
-        """What follows `tokens`, which stand at position `slot` of the decoder's input."""
+        """Computes what follows `tokens`, which stand at position `slot` of the decoder's input."""
         model = MrT5(self.config)
         hidden = _apply(model, self.params, tokens, method=lambda module, ids: module.token_embedder(ids))
         positions = slot[None, None], jnp.arange(past[0].key.shape[2])[None]

@@ -5,6 +5,7 @@ sequence and without pads; it may have other fields. Targets are needed for scor
 fields as columns.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -49,19 +50,14 @@ class Request(NamedTuple):
     """Empty where there is nothing to score."""
 
 
-class Survey(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Survey:
     """What a first reading tells of a file of requests."""
 
     num_lines: int
     sha256: str
     names_sentinels: bool
     """Whether a text has <extra_id_N>, which is taken as these very characters."""
-
-
-class RequestBatch(NamedTuple):
-    indices: list[int]
-    """Which of the requests its first rows are; what follows is filler."""
-    arrays: dict[str, np.ndarray]
 
 
 def survey(path: str | Path, mode: InferMode, limits: Limits, name: str = "") -> Survey:
@@ -83,7 +79,7 @@ def survey(path: str | Path, mode: InferMode, limits: Limits, name: str = "") ->
 
 
 def read_requests(path: str | Path, mode: InferMode, limits: Limits, name: str = "") -> Iterator[Request]:
-    """The requests of a file, in order; blank lines are none. Errors as in `survey`."""
+    """Reads the requests of a file, in order; blank lines are none. Errors as in `survey`."""
     shown = name or str(path)
     kind = recognize(path, shown).kind
     if kind == "parquet":
@@ -101,7 +97,7 @@ def read_requests(path: str | Path, mode: InferMode, limits: Limits, name: str =
 
 
 def parse(line: bytes, place: str, mode: InferMode, limits: Limits) -> Request:
-    """One line.
+    """Reads one line as a request.
 
     Args:
       place: file and line number, for the message.
@@ -198,31 +194,33 @@ def _cut(ids: Int[np.ndarray, " length"], length: int) -> Int[np.ndarray, " shor
 
 
 def static_lengths(limit: int) -> tuple[int, ...]:
-    """The few lengths that sequences of at most `limit` ids are padded to: `limit` and its halves, not below 64."""
+    """Returns the lengths that sequences of at most `limit` ids are padded to: `limit` and its halves, not below 64."""
     lengths = [limit]
     while lengths[0] // 2 >= SHORTEST:
         lengths.insert(0, -(-lengths[0] // 2))
     return tuple(lengths)
 
 
-def cut_into_batches(requests: Sequence[Request], batch_size: int, limits: Limits) -> Iterator[RequestBatch]:
-    """Batches of requests of similar length, each padded to the smallest static length that holds it.
+def cut_into_batches(requests: Sequence[Request], batch_size: int) -> Iterator[list[int]]:
+    """Yields which requests come together, by their places.
 
-    Requests are sorted by length, so only the last batch has filler, and few rows are much shorter than their batch.
+    They are sorted by length, so only the last batch is not full, and few rows are much shorter than their batch.
     """
     order = sorted(range(len(requests)), key=lambda index: len(requests[index].input_ids))
     for start in range(0, len(order), batch_size):
-        indices = order[start : start + batch_size]
-        rows = [requests[index] for index in indices]
-        tokens = _pad([row.input_ids for row in rows], batch_size, limits.input_length)
-        targets = _pad([row.target_ids for row in rows], batch_size, limits.target_length)
-        arrays = {
-            "encoder_input_tokens": tokens,
-            "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
-            "decoder_target_tokens": targets,
-            "decoder_loss_weights": (targets != PAD_ID).astype(np.int32),
-        }
-        yield RequestBatch(indices, arrays)
+        yield order[start : start + batch_size]
+
+
+def pad_requests(rows: Sequence[Request], batch_size: int, limits: Limits) -> dict[str, np.ndarray]:
+    """Returns the requests as a batch of the smallest static lengths that hold them; rows after them are filler."""
+    tokens = _pad([row.input_ids for row in rows], batch_size, limits.input_length)
+    targets = _pad([row.target_ids for row in rows], batch_size, limits.target_length)
+    return {
+        "encoder_input_tokens": tokens,
+        "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
+        "decoder_target_tokens": targets,
+        "decoder_loss_weights": (targets != PAD_ID).astype(np.int32),
+    }
 
 
 def _pad(rows: list[np.ndarray], batch_size: int, limit: int) -> Int[np.ndarray, "batch length"]:

@@ -48,7 +48,7 @@ class Sampling:
         return decode_tokens(decoder, max_length, choose)
 
     def restrict(self, logits: Float[Array, "batch vocab"]) -> Float[Array, "batch vocab"]:
-        """Logits of the distribution that is drawn from; tokens that are cut off have -inf.
+        """Returns the logits of the distribution that is drawn from; tokens that are cut off have -inf.
 
         Tokens with the same logit as the last one kept are kept too.
         """
@@ -66,5 +66,5 @@ class Sampling:
 
 
 def row_keys(seed: int, numbers: Int[Array, " batch"]) -> RowKeys:
-    """The keys of examples by their numbers (lines of a file), so that a resumed run draws what it would have."""
+    """Returns the keys of examples by their numbers (lines of a file): a resumed run draws what it would have drawn."""
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(jax.random.key(seed), numbers)

@@ -25,5 +25,5 @@ def target_scores(
     targets: Int[Array, "batch target"],
     weights: Int[Array, "batch target"] | Float[Array, "batch target"],
 ) -> Float[Array, " batch"]:
-    """Sum of the log-probabilities of the targets with a weight, in at least float32."""
+    """Sums the log-probabilities of the targets with a weight, in at least float32."""
     return -sum_rows(cross_entropy(logits, targets, weights), weights).nll

@@ -1,7 +1,7 @@
 """Hugging Face folders of T5 v1.1 / ByT5 and of the authors' MrT5: read into our parameter tree, and written back.
 
 Every tensor is accounted for. What the parameters alone do not say (the source's config.json and the type and name of
-each tensor) is kept in a `Source`, so that an export gives the imported files back bit for bit.
+each tensor) is kept in an `ImportedFolder`, so that an export gives the imported files back bit for bit.
 """
 
 import json
@@ -17,9 +17,9 @@ from mrt5_jax.interop import names
 from mrt5_jax.interop.finiteness import count_not_finite
 from mrt5_jax.interop.hf_config import head_scale, may_be_tied, model_config, write_config
 from mrt5_jax.interop.hf_tokenizer import check_vocabulary, write_generation_config, write_tokenizer
-from mrt5_jax.interop.models import Model, Source
+from mrt5_jax.interop.models import ImportedFolder, Model
 from mrt5_jax.interop.names import Tensor
-from mrt5_jax.interop.weight_files import SAFETENSORS, read_json, read_weights, write_safetensors
+from mrt5_jax.interop.weight_files import SAFETENSORS, find_weights, read_json, read_weights, write_safetensors
 from mrt5_jax.model.parameters import Params
 
 CONFIG = "config.json"
@@ -44,7 +44,8 @@ def read_hf(folder: str | Path) -> Model:
         raise UserError(f"{folder} is not a folder: give one with {CONFIG} and {SAFETENSORS}")
     fields = read_json(folder / CONFIG)
     config = model_config(fields, str(folder / CONFIG))
-    stored, place = read_weights(folder)
+    weights = find_weights(folder)
+    stored, place = read_weights(weights), str(weights)
     types = {name: tensor.dtype.name for name, tensor in stored.items()}
     for name, dtype in types.items():
         if dtype not in ("float32", *_NARROW):
@@ -61,7 +62,7 @@ def read_hf(folder: str | Path) -> Model:
     if scale != 1:
         notes.append(f"{CONFIG} has the decoder's outputs scaled by d_model**-0.5: the output head is multiplied by it")
     params = names.stack_layers(flat, config)
-    return Model(config, params, Source(fields, types), notes, count_not_finite(stored))
+    return Model(config, params, ImportedFolder(fields, types), notes, count_not_finite(stored))
 
 
 def _named_once(stored: dict[str, np.ndarray], fields: dict[str, Any], place: str) -> dict[str, np.ndarray]:
@@ -101,7 +102,9 @@ def _to_flat(stored: dict[str, np.ndarray], config: ModelConfig, place: str) -> 
     return {tensor.name: _turn(stored[tensor.hugging_face], tensor).astype(np.float32) for tensor in table}
 
 
-def write_hf(params: Params, config: ModelConfig, folder: str | Path, source: Source | None = None) -> list[str]:
+def write_hf(
+    params: Params, config: ModelConfig, folder: str | Path, source: ImportedFolder | None = None
+) -> list[str]:
     """Writes config.json, model.safetensors, and what the Auto classes read for a tokenizer and for generation.
 
     Tensors get their type and second names back from `source`. Where training has moved a value that the narrower type
@@ -149,7 +152,7 @@ def write_hf(params: Params, config: ModelConfig, folder: str | Path, source: So
 
 
 def _as_stored(
-    embedding: np.ndarray, head: np.ndarray, config: ModelConfig, source: Source
+    embedding: np.ndarray, head: np.ndarray, config: ModelConfig, source: ImportedFolder
 ) -> tuple[dict[str, np.ndarray], dict[str, bool]]:
     """Returns embedding and head as an export stores them, and the fields of config.json that this changes.
 
@@ -169,7 +172,7 @@ def _as_stored(
 
 def differences(first: str | Path, second: str | Path) -> list[str]:
     """Tensors in which two folders differ, in name, type, shape or a single bit; empty where they are the same."""
-    left, right = read_weights(Path(first)).tensors, read_weights(Path(second)).tensors
+    left, right = (read_weights(find_weights(Path(folder))) for folder in (first, second))
     return [
         name
         for name in sorted(left.keys() | right.keys())

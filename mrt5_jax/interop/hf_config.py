@@ -69,7 +69,7 @@ Value = TypeVar("Value", int, float, bool)
 
 
 def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
-    """The ModelConfig of a config.json.
+    """Returns the ModelConfig of a config.json.
 
     Args:
         fields: the JSON object.
@@ -133,7 +133,7 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
 
 
 def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str, Any]:
-    """The config.json of a model.
+    """Returns the config.json of a model.
 
     Args:
         config: the model.
@@ -204,12 +204,12 @@ def _complete(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def may_be_tied(fields: dict[str, Any]) -> bool:
-    """Whether a missing output head is the embedding, or the other way round: unless config.json denies it."""
+    """Says whether a missing output head is the embedding, or the other way round: unless config.json denies it."""
     return fields.get("tie_word_embeddings", _T5_DEFAULTS["tie_word_embeddings"]) is not False
 
 
 def head_scale(fields: dict[str, Any], emb_dim: int) -> float:
-    """What the decoder's outputs are multiplied by before the output head.
+    """Returns what the decoder's outputs are multiplied by before the output head.
 
     transformers 5 writes `tie_word_embeddings: true` for every T5 and says in `scale_decoder_outputs` what the older
     field meant: T5 v1.0 scales the decoder's outputs because its head is the embedding.

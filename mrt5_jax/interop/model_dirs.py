@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.interop.models import Model, Source
+from mrt5_jax.interop.models import ImportedFolder, Model
 from mrt5_jax.runs import folders
 from mrt5_jax.runs.bucket_checkpoints import commit
 from mrt5_jax.runs.buckets import BucketPath
@@ -26,7 +26,7 @@ SOURCE = "hf_source.json"
 
 @contextlib.contextmanager
 def complete_or_absent(folder: AnyPath) -> Iterator[Path]:
-    """A new folder to fill, which gets its name, or is sent to its bucket, when the block ends without an error.
+    """Returns a new folder to fill, which gets its name, or is sent to its bucket, when the block ends without error.
 
     Raises:
         UserError: `folder` exists and is not empty, or cannot be made.
@@ -74,7 +74,7 @@ def write_model_dir(folder: Path, model: Model, *, allow_non_finite: bool = Fals
 
 
 def read_model_dir(folder: AnyPath, step: int | None = None) -> Model:
-    """The model of a MODEL_DIR, with NumPy arrays as parameters.
+    """Returns the model of a MODEL_DIR, with NumPy arrays as parameters.
 
     Args:
         folder: a MODEL_DIR.
@@ -86,4 +86,4 @@ def read_model_dir(folder: AnyPath, step: int | None = None) -> Model:
     source = as_path(folder) / SOURCE
     config = read_model_config(folder)
     params = jax.tree.map(np.asarray, restore_params(folder, step).params)
-    return Model(config, params, Source.from_json(source) if exists(source) else None)
+    return Model(config, params, ImportedFolder.from_json(source) if exists(source) else None)

@@ -13,7 +13,7 @@ from mrt5_jax.runs.files import FilePath
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class ImportedFolder:
     """What an export needs besides the parameters to give an imported folder back."""
 
     config: dict[str, Any]
@@ -25,7 +25,7 @@ class Source:
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, path: FilePath) -> "Source":
+    def from_json(cls, path: FilePath) -> "ImportedFolder":
         """Reads what `to_json` wrote; a UserError where the file is something else."""
         try:
             return cls(**read_json(path))
@@ -41,7 +41,7 @@ class Model(NamedTuple):
     config: ModelConfig
     params: Params
     """NumPy arrays, float32."""
-    source: Source | None = None
+    source: ImportedFolder | None = None
     """What a Hugging Face folder says besides; None where it comes from elsewhere."""
     notes: Sequence[str] = ()
     """What the user should know of the reading: one line each."""

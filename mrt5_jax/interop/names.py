@@ -94,21 +94,21 @@ def _at(layer: int, tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def gate_tensors(config: ModelConfig) -> list[Tensor]:
-    """The parameters of a learned gate; other selectors have none."""
+    """Returns the parameters of a learned gate; other selectors have none."""
     if config.gate is None or config.gate.kind != "learned":
         return []
     return _at(config.gate.layer, [GATE_NORM, *GATE] if config.gate.layer_norm else GATE)
 
 
 def tensors(config: ModelConfig) -> list[Tensor]:
-    """Every parameter of a model of this config, one entry a layer."""
+    """Returns every parameter of a model of this config, one entry a layer."""
     encoder = [tensor for layer in range(config.num_encoder_layers) for tensor in _at(layer, ENCODER_LAYER)]
     decoder = [tensor for layer in range(config.num_decoder_layers) for tensor in _at(layer, DECODER_LAYER)]
     return [*MODEL, *encoder, *gate_tensors(config), *decoder]
 
 
 def shape(tensor: Tensor, config: ModelConfig) -> tuple[int, ...]:
-    """The parameter's shape here, [in, out] for linear maps."""
+    """Returns the parameter's shape here, [in, out] for linear maps."""
     sizes = {
         "vocab": config.vocab_size,
         "embed": config.emb_dim,
@@ -141,28 +141,22 @@ def _enumerate(names: list[str]) -> str:
     return ", ".join(names[:_NAMES_IN_A_MESSAGE]) + (f" and {more} more" if more > 0 else "")
 
 
-class _Place(NamedTuple):
-    """Where a flat entry lies in the network's tree: a path, and for stacked layers an index on axis 0."""
-
-    path: tuple[str, ...]
-    layer: int | None
-
-
-def _place(name: str, config: ModelConfig) -> _Place:
+def _place(name: str, config: ModelConfig) -> tuple[tuple[str, ...], int | None]:
+    """Returns where a flat entry lies in the network's tree: its path, and for stacked layers its index on axis 0."""
     stack, group, *rest = name.split("/")
     if not group.startswith("layers_"):
-        return _Place((stack, group, *rest), None)
+        return (stack, group, *rest), None
     layer = int(group.removeprefix("layers_"))
     if stack == "decoder":
-        return _Place((stack, LAYERS, *rest), layer)
+        return (stack, LAYERS, *rest), layer
     boundary = config.num_encoder_layers if config.gate is None else config.gate.layer
     if layer < boundary:
-        return _Place((stack, PREFIX, *rest), layer)
-    return _Place((stack, SUFFIX, *rest), layer - boundary)
+        return (stack, PREFIX, *rest), layer
+    return (stack, SUFFIX, *rest), layer - boundary
 
 
 def stack_layers(flat: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
-    """The network's parameter tree of a flat form; `flat` has exactly the names of `tensors(config)`.
+    """Returns the network's parameter tree of a flat form; `flat` has exactly the names of `tensors(config)`.
 
     Scanned stacks have their layers on axis 0; a gate divides the encoder's into `prefix` and `suffix`.
     """
@@ -185,7 +179,7 @@ def _assign(params: Params, path: tuple[str, ...], value: np.ndarray) -> None:
 
 
 def unstack_layers(params: Params, config: ModelConfig) -> dict[str, np.ndarray]:
-    """The flat form of a parameter tree, the inverse of `stack_layers`.
+    """Returns the flat form of a parameter tree, the inverse of `stack_layers`.
 
     Raises:
         UserError: the tree is not that of this config.
@@ -197,7 +191,7 @@ def unstack_layers(params: Params, config: ModelConfig) -> dict[str, np.ndarray]
         depth[path] = None if layer is None else max(layer + 1, depth.get(path, 0))
     expected = {}
     for tensor in tensors(config):
-        path = places[tensor.name].path
+        path, _ = places[tensor.name]
         stacked = () if depth[path] is None else (depth[path],)
         expected["/".join(path)] = (*stacked, *shape(tensor, config))
     check_complete({"/".join(path): leaf.shape for path, leaf in leaves.items()}, expected, "the model's parameters")

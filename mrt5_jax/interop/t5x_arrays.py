@@ -36,7 +36,7 @@ class StoredArrays(NamedTuple):
     """From names to functions that read the array."""
 
     def read(self, name: str) -> np.ndarray:
-        """One array, in the type it is stored in.
+        """Returns one array, in the type it is stored in.
 
         Raises:
             UserError: it is damaged, or a chunk of it is missing.

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -18,32 +18,31 @@ _FORMATS = (SAFETENSORS, "pytorch_model.bin")
 """In order of preference; each may come in shards, with an index beside them."""
 
 
-class Weights(NamedTuple):
-    """All tensors of a folder, in the types they are stored in."""
-
-    tensors: dict[str, np.ndarray]
-    place: str
-    """The file, or the index of the shards, that they come from."""
-
-
-def read_weights(folder: Path) -> Weights:
-    """Reads every tensor of a folder.
+def find_weights(folder: Path) -> Path:
+    """Returns the weight file of a folder, or the index of its shards.
 
     Raises:
-        UserError: there is no weight file, one is damaged, a shard is missing or lacks a tensor of the index, or a
-            pickle holds more than tensors.
+        UserError: there is none.
     """
     for name in _FORMATS:
-        path, index = folder / name, folder / f"{name}.index.json"
-        if path.is_file():
-            return Weights(_read_file(path), str(path))
-        if index.is_file():
-            return Weights(_read_shards(index), str(index))
+        for path in (folder / name, folder / f"{name}.index.json"):
+            if path.is_file():
+                return path
     raise UserError(f"{folder} holds no weights: expected {' or '.join(_FORMATS)}, or shards of them with an index")
 
 
+def read_weights(path: Path) -> dict[str, np.ndarray]:
+    """Reads every tensor, in the type it is stored in, of what `find_weights` has found.
+
+    Raises:
+        UserError: a file is damaged, a shard is missing or lacks a tensor of the index, or a pickle holds more than
+            tensors.
+    """
+    return _read_shards(path) if path.suffix == ".json" else _read_file(path)
+
+
 def read_json(path: FilePath) -> dict[str, Any]:
-    """A JSON object of a file; a UserError names the file where there is none."""
+    """Returns a JSON object of a file; a UserError names the file where there is none."""
     try:
         value = json.loads(read_bytes(path).decode(), parse_constant=_refuse_constant)
     except FileNotFoundError:

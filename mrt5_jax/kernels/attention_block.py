@@ -4,6 +4,7 @@ For accelerators JAX derives it. On a CPU what costs are passes over [heads quer
 them across; so there the derivative is written by hand, with few of both. The numbers are the same.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -52,7 +53,8 @@ class BlockAttended(NamedTuple):
     """How many are counted, in one head."""
 
 
-class Form(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Form:
     """Says what is static about a block's attention; see `kernels.attention.attention`."""
 
     compute_bias: Callable[..., Array]

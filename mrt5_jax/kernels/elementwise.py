@@ -18,7 +18,7 @@ def rms_norm(
 
 @jax.checkpoint
 def gated_gelu(gate: Float[Array, "*batch mlp"], linear: Float[Array, "*batch mlp"]) -> Float[Array, "*batch mlp"]:
-    """gelu(gate) * linear, GELU in its tanh approximation, in the gate's type.
+    """Computes gelu(gate) * linear, GELU in its tanh approximation, in the gate's type.
 
     Computed again in the backward pass: what it would keep is wide and larger than its inputs.
     """

@@ -20,7 +20,7 @@ def project(
 
 
 def product(formula: str, left: Float[Array, "..."], right: Float[Array, "..."]) -> Float[Array, "..."]:
-    """`jnp.einsum(formula, left, right)` of two arrays, read in `left`'s type; the result is at least float32.
+    """Computes `jnp.einsum(formula, left, right)`, both read in `left`'s type; the result is at least float32.
 
     Args:
       formula: like "hqd,hkd->hqk". An index stands in at least two of the three places.

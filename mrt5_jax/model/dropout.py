@@ -31,7 +31,7 @@ class LayerDropout(NamedTuple):
     """Cross-attention weights by original key position."""
 
     def sublayer(self, number: int) -> Bool[Array, "batch embed"] | None:
-        """What one layer keeps of its `number`-th sublayer's output."""
+        """Returns what one layer keeps of its `number`-th sublayer's output."""
         return None if self.residual is None else self.residual[:, number]
 
 
@@ -51,7 +51,7 @@ NO_DROPOUT = Dropout()
 
 
 def draw_dropout(config: ModelConfig, row_keys: RowKeys, input_length: int, target_length: int) -> Dropout:
-    """A step's dropout.
+    """Draws a step's dropout.
 
     Args:
       row_keys: a key for every row of the batch.
@@ -96,12 +96,12 @@ def draw_dropout(config: ModelConfig, row_keys: RowKeys, input_length: int, targ
 
 
 def rows_first(dropout: Dropout) -> Dropout:
-    """The same with the batch as first axis everywhere, to be cut into parts by row."""
+    """Moves the rows to the first axis of every array, so that they can be cut into parts."""
     return _move_stacks(dropout, 1, 0)
 
 
 def layers_first(dropout: Dropout) -> Dropout:
-    """The inverse of `rows_first`."""
+    """Undoes `rows_first`."""
     return _move_stacks(dropout, 0, 1)
 
 
@@ -115,7 +115,7 @@ def _move_stacks(dropout: Dropout, source: int, destination: int) -> Dropout:
 def drop_units(
     hidden: Float[Array, "batch length width"], kept: Bool[Array, "batch width"] | None, rate: float
 ) -> Float[Array, "batch length width"]:
-    """Hidden states without the dropped units, scaled to keep their mean. `kept=None`: all stay."""
+    """Zeroes the dropped units of hidden states, and scales the others to keep their mean. `kept=None`: all stay."""
     if kept is None:
         return hidden
     return jnp.where(kept[:, None, :], hidden / (1.0 - rate), jnp.zeros((), hidden.dtype))
@@ -136,7 +136,7 @@ def drop_weights(
 def at_positions(
     kept: Bool[Array, "layers batch heads length"] | None, positions: Int[Array, "rows slots"]
 ) -> Bool[Array, "layers batch heads slots"] | None:
-    """Draws by original position, in the order of a compact sequence."""
+    """Takes draws by original position in the order of a compact sequence."""
     if kept is None:
         return None
     index = jnp.broadcast_to(positions[None, :, None, :], (*kept.shape[:3], positions.shape[1]))

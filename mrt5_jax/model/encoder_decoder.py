@@ -59,9 +59,11 @@ class Encoded(NamedTuple):
 
 
 class Decoded(NamedTuple):
+    """What the decoder returns."""
+
     logits: Float[Array, "batch target vocab"]
-    score_excess: Float[Array, "layers batch"]
-    """Of the cross-attentions."""
+    score_excess: Float[Array, " batch"]
+    """The score regulariser's, mean over all layers that see the gate: the encoder's and the cross-attentions."""
 
 
 class EncoderLayer(nn.Module):
@@ -235,7 +237,7 @@ class Decoder(nn.Module):
         kept = dropout.decoder._replace(cross_weights=at_positions(dropout.decoder.cross_weights, encoded.positions))
         hidden, excess = self.layers(hidden, kept, encoded, bias_table, targets._replace(positions=positions))
         hidden = drop_units(self.decoder_norm(hidden), dropout.decoded, self.config.dropout_rate)
-        return Decoded(self.logits(hidden), excess)
+        return Decoded(self.logits(hidden), jnp.mean(jnp.concatenate([encoded.score_excess, excess]), axis=0))
 
     def bias_table(self, query_positions: Int[Array, "rows query"], key_positions: Int[Array, "rows key"]) -> BiasTable:
         """Returns what the layers' self-attentions take as `bias_table`."""
@@ -272,7 +274,7 @@ class MrT5(nn.Module):
         selector_keys: RowKeys | None = None,
         segments: Int[Array, "batch length"] | None = None,
     ) -> Prefix:
-        """Embedding, the encoder layers before the gate, and the selection. Token 0 is padding.
+        """Runs the embedding, the encoder layers before the gate, and the selector. Token 0 is padding.
 
         Args:
           selector_keys: randomness of the selector in training (gate noise, random choices), or None.
@@ -283,7 +285,7 @@ class MrT5(nn.Module):
         return self.encoder.before_gate(hidden, tokens, dropout.prefix, selector_keys, segments)
 
     def suffix(self, compact: Compact, dropout: Dropout = NO_DROPOUT) -> Encoded:
-        """The encoder layers from the gate on, and the final norm."""
+        """Runs the encoder layers from the gate on, and the final norm."""
         return self.encoder.after_gate(compact, dropout)
 
     def decode(
@@ -293,7 +295,7 @@ class MrT5(nn.Module):
         dropout: Dropout = NO_DROPOUT,
         targets: Queries | None = None,
     ) -> Decoded:
-        """Teacher-forced decoding: logits of every target position from those before it.
+        """Decodes teacher-forced: computes the logits of every target position from those before it.
 
         Args:
           targets: positions with a target, which are those that the score regulariser counts, and in packed rows the

@@ -5,7 +5,7 @@ survivors run. The two meet in `GateRows`: a new deletion needs to know no dispa
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,27 +13,20 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.compaction.ladder import Ladder
-from mrt5_jax.compaction.plan import Kept, count_kept, gather, plan, restrict
+from mrt5_jax.compaction.plan import count_kept, gather, plan, restrict
 from mrt5_jax.compaction.rows import Arrays
 from mrt5_jax.compaction.staged import Begun, Part, Staged, in_graph
 from mrt5_jax.config import Deletion, TrainingDeletion
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
-from mrt5_jax.model.encoder_decoder import Compact, MrT5, Prefix
+from mrt5_jax.model.encoder_decoder import Compact, Decoded, MrT5, Prefix
 from mrt5_jax.model.layers import Keys, Queries
 from mrt5_jax.model.parameters import Params, split_stages
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
 from mrt5_jax.selection.gates import Selection, token_keys
 from mrt5_jax.selection.survivors import Survivors, survivors
 
-Batch = dict[str, Array]
-
-
-class SecondStage(NamedTuple):
-    """What the layers after the gate return."""
-
-    logits: Float[Array, "batch target vocab"]
-    score_excess: Float[Array, " batch"]
-    """Mean over all layers that see the gate, encoder and cross-attention."""
+DeviceBatch = Mapping[str, Array]
+"""A batch as `data.arrangements.Batch` describes it, or what a stage reads of it, in arrays on the devices."""
 
 
 class AtGate(NamedTuple):
@@ -96,17 +89,18 @@ def run_second_stage(
     decoder_input_tokens: Int[Array, "batch target"],
     dropout: Dropout = NO_DROPOUT,
     targets: Queries | None = None,
-) -> SecondStage:
+) -> Decoded:
+    """Runs the layers after the gate: the rest of the encoder, and the decoder."""
     encoded: Any = model.apply({"params": params}, compact, dropout, method="suffix")
     decoded: Any = model.apply({"params": params}, encoded, decoder_input_tokens, dropout, targets, method="decode")
-    return SecondStage(decoded.logits, jnp.mean(jnp.concatenate([encoded.score_excess, decoded.score_excess]), axis=0))
+    return decoded
 
 
-def fit(found: Survivors, ladder: Ladder) -> Kept:
-    """Returns the survivors that a ladder has slots for: all of them, except under a capacity."""
+def fit(found: Survivors, ladder: Ladder) -> Bool[Array, "batch length"]:
+    """Returns which survivors a ladder has slots for: all of them, except under a capacity."""
     if ladder.rungs[-1] >= found.keep.shape[1]:
-        return Kept(found.keep, jnp.zeros(found.keep.shape[0], jnp.int32))
-    return restrict(found.keep, jax.lax.stop_gradient(found.scores), ladder.rungs[-1], found.segments)
+        return found.keep
+    return restrict(found.keep, jax.lax.stop_gradient(found.priority), ladder.rungs[-1], found.segments)
 
 
 def compact_full(
@@ -158,7 +152,7 @@ class ForwardSetting:
         body: Callable[[int], Callable[..., Part]],
         finish: Callable[..., Part],
     ) -> Staged:
-        """A computation of these stages without a gradient; it shares nothing and adds nothing up."""
+        """Returns a computation of these stages without a gradient; it shares nothing and adds nothing up."""
         return Staged(
             begin,
             body,
@@ -193,8 +187,8 @@ def up_to_gate(
     selection = prefix.selection if rule.heeds_selector else None
     hidden = prefix.hidden if selection is None else _nan_without_gate_value(prefix, selection)
     kept = selection.keep if selection is not None and rule.biases_attention else found.keep
-    rows = GateRows(hidden, prefix.mask, found._replace(keep=fitted.keep), own)
-    return Begun(rows, count_kept(fitted.keep), AtGate(prefix.mask, kept, selection, fitted.dropped))
+    rows, num_fitted = GateRows(hidden, prefix.mask, found._replace(keep=fitted), own), count_kept(fitted)
+    return Begun(rows, num_fitted, AtGate(prefix.mask, kept, selection, count_kept(found.keep) - num_fitted))
 
 
 def _nan_without_gate_value(prefix: Prefix, selection: Selection) -> Float[Array, "batch length embed"]:
@@ -204,9 +198,9 @@ def _nan_without_gate_value(prefix: Prefix, selection: Selection) -> Float[Array
 
 
 def teacher_forced(
-    setting: ForwardSetting, measure: Callable[[Float[Array, "rows target vocab"], Batch], Any]
+    setting: ForwardSetting, measure: Callable[[Float[Array, "rows target vocab"], DeviceBatch], Any]
 ) -> Callable[[int], Callable[[Params, tuple[()], GateRows], Part]]:
-    """From a rung to what `measure` makes of the logits of some rows.
+    """Returns a function from a rung to what `measure` makes of the logits of some rows.
 
     Args:
       measure: (logits, the rows' `decoder_...` arrays) -> pytree of arrays [rows ...].
@@ -224,12 +218,14 @@ def teacher_forced(
     return at
 
 
-def targets_of(batch: Batch) -> Batch:
+def targets_of(batch: DeviceBatch) -> DeviceBatch:
     """Returns what the decoder and the loss read of a batch."""
     return {name: array for name, array in batch.items() if name.startswith("decoder_")}
 
 
-def forward(setting: ForwardSetting, params: Params, batch: Batch, selector_keys: RowKeys | None = None) -> Outputs:
+def forward(
+    setting: ForwardSetting, params: Params, batch: DeviceBatch, selector_keys: RowKeys | None = None
+) -> Outputs:
     """Returns the teacher-forced logits of a batch, in one program whatever is kept.
 
     Args:
@@ -238,7 +234,7 @@ def forward(setting: ForwardSetting, params: Params, batch: Batch, selector_keys
       selector_keys: what random deletion draws from; by default the row's tokens.
     """
 
-    def begin(params: Params, shared: tuple[()], batch: Batch) -> Begun:
+    def begin(params: Params, shared: tuple[()], batch: DeviceBatch) -> Begun:
         tokens, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
         return up_to_gate(setting, params, tokens, targets_of(batch), segments, selector_keys)
 

@@ -46,7 +46,7 @@ class Queries(NamedTuple):
 
 
 def kernel_init(config: ModelConfig, std: float, num_layers: int) -> nn.initializers.Initializer:
-    """Normal initialisation of a block's kernel; the reference scales whole blocks by num_layers^-1/2."""
+    """Initialises a block's kernel normally; the reference scales whole blocks by num_layers^-1/2."""
     scale = num_layers**-0.5 if config.initialization == "reference" else 1.0
     return nn.initializers.normal(std * scale)
 
@@ -59,7 +59,7 @@ def parameter(
     shape: tuple[int, ...],
     config: ModelConfig,
 ) -> Array:
-    """A parameter of `module` with the logical axis names that its sharding is derived from."""
+    """Makes a parameter of `module` with the logical axis names that its sharding is derived from."""
     boxed = nn.with_logical_partitioning(initializer, axes)
     array: Any = module.param(name, boxed, shape, jnp.dtype(config.param_dtype))
     return array
@@ -134,7 +134,7 @@ class MultiHeadAttention(nn.Module):
         return joined.reshape(*joined.shape[:-1], self.config.num_heads, self.config.head_dim)
 
     def keys_and_values(self, hidden: Float[Array, "batch key embed"]) -> tuple[Array, Array]:
-        """Both [batch key heads head_dim]."""
+        """Computes keys and values, both [batch key heads head_dim]."""
         return self.heads(self.key(hidden)), self.heads(self.value(hidden))
 
     def __call__(
@@ -194,7 +194,7 @@ class RelativeBiases(nn.Module):
 def stack(
     layer: type[nn.Module], *, length: int, num_shared: int, execution: ExecutionConfig, initializing: bool
 ) -> type[nn.Module]:
-    """`length` layers scanned over a leading axis of their parameters, rematerialised and unrolled as it says.
+    """Scans `length` layers over a leading axis of their parameters, rematerialised and unrolled as `execution` says.
 
     A layer takes (hidden, its own dropout, *`num_shared` inputs that all layers share).
 

@@ -27,7 +27,7 @@ class MultiplyAdds(NamedTuple):
 
 
 def forward_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> MultiplyAdds:
-    """One row's forward pass, teacher-forced, with `slots` positions after the gate."""
+    """Counts one row's forward pass, teacher-forced, with `slots` positions after the gate."""
     before = model.gate.layer if model.gate else model.num_encoder_layers
     after = model.num_encoder_layers - before
     targets, width, embed = data.target_length, model.num_heads * model.head_dim, model.emb_dim
@@ -43,7 +43,7 @@ def forward_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> M
 
 
 def training_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> int:
-    """One step over the whole batch on all devices: forward and backward; recomputation (remat) is not counted."""
+    """Counts one step over the whole batch on all devices, forward and backward, without recomputation (remat)."""
     return (1 + BACKWARD) * data.batch_size * forward_multiply_adds(model, data, slots).total
 
 

@@ -1,7 +1,7 @@
 """The parameter tree: the names of its leaves, and what of it the stages before and after the gate read."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -30,25 +30,20 @@ def stack_of(name: str) -> str | None:
     return next((part for part in name.split("/") if part in STACKS), None)
 
 
-class StageParameters(NamedTuple):
-    """Parameters of the stages before and after the gate; embedding and relative biases are in both."""
+def split_stages(params: Params) -> tuple[Params, Params]:
+    """Returns what the stages before and after the gate read, so that gradients of neither carry the other's zeros.
 
-    first: Params
-    second: Params
-
-
-def split_stages(params: Params) -> StageParameters:
-    """Returns the parameters that each stage reads, so that gradients of neither carry the other's zeros."""
+    Embedding and relative biases are in both.
+    """
     encoder = params["encoder"]
     before = {name: value for name, value in encoder.items() if name in ("relpos_bias", "prefix", "gate")}
     after = {name: value for name, value in encoder.items() if name in ("relpos_bias", "suffix", "encoder_norm")}
     shared = {"token_embedder": params["token_embedder"]}
-    return StageParameters({**shared, "encoder": before}, {**shared, "encoder": after, "decoder": params["decoder"]})
+    return {**shared, "encoder": before}, {**shared, "encoder": after, "decoder": params["decoder"]}
 
 
-def merge_gradients(gradients: StageParameters) -> Params:
-    """Returns the gradient of the whole tree: the stages' gradients, summed where both read a parameter."""
-    before, after = gradients
+def merge_gradients(before: Params, after: Params) -> Params:
+    """Returns the gradient of the whole tree: those of the two stages, summed where both read a parameter."""
     encoder = {**before["encoder"], **after["encoder"]}
     encoder["relpos_bias"] = jax.tree.map(jnp.add, before["encoder"]["relpos_bias"], after["encoder"]["relpos_bias"])
     embedder = jax.tree.map(jnp.add, before["token_embedder"], after["token_embedder"])

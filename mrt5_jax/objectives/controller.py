@@ -33,7 +33,7 @@ class Controller(NamedTuple):
 
 
 def pi_controller(config: ControllerConfig, dtype: DTypeLike = jnp.float32) -> Controller:
-    r"""The proportional-integral controller of MrT5 (Kallini et al. 2025, section 3.3).
+    r"""Makes the proportional-integral controller of MrT5 (Kallini et al. 2025, section 3.3).
 
     With the target rate :math:`\delta`, a step's measured rate :math:`\hat\delta_t`, gains :math:`k_p, k_i` and
     smoothing :math:`\gamma`:
@@ -74,7 +74,7 @@ def pi_controller(config: ControllerConfig, dtype: DTypeLike = jnp.float32) -> C
 
 
 def constant(gate_weight: float, dtype: DTypeLike = jnp.float32) -> Controller:
-    """Always the same alpha, as in the paper's diagnostic tasks."""
+    """Makes a controller that always gives the same alpha, as in the paper's diagnostic tasks."""
 
     def init() -> ControllerState:
         zero = jnp.zeros((), dtype)
@@ -112,6 +112,6 @@ def delayed(controller: Controller, steps: int) -> Controller:
 
 
 def make_controller(loss: LossConfig, config: ControllerConfig | None, dtype: DTypeLike = jnp.float32) -> Controller:
-    """The controller that a run's configuration asks for."""
+    """Makes the controller that a run's configuration asks for."""
     controller = constant(loss.gate_weight, dtype) if config is None else pi_controller(config, dtype)
     return delayed(controller, loss.regularizer_delay)

@@ -96,7 +96,7 @@ def sum_rows(losses: TokenLosses, weights: Num[Array, "batch target"]) -> RowLos
 
 
 def count_denominators(input_mask: Bool[Array, "batch length"], weights: Num[Array, "batch target"]) -> Denominators:
-    """Denominators of a whole batch: count before cutting it into microbatches or chunks.
+    """Counts the denominators of a whole batch, before it is cut into microbatches or chunks.
 
     Args:
         input_mask: True where the input is not padding.
@@ -112,19 +112,19 @@ def count_denominators(input_mask: Bool[Array, "batch length"], weights: Num[Arr
 
 
 def target_term(rows: RowLosses, denominators: Denominators) -> Float[Array, ""]:
-    """Cross-entropy and z-loss per target token, nats."""
+    """Computes cross-entropy and z-loss per target token, nats."""
     return jnp.sum(rows.nll + rows.z) / denominators.target_tokens
 
 
 def gate_term(
     gate_values: Float[Array, "batch length"], input_mask: Bool[Array, "batch length"], denominators: Denominators
 ) -> Float[Array, ""]:
-    """Mean gate value over the inputs that are not padding; in (k, 0), lower the more is deleted."""
+    """Returns the mean gate value over the inputs that are not padding; in (k, 0), lower the more is deleted."""
     return jnp.sum(jnp.where(input_mask, gate_values, 0)) / denominators.input_tokens
 
 
 def score_term(score_penalty: Float[Array, " batch"], rows: RowLosses, denominators: Denominators) -> Float[Array, ""]:
-    """Mean over rows, filler left out, of the attention scores' excess."""
+    """Returns the mean over rows, filler left out, of the attention scores' excess."""
     return jnp.sum(jnp.where(rows.num_tokens > 0, score_penalty, 0)) / denominators.rows
 
 
@@ -135,7 +135,7 @@ def total_loss(
     gate_weight: Float[Array, ""] | float,
     score_weight: float,
 ) -> Float[Array, ""]:
-    """The objective from its terms.
+    """Puts the objective together from its terms.
 
     Args:
         target: `target_term`.

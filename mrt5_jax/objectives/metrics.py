@@ -20,7 +20,7 @@ class Mean(NamedTuple):
     weight: Float[Array, ""] | float
 
     def merge(self, other: "Mean") -> "Mean":
-        """The mean over both."""
+        """Returns the mean over both."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
     @property
@@ -32,7 +32,7 @@ class Mean(NamedTuple):
 
 
 def target_metrics(rows: RowLosses) -> dict[str, Mean]:
-    """Metrics of teacher-forced predictions.
+    """Measures teacher-forced predictions.
 
     loss: cross-entropy in nats per target token, without z-loss or regularisers.
     bits_per_byte: the same in bits.
@@ -59,7 +59,7 @@ def deletion_metrics(
     rescued: Bool[Array, " batch"],
     dropped: Int[Array, " batch"],
 ) -> dict[str, Mean]:
-    """Metrics of what was deleted. Rows without input do not count.
+    """Measures what was deleted. Rows without input do not count.
 
     deletion_rate: inputs that the gate deletes / inputs, over tokens that are not padding.
     kept_length: tokens per row that the gate keeps and the encoder's rest saw.
@@ -99,7 +99,7 @@ def rung_metrics(
     rung: Int[Array, " batch"],
     rungs: tuple[int, ...],
 ) -> dict[str, Mean]:
-    """Deletion statistics by rung: the share of rows that ran at it, and the deleted share of all inputs among them.
+    """Measures deletion by rung: the share of rows that ran at it, and the deleted share of all inputs among them.
 
     Args:
         input_mask: True where the input is not padding. Rows without input do not count.

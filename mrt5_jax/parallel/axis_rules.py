@@ -54,7 +54,7 @@ LOGICAL_AXIS_RULES: AxisRules = (
 
 
 def axis_rules(config: MeshConfig) -> AxisRules:
-    """LOGICAL_AXIS_RULES, with those of `config.rules` in the place of their namesakes and before them.
+    """Returns `config.rules` and, of LOGICAL_AXIS_RULES, those that they do not replace.
 
     Raises:
         UserError: a rule names an axis that is not there or one axis twice, or spreads the batch, which `put_batch`
@@ -76,12 +76,12 @@ def axis_rules(config: MeshConfig) -> AxisRules:
 
 @contextlib.contextmanager
 def within_data_axis() -> Iterator[None]:
-    """Activations are those of the rows at one place along the data axis, over which a caller maps."""
+    """Lays activations out as rows at one place along the data axis, over which a caller maps."""
     with nn.logical_axis_rules((("batch", "fsdp"), *nn.get_logical_axis_rules())):
         yield
 
 
-def lie_along(array: Array, *axes: str | tuple[str, ...]) -> Array:
-    """An array whose first dimensions lie along these mesh axes, and the others as the compiler likes."""
+def constrain_leading_axes(array: Array, *axes: str | tuple[str, ...]) -> Array:
+    """Shards the leading dimensions over these mesh axes; leaves the others to the compiler."""
     free = [PartitionSpec.UNCONSTRAINED] * (array.ndim - len(axes))
     return jax.lax.with_sharding_constraint(array, PartitionSpec(*axes, *free))

@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from mrt5_jax.config import DataConfig, RunConfig
-from mrt5_jax.data.arrangements import INDEX
+from mrt5_jax.data.arrangements import INDEX, LANGUAGE_IDS
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.axis_rules import MESH_AXES
 from mrt5_jax.parallel.mesh import batch_sharding, row_shards
@@ -40,7 +40,7 @@ class RowShare(NamedTuple):
 
 
 def row_share(mesh: Mesh) -> RowShare:
-    """Which rows this process reads. Processes whose devices need the same rows (a tensor axis over them) share them.
+    """Returns which rows this process reads. Processes whose devices need the same rows share them (a tensor axis).
 
     Raises:
         UserError: some processes share some of their rows only.
@@ -49,7 +49,7 @@ def row_share(mesh: Mesh) -> RowShare:
 
 
 def abstract_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, types and shardings of a training batch."""
+    """Returns shapes, types and shardings of a training batch."""
     lengths = {
         "encoder_input_tokens": data.input_length,
         "decoder_input_tokens": data.target_length,
@@ -67,29 +67,39 @@ def abstract_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStru
 
 
 def abstract_eval_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes, types and shardings of an evaluation's batch, the examples' indices included."""
+    """Returns shapes, types and shardings of an evaluation's batch, the examples' indices included."""
     one_a_row = dataclasses.replace(data, rows="one_a_row", batch_size=data.eval_batch_size)
     index = jax.ShapeDtypeStruct((data.eval_batch_size,), jnp.int32, sharding=batch_sharding(mesh))
     return {**abstract_batch(one_a_row, mesh), INDEX: index}
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays [batch ...] spread over the mesh, from the rows that this process has read (see `row_share`).
+    """Spreads a batch over the mesh as global arrays [batch ...], from the rows that this process has read.
 
     The rows come in the order of reading, which does not depend on how many processes there are: neither do the
     results. With several processes that takes an exchange of token ids.
     """
     sharding = batch_sharding(mesh)
-    arrays = {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()}
+    arrays = {
+        name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in _for_programs(batch).items()
+    }
     if row_share(mesh).count == 1:
         return arrays
     return _in_reading_order(mesh, next(iter(arrays.values())).shape[0])(arrays)
 
 
 def put_whole_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """As `put_batch`, where every process has all rows."""
+    """Does what `put_batch` does, where every process has all rows."""
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows, rows.shape) for name, rows in batch.items()}
+    return {
+        name: jax.make_array_from_process_local_data(sharding, rows, rows.shape)
+        for name, rows in _for_programs(batch).items()
+    }
+
+
+def _for_programs(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The batch without its languages, which no program reads."""
+    return {name: rows for name, rows in batch.items() if name != LANGUAGE_IDS}
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from mrt5_jax.parallel.axis_rules import BATCH_AXES, MESH_AXES, RowShards, axis_
 
 
 def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh of `config` over `devices` (None: all there are); at most one axis is -1 and fills with what is left.
+    """Makes the mesh over `devices` (None: all there are); at most one axis is -1 and fills with what is left.
 
     Of several TPU slices, each has a part of the data axis and all of the others.
 
@@ -59,7 +59,7 @@ def make_mesh(config: MeshConfig, devices: Sequence[Any] | None = None) -> Mesh:
 
 @contextlib.contextmanager
 def on_mesh(mesh: Mesh, config: MeshConfig) -> Iterator[None]:
-    """Arrays are laid out, and activations constrained, on `mesh` by the rules of `config` while the context lasts.
+    """Lays arrays out, and constrains activations, on `mesh` by the rules of `config` while the context lasts.
 
     Raises:
         UserError: see `axis_rules`.
@@ -69,15 +69,15 @@ def on_mesh(mesh: Mesh, config: MeshConfig) -> Iterator[None]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of an array that every device has whole."""
+    """Returns the sharding of an array that every device has whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of arrays whose first axis is the batch."""
+    """Returns the sharding of arrays whose first axis is the batch."""
     return NamedSharding(mesh, PartitionSpec(BATCH_AXES))
 
 
 def row_shards(mesh: Mesh | AbstractMesh) -> RowShards:
-    """How many parts the rows of a batch are spread over."""
+    """Returns how many parts the rows of a batch are spread over."""
     return RowShards(*(mesh.shape[axis] for axis in BATCH_AXES))

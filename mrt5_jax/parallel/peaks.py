@@ -35,7 +35,7 @@ Device = Any
 
 
 def peak_multiply_adds(device: Device) -> float | None:
-    """Multiply-adds a second of one device; None for an accelerator that PEAKS lacks.
+    """Returns the multiply-adds a second of one device; None for an accelerator that PEAKS lacks.
 
     A CPU is measured, in float32, and shared out to the devices that this process has on it.
     """
@@ -46,7 +46,7 @@ def peak_multiply_adds(device: Device) -> float | None:
 
 
 def clock_rate(device: Device) -> float | None:
-    """Cycles a second of a TPU, as the compiler estimates them; None where that is not certain.
+    """Returns the cycles a second of a TPU, as the compiler estimates them; None where that is not certain.
 
     It is the peak divided by what the matrix units do in a cycle. Certain is v5e: four units of 128 x 128 at 1.5 GHz
     (Austin et al., How to Scale Your Model, part 2), a peak that libtpu reckons with too, and large products that it

@@ -29,7 +29,7 @@ class PreemptionNotice:
             signal.signal(signal.SIGTERM, self._before)
 
     def reached(self, step: int) -> bool:
-        """Whether to save and stop after `step`; to be asked after every step, in every process."""
+        """Says whether to save and stop after `step`; to be asked after every step, in every process."""
         return self._signalled or (jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step))
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:

@@ -60,7 +60,7 @@ def say(line: str) -> None:
 
 
 def from_first_process(text: str) -> str:
-    """What the first process says, in every process."""
+    """Returns what the first process says, in every process."""
     if jax.process_count() == 1:
         return text
     padded = np.zeros(_LONGEST_MESSAGE, np.uint8)
@@ -71,7 +71,7 @@ def from_first_process(text: str) -> str:
 
 
 def in_any_process(flag: bool) -> bool:
-    """Whether the flag is set in any process; all have to ask together."""
+    """Says whether the flag is set in any process; all have to ask together."""
     if jax.process_count() == 1:
         return flag
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))

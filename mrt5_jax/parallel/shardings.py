@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def param_shardings(boxed_params: Any, mesh: Mesh) -> Any:
-    """Shardings of parameters by the logical names they are boxed in, in the structure of the unboxed tree.
+    """Returns shardings of parameters by the logical names they are boxed in, in the unboxed tree's structure.
 
     By the rules of `on_mesh`, where one is open.
 

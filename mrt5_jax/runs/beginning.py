@@ -80,7 +80,7 @@ def _last_step(path: FilePath) -> int | None:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}; nothing was changed") from None
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{path}: its last line is not of this file's making: mend or remove it") from None
+        raise UserError(f"{path}: its last line is not one that training wrote: fix or remove it") from None
 
 
 def set_aside(folder: FilePath, steps: Sequence[int]) -> None:

@@ -172,7 +172,7 @@ class Checkpoints:
             self._manager.wait_until_finished()
 
     def restore_or_init(self, abstract: State, init: Callable[[], State]) -> Restored[State]:
-        """The newest checkpoint that is whole or, where there is none at all, what `init` makes.
+        """Restores the newest checkpoint that is whole; where there is none at all, returns what `init` makes.
 
         A damaged checkpoint is passed over with a warning. Once an older one has proved whole it is moved to
         MODEL_DIR/damaged_checkpoints, so that the resumed run can save its step again. Imported weights (`save_model`)
@@ -247,7 +247,8 @@ class Checkpoints:
             there = ", ".join(map(str, sorted(self._manager.all_steps()))) or "none"
             raise UserError(
                 f"{self._directory}: a checkpoint could not be written ({first_line(error)}); "
-                f"those of steps {there} are whole: mend the cause and start again"
+                f"those of steps {there} are whole: fix the cause (disk space, permissions) and run the same command "
+                "again"
             ) from error
 
     def _set_aside(self, step: int) -> None:

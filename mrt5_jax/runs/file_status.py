@@ -1,13 +1,15 @@
 """What is known of a file without opening it, wherever it lies."""
 
+import dataclasses
 from pathlib import PurePath
-from typing import Literal, NamedTuple
+from typing import Literal
 
 AnyPath = str | PurePath
 """A path on this machine, or of an object in a bucket as gs://bucket/name."""
 
 
-class FileStatus(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class FileStatus:
     """What is known of a file without opening it."""
 
     size: int

@@ -34,7 +34,7 @@ class Readable(Protocol):
     """What decompressors and other readers have in common with files."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """At most `size` bytes; none at the end."""
+        """Reads at most `size` bytes; none at the end."""
         ...
 
 
@@ -46,7 +46,7 @@ class Files(Protocol):
     """
 
     def open(self, path: AnyPath, start: int = 0) -> BinaryIO:
-        """A readable stream of the bytes from `start` on."""
+        """Opens a readable stream of the bytes from `start` on."""
         ...
 
     def read(self, path: AnyPath) -> bytes:
@@ -54,7 +54,7 @@ class Files(Protocol):
         ...
 
     def list(self, pattern: AnyPath) -> list[str]:
-        """The paths that match a glob, sorted; `pattern` alone where something has that very name.
+        """Lists the paths that match a glob, sorted; `pattern` alone where something has that very name.
 
         Where a folder has the very name that `pattern` begins with, it is that folder.
         """
@@ -73,7 +73,7 @@ class Files(Protocol):
         ...
 
     def stat(self, path: AnyPath) -> FileStatus:
-        """Size, kind and identity; links are followed."""
+        """Returns size, kind and identity; links are followed."""
         ...
 
     def below(self, folder: AnyPath) -> Sequence[str]:
@@ -160,7 +160,7 @@ SERVED: dict[str, Files] = {"": LocalFiles(), "gs": BucketFiles("gs"), "s3": Buc
 
 
 def files_for(path: AnyPath) -> Files:
-    """What serves a path.
+    """Returns what serves a path.
 
     Raises:
         UserError: nothing serves its scheme.
@@ -177,7 +177,7 @@ def files_for(path: AnyPath) -> Files:
 
 
 def given_path(path: AnyPath) -> str:
-    """A path as a user gives it, with `~` replaced by the home folder.
+    """Returns a path as a user gives it, with `~` replaced by the home folder.
 
     Raises:
         UserError: nothing serves its scheme, or `~NAME` names no user.
@@ -229,7 +229,7 @@ def given_local_path(path: AnyPath) -> str:
 
 
 def read_bytes(path: AnyPath) -> bytes:
-    """A whole file."""
+    """Reads a whole file."""
     return files_for(path).read(path)
 
 
@@ -243,7 +243,7 @@ def explained(path: AnyPath, flag: str = "") -> Iterator[None]:
 
 
 def explain(error: OSError, path: AnyPath) -> str:
-    """What is wrong with a path, in words."""
+    """Says what is wrong with a path."""
     if error.errno == errno.ELOOP:
         return "a link that leads back to itself"
     if error.errno == errno.ENOENT and os.path.islink(path):
@@ -259,7 +259,7 @@ def explain(error: OSError, path: AnyPath) -> str:
 
 @contextlib.contextmanager
 def rereadable(path: AnyPath, flag: str = "") -> Iterator[str]:
-    """A local path that can be read more than once: `path`, or a copy of what a bucket, a pipe or "-" gives.
+    """Gives a local path that can be read more than once: `path`, or a copy of what a bucket, a pipe or "-" gives.
 
     "-" is standard input.
 

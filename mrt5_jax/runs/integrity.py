@@ -49,7 +49,7 @@ def check_same_arrays(saved: dict[str, Any], wanted: dict[str, Any], place: File
 
 
 def as_saved(wanted: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """`wanted` with the controller's and the monitor's numbers in float32 where they were saved so.
+    """Returns `wanted` with the controller's and the monitor's numbers in float32 where they were saved so.
 
     Runs in float64 had them in float32 once; their checkpoints are read as they are, to be widened then.
     """
@@ -69,7 +69,7 @@ CHECKSUM_RULE = 2
 
 
 def describe_arrays(items: dict[str, Any], rule: int = CHECKSUM_RULE) -> dict[str, Any]:
-    """Shape, type and checksum of every array, by name ("params/encoder/gate/kernel").
+    """Describes every array by name ("params/encoder/gate/kernel"): shape, type and checksum.
 
     Args:
         items: item -> tree of arrays.

@@ -61,7 +61,7 @@ def check_model_config(model_dir: AnyPath, config: ModelConfig) -> None:
 
 
 def read_model_config(model_dir: AnyPath) -> ModelConfig:
-    """The model of a MODEL_DIR.
+    """Reads the model of a MODEL_DIR.
 
     Raises:
         UserError: there is none, or it cannot be read; see `read_config`.
@@ -74,7 +74,7 @@ def read_model_config(model_dir: AnyPath) -> ModelConfig:
 
 
 def config_differences(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Fields in which two configurations of one class differ, as "gate.layer 3 -> 2"."""
+    """Returns the fields in which two configurations of one class differ, as "gate.layer 3 -> 2"."""
     differences = []
     for field in dataclasses.fields(old):
         before, after = getattr(old, field.name), getattr(new, field.name)

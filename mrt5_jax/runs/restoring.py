@@ -46,7 +46,7 @@ class DamagedError(Exception):
 def restore_params(
     model_dir: AnyPath, step: int | None = None, sharding_of: Callable[[str], jax.sharding.Sharding] | None = None
 ) -> RestoredParams:
-    """The parameters of a checkpoint, whatever trained them.
+    """Restores the parameters of a checkpoint, whatever trained them.
 
     Args:
         model_dir: a MODEL_DIR.
@@ -73,7 +73,7 @@ def restore_params(
 
 
 def best_step(model_dir: AnyPath) -> int | None:
-    """The step of the lowest cross-entropy under hard deletion among the checkpoints there are; None if unmeasured."""
+    """Returns the step with the lowest cross-entropy under hard deletion of those there; None if unmeasured."""
     with _reader(model_dir) as manager:
         return next(iter(best_of(hard_losses(manager), manager.all_steps())), None)
 
@@ -91,7 +91,7 @@ def _reader(model_dir: AnyPath) -> Manager:
 
 
 def hard_losses(manager: Manager) -> dict[int, float]:
-    """Step -> cross-entropy under hard deletion, where it was measured and can be read."""
+    """Returns the cross-entropy of each step under hard deletion, where it was measured and can be read."""
     losses = {}
     for step in manager.all_steps():
         with contextlib.suppress(DamagedError):
@@ -101,7 +101,7 @@ def hard_losses(manager: Manager) -> dict[int, float]:
 
 
 def best_of(hard_losses: Mapping[int, float], steps: Sequence[int]) -> list[int]:
-    """Those of `steps` that were measured, the best first; of equals the newest, and NaN is no measurement."""
+    """Returns those of `steps` that were measured, the best first; of equals the newest, and NaN is no measurement."""
     measured = [step for step in steps if not math.isnan(hard_losses.get(step, math.nan))]
     return sorted(measured, key=lambda step: (hard_losses[step], -step))
 
@@ -117,7 +117,7 @@ def read_description(manager: Manager, step: int) -> dict[str, Any]:
 
 
 def read_arrays(manager: Manager, step: int, wanted: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
-    """The items of `wanted` (name -> tree of ShapeDtypeStructs), equal to what was saved or not at all."""
+    """Reads the items of `wanted` (name -> tree of ShapeDtypeStructs), equal to what was saved or not at all."""
 
     def read() -> dict[str, Any]:
         args = {name: ocp.args.StandardRestore(tree) for name, tree in wanted.items()}

@@ -37,7 +37,7 @@ class SavedRun(RunConfig):
 
 
 def read_run(model_dir: AnyPath) -> SavedRun | None:
-    """The run that MODEL_DIR was trained by; None after an import.
+    """Reads the run that MODEL_DIR was trained by; None after an import.
 
     Raises:
         UserError: the saved configuration cannot be read; see `read_config`.
@@ -46,7 +46,7 @@ def read_run(model_dir: AnyPath) -> SavedRun | None:
 
 
 def slots_of(run: RunConfig, backend: str | None = None) -> Slots:
-    """The slots under a run's capacity: those that it began with, where MODEL_DIR has it already. Touches nothing.
+    """Returns the slots under a run's capacity: where MODEL_DIR has it already, those it began with. Touches nothing.
 
     Args:
         backend: JAX's name of the platform, which has a rounding; None: that of this process.
@@ -74,7 +74,7 @@ _NAMED_BY_PATH = re.compile(r"span_corruption\.files_[0-9a-f]{12}|characters\..*
 
 
 def under_saved_names(run: RunConfig) -> RunConfig:
-    """The run, with its tasks named as its MODEL_DIR does, where an earlier version named them otherwise."""
+    """Returns the run, with its tasks named as its MODEL_DIR does, where an earlier version named them otherwise."""
     try:
         data = json.loads(read_bytes(as_path(run.model_dir) / RUN_CONFIG))["data"]
         saved = [data["train_task"], *data["eval_tasks"]]
@@ -90,7 +90,7 @@ def under_saved_names(run: RunConfig) -> RunConfig:
 
 
 def check_claim(run: RunConfig, files: Sequence[SourceFile] = ()) -> SavedRun | None:
-    """The run that MODEL_DIR has, if any, which has to be this one; see `claim`. Writes nothing."""
+    """Returns the run that MODEL_DIR has, if any, which has to be this one; see `claim`. Writes nothing."""
     folder = as_path(run.model_dir)
     try:
         old, data_files = read_run(folder), folder / DATA_FILES

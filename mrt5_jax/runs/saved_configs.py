@@ -18,7 +18,7 @@ Config = TypeVar("Config")
 def read_config(
     cls: type[Config], path: FilePath, renew: Callable[[dict[str, Any], str], dict[str, Any]]
 ) -> Config | None:
-    """What a JSON file says; None where there is no such file.
+    """Reads a JSON file; None where there is no such file.
 
     Args:
         renew: from what an older version wrote, and the file, to the fields of today.
@@ -44,7 +44,7 @@ def read_config(
 
 
 def config_from_json(cls: type[Config], values: Any, place: str) -> Config:
-    """A configuration dataclass from what `json.loads` gives; fields with a default may be left out.
+    """Builds a configuration dataclass of what `json.loads` gives; fields with a default may be left out.
 
     Raises:
         UserError: a field is unknown, missing or of a wrong type; the message names it and `place`.

@@ -18,7 +18,7 @@ _OF_TENSORSTORE = re.compile(r"OS error (\d+)|PERMISSION_DENIED|UNAUTHENTICATED|
 
 
 def is_storage_trouble(error: BaseException) -> bool:
-    """Whether an error, or one that it came from, would go away once disk, network or permissions are seen to.
+    """Says whether an error, or one that it came from, would go away once disk, network or permissions are seen to.
 
     A folder in the place of a file is counted in: whoever put it there knows where the file is.
     """
@@ -35,7 +35,7 @@ def is_storage_trouble(error: BaseException) -> bool:
 
 
 def trouble_below(folder: AnyPath) -> OSError | None:
-    """What keeps a folder, or anything in it, from being opened. Libraries may say instead that it is not there."""
+    """Returns what keeps a folder, or anything in it, from being opened; libraries may say that it is not there."""
     errors: list[OSError] = []
     for parent, _, names in os.walk(folder, onerror=errors.append):
         for name in names:

@@ -55,15 +55,15 @@ TRAINED_WITHOUT_SELECTOR = tuple(
 
 
 def removes_positions(deletion: Deletion | TrainingDeletion) -> bool:
-    """Whether the rest of the model runs on fewer positions."""
+    """Says whether the rest of the model runs on fewer positions."""
     return DELETIONS[deletion].removes
 
 
 def is_random(deletion: Deletion | TrainingDeletion) -> bool:
-    """Whether what survives is drawn at random, so that a seed matters."""
+    """Says whether what survives is drawn at random, so that a seed matters."""
     return DELETIONS[deletion].keep == "as_many_at_random"
 
 
 def is_monitored(deletion: Deletion | TrainingDeletion) -> bool:
-    """Whether training under it needs a monitor, see `DeletionRule.stand_in`."""
+    """Says whether training under it needs a monitor, see `DeletionRule.stand_in`."""
     return DELETIONS[deletion].stand_in is not None

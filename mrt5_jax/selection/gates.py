@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mrt5_jax.compaction.plan import never_empty
+from mrt5_jax.compaction.plan import never_empty, rescued_rows
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.layers import RMSNorm, parameter
@@ -32,20 +32,20 @@ class Selection(NamedTuple):
     keep: Bool[Array, "batch length"]
     bias: Float[Array, "batch length"]
     """Gate values in (k, 0), added to attention scores under soft deletion: 0 keeps, k deletes."""
-    scores: Float[Array, "batch length"]
-    """What a position is worth; where capacity is short, the lowest go first."""
+    priority: Float[Array, "batch length"]
+    """When a fixed capacity overflows, positions with the lowest priority are dropped first."""
     rescued: Bool[Array, " batch"]
     """Rows whose positions were all deleted, and which keep their best one; packed rows with such an example."""
 
 
 def make_selector(config: ModelConfig) -> nn.Module:
-    """The selector that `config.gate` names."""
+    """Makes the selector that `config.gate` names."""
     assert config.gate is not None
     return {"learned": DeleteGate, "random": RandomSelector, "fixed": FixedSelector}[config.gate.kind](config)
 
 
 def deletion_threshold(gate: GateConfig) -> float:
-    """tau: hard deletion keeps gate values above it."""
+    """Returns tau: hard deletion keeps gate values above it."""
     return gate.scale / 2 if gate.threshold is None else gate.threshold
 
 
@@ -63,7 +63,7 @@ class DeleteGate(nn.Module):
         self.bias = parameter(self, "bias", constant, ("gate",), (1,), config)
 
     def logits(self, hidden: Float[Array, "batch length embed"]) -> Float[Array, "batch length"]:
-        """z: positive keeps."""
+        """Computes z: positive keeps."""
         wide = hidden.astype(jnp.promote_types(hidden.dtype, jnp.float32))
         if _gate(self.config).layer_norm:
             wide = self.norm(wide)
@@ -82,8 +82,9 @@ class DeleteGate(nn.Module):
         if gate.gumbel_noise and keys is not None:
             logits = logits + jax.vmap(lambda key: jax.random.gumbel(key, logits.shape[1:], logits.dtype))(keys)
         values = gate.scale * jax.nn.sigmoid(-logits)
-        kept = never_empty((values > deletion_threshold(gate)) & mask, values, mask, segments)
-        return Selection(kept.keep, values, values, kept.rescued)
+        above = (values > deletion_threshold(gate)) & mask
+        keep = never_empty(above, values, mask, segments)
+        return Selection(keep, values, values, rescued_rows(above, keep))
 
 
 class RandomSelector(nn.Module):
@@ -110,7 +111,7 @@ class RandomSelector(nn.Module):
         chance = _chance(keys, mask, SelectorUse.POSITIONS)
         selection = _by_rule((_rank(chance) < count[:, None]) & mask, mask, segments, self.config)
         # What a capacity drops is random too.
-        return selection._replace(scores=(-chance).astype(selection.scores.dtype))
+        return selection._replace(priority=(-chance).astype(selection.priority.dtype))
 
 
 class FixedSelector(nn.Module):
@@ -149,9 +150,9 @@ def random_like(
     keys: RowKeys,
     segments: Int[Array, "batch length"] | None = None,
 ) -> Selection:
-    """As many positions of each row as `selection` keeps, chosen at random: the baseline of equal deletion.
+    """Selects as many positions of each row as `selection` keeps, at random: the baseline of equal deletion.
 
-    Of packed rows (`segments`) as many of each example, so none becomes empty. The scores are random too: what a
+    Of packed rows (`segments`) as many of each example, so none becomes empty. The priorities are random too: what a
     capacity drops is as random as what is deleted.
     """
     chance = _chance(keys, mask, SelectorUse.INSTEAD)
@@ -160,11 +161,11 @@ def random_like(
     else:
         segments = jnp.where(mask, segments, 0)
         rank, count = _rank_in_segments(chance, segments), _sum_of_segments(selection.keep, segments)
-    return selection._replace(keep=(rank < count) & mask, scores=(-chance).astype(selection.scores.dtype))
+    return selection._replace(keep=(rank < count) & mask, priority=(-chance).astype(selection.priority.dtype))
 
 
 def token_keys(tokens: Int[Array, "batch length"]) -> RowKeys:
-    """A random key of each row that depends on its tokens alone, not on its padding."""
+    """Returns a random key of each row that depends on its tokens alone, not on its padding."""
     weights_key, root = jax.random.split(jax.random.key(0))
     weights = jax.random.bits(weights_key, tokens.shape[1:], jnp.uint32)
     digest = jnp.sum(tokens.astype(jnp.uint32) * weights[None], axis=1, dtype=jnp.uint32)
@@ -216,13 +217,13 @@ def _sum_of_segments(
 
 
 def _by_rule(
-    keep: Bool[Array, "batch length"],
+    chosen: Bool[Array, "batch length"],
     mask: Bool[Array, "batch length"],
     segments: Int[Array, "batch length"] | None,
     config: ModelConfig,
 ) -> Selection:
     """The selection of a rule that has no gate values of its own: 0 for kept positions, k for deleted ones."""
     dtype = jnp.promote_types(jnp.dtype(config.param_dtype), jnp.float32)
-    kept = never_empty(keep, keep.astype(dtype), mask, segments)
-    values = jnp.where(kept.keep, jnp.zeros((), dtype), jnp.asarray(_gate(config).scale, dtype))
-    return Selection(kept.keep, values, values, kept.rescued)
+    keep = never_empty(chosen, chosen.astype(dtype), mask, segments)
+    values = jnp.where(keep, jnp.zeros((), dtype), jnp.asarray(_gate(config).scale, dtype))
+    return Selection(keep, values, values, rescued_rows(chosen, keep))

@@ -18,7 +18,8 @@ class Survivors(NamedTuple):
     """The positions that stay, their attention bias under soft deletion, and in packed rows their examples."""
 
     keep: Bool[Array, "batch length"]
-    scores: Float[Array, "batch length"]
+    priority: Float[Array, "batch length"]
+    """As in `Selection`."""
     bias: Float[Array, "batch length"] | None
     segments: Int[Array, "batch length"] | None = None
 
@@ -45,7 +46,7 @@ def survivors(
     rule = DELETIONS[deletion]
     if selection is None or not rule.heeds_selector:
         return Survivors(mask, mask.astype(jnp.float32), None, segments)
-    keep, scores = selection.keep, selection.scores
+    keep, priority = selection.keep, selection.priority
     if rule.keep == "inputs":
         keep = mask
     elif rule.keep == "unsaturated":
@@ -53,8 +54,8 @@ def survivors(
     elif rule.keep == "as_many_at_random":
         assert selector_keys is not None
         drawn = random_like(selection, mask, selector_keys, segments)
-        keep, scores = drawn.keep, drawn.scores
-    return Survivors(keep, scores, selection.bias if rule.biases_attention else None, segments)
+        keep, priority = drawn.keep, drawn.priority
+    return Survivors(keep, priority, selection.bias if rule.biases_attention else None, segments)
 
 
 def _unsaturated(

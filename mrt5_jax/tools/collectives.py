@@ -5,10 +5,10 @@
 Loops are counted as often as XLA knows that they run. Branches of a conditional are told apart, since one of them runs.
 """
 
+import dataclasses
 import math
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import numpy as np
 
@@ -25,7 +25,8 @@ _GROUP_AXIS = re.compile(r"'([^']+)'(?::\((\d+)\)(\d+))?")
 _PAIRS = re.compile(r"source_target_pairs=\{\{(\d+),(\d+)\}")
 
 
-class Collective(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Collective:
     """One collective of a program, as one device sees it."""
 
     kind: str
@@ -41,12 +42,12 @@ class Collective(NamedTuple):
 
 
 def collectives(program: HloModule) -> list[Collective]:
-    """The collectives of a program's entry computation and of everything it calls."""
+    """Finds the collectives of a program's entry computation and of everything it calls."""
     return list(_walk(program, program.entry, times=1, branch=""))
 
 
 def mesh_axes(group: tuple[int, ...], shape: dict[str, int]) -> tuple[str, ...]:
-    """The axes of a mesh (name -> size, in order) that the devices of a group differ in."""
+    """Returns the axes of a mesh (name -> size, in order) that the devices of a group differ in."""
     if not group:
         return tuple(name for name, size in shape.items() if size > 1)
     places = np.array(np.unravel_index(np.array(group), tuple(shape.values())))

@@ -1,11 +1,13 @@
 """What the compiler says of a program: memory, and its own estimate of the cost."""
 
-from typing import Any, NamedTuple
+import dataclasses
+from typing import Any
 
 import jax
 
 
-class Memory(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Memory:
     """Bytes on one device."""
 
     arguments: int
@@ -21,7 +23,8 @@ class Memory(NamedTuple):
         return self.arguments + self.outputs - self.aliased + self.temporaries + self.code
 
 
-class CostEstimate(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class CostEstimate:
     """The compiler's estimate for one device; None where it makes none.
 
     XLA counts the body of a loop once, so a program with scanned layers is underestimated: compare only programs with
@@ -33,7 +36,7 @@ class CostEstimate(NamedTuple):
 
 
 def memory_of(compiled: jax.stages.Compiled) -> Memory:
-    """Memory of a program compiled ahead of time, for any backend."""
+    """Returns the memory of a program compiled ahead of time, for any backend."""
     analysis: Any = compiled.memory_analysis()
     return Memory(
         arguments=analysis.argument_size_in_bytes,
@@ -45,6 +48,6 @@ def memory_of(compiled: jax.stages.Compiled) -> Memory:
 
 
 def cost_of(compiled: jax.stages.Compiled) -> CostEstimate:
-    """The cost estimate of a program compiled ahead of time."""
+    """Returns the cost estimate of a program compiled ahead of time."""
     analysis: Any = compiled.cost_analysis() or {}
     return CostEstimate(analysis.get("flops"), analysis.get("bytes accessed"))

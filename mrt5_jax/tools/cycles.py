@@ -16,7 +16,7 @@ _NO_ESTIMATE = 2**63 - 1
 
 
 def estimated_cycles(program: HloModule) -> int | None:
-    """Cycles of one device, one instruction after another; None where no estimates are noted (CPUs, GPUs).
+    """Adds up the cycles of one device, one instruction after another; None where none are noted (CPUs, GPUs).
 
     A loop counts as often as XLA knows that it turns, a conditional as much as its longest branch. Collectives, custom
     calls, sorts, gathers and scatters have no estimate, so this is what the device computes, without exchanges.

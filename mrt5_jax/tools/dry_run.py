@@ -14,7 +14,7 @@ import jax
 from jax.sharding import Mesh
 
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
-from mrt5_jax.config import RunConfig
+from mrt5_jax.config import ExecutionConfig, RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.multiply_adds import training_multiply_adds
@@ -46,7 +46,8 @@ class Placement(NamedTuple):
     bytes_on_a_device: int
 
 
-class Plan(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class RunPlan:
     """A run on its devices, without compiling anything."""
 
     topology: Topology
@@ -62,7 +63,8 @@ class Plan(NamedTuple):
     """Rung -> multiply-adds of a step on all devices."""
 
 
-class CompiledProgram(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class CompiledProgram:
     """What the compiler makes of a program."""
 
     memory: Memory
@@ -74,7 +76,8 @@ class CompiledProgram(NamedTuple):
     """How often a step runs it; of a rest, if all chunks run at its length."""
 
 
-class Compilation(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Compilation:
     """What the compiler makes of the training step."""
 
     programs: dict[str, CompiledProgram]
@@ -98,7 +101,7 @@ class Compilation(NamedTuple):
         return {"step": always} if cycles else {}
 
 
-def plan_run(run: RunConfig, topology: Topology) -> Plan:
+def plan_run(run: RunConfig, topology: Topology) -> RunPlan:
     """Lays a run out over the devices of a topology.
 
     Raises:
@@ -117,7 +120,7 @@ def plan_run(run: RunConfig, topology: Topology) -> Plan:
     batch = abstract_batch(run.data, mesh)
     parts = {"parameters": state.params, "optimizer": state.opt_state, "controller": state.controller, "batch": batch}
     rungs = ladder.rungs if run.model.gate else (run.data.input_length,)
-    return Plan(
+    return RunPlan(
         topology,
         mesh,
         ladder,
@@ -129,7 +132,7 @@ def plan_run(run: RunConfig, topology: Topology) -> Plan:
     )
 
 
-def compile_step(run: RunConfig, plan: Plan) -> Compilation:
+def compile_step(run: RunConfig, plan: RunPlan) -> Compilation:
     """Compiles the step of `run.training.deletion` for the plan's devices.
 
     Raises:
@@ -152,40 +155,35 @@ def compile_step(run: RunConfig, plan: Plan) -> Compilation:
             "an fsdp or tensor axis, more microbatches, host dispatch, or config.ExecutionConfig.remat = 'full'"
         ) from None
     seconds = time.perf_counter() - start
-    return Compilation({name: _described(part) for name, part in programs.items()}, seconds)
+    described = {name: _described(compiled, _runs(name, run.execution)) for name, compiled in programs.items()}
+    return Compilation(described, seconds)
 
 
-class _Part(NamedTuple):
-    compiled: Any
-    runs: int
+def _described(compiled: jax.stages.Compiled, runs: int) -> CompiledProgram:
+    hlo = parse_hlo(compiled.as_text() or "")
+    return CompiledProgram(memory_of(compiled), cost_of(compiled), estimated_cycles(hlo), collectives(hlo), runs)
 
 
-def _described(part: _Part) -> CompiledProgram:
-    compiled, program = part.compiled, parse_hlo(part.compiled.as_text() or "")
-    return CompiledProgram(
-        memory_of(compiled), cost_of(compiled), estimated_cycles(program), collectives(program), part.runs
-    )
+def _runs(name: str, execution: ExecutionConfig) -> int:
+    """How often a step runs a program; the rest of the model, if all chunks run at its length."""
+    if name in ("step", "update"):
+        return 1
+    return execution.microbatches * (execution.chunks if name.startswith(_REST) else 1)
 
 
-def _compiled(model: MrT5, run: RunConfig, plan: Plan) -> dict[str, _Part]:
+def _compiled(model: MrT5, run: RunConfig, plan: RunPlan) -> dict[str, jax.stages.Compiled]:
+    """Compiles the programs of a step, in the order in which it runs them."""
     learning = make_learning(run)
     if run.execution.dispatch == "host":
         gradients, update = HostTrainStep(model, run, learning, plan.ladder, plan.state).prepare(plan.batch)
-        times = run.execution.microbatches
-        in_chunks = times * run.execution.chunks
-        rest = {f"{_REST}{rung}": _Part(program, in_chunks) for rung, program in gradients.bodies.items()}
-        return {
-            "begin": _Part(gradients.begin, times),
-            **rest,
-            "finish": _Part(gradients.finish, times),
-            "update": _Part(update, 1),
-        }
+        rest = {f"{_REST}{rung}": program for rung, program in gradients.bodies.items()}
+        return {"begin": gradients.begin, **rest, "finish": gradients.finish, "update": update}
     step = make_train_step(model, run, learning, plan.ladder, row_shards(plan.mesh))
-    return {"step": _Part(jit_step(step, plan.state).lower(plan.state, plan.batch).compile(), 1)}
+    return {"step": jit_step(step, plan.state).lower(plan.state, plan.batch).compile()}
 
 
 def placements(tree: Any) -> list[Placement]:
-    """Of every array of a tree of ShapeDtypeStructs with shardings, in the order of the tree."""
+    """Returns where every array of a tree of ShapeDtypeStructs with shardings lies, in the order of the tree."""
     return [_placement(path_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
@@ -203,5 +201,5 @@ def _written(spec: Any, ndim: int) -> str:
 
 
 def axes_in_words(axes: Mapping[str, int]) -> str:
-    """A mesh as "data=4 x fsdp=2 x tensor=1"."""
+    """Writes a mesh as "data=4 x fsdp=2 x tensor=1"."""
     return " x ".join(f"{name}={size}" for name, size in axes.items())

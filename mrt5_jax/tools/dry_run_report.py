@@ -5,20 +5,20 @@ from collections.abc import Iterator
 
 from mrt5_jax.parallel.peaks import clock_rate, peak_multiply_adds
 from mrt5_jax.tools.collectives import Collective, mesh_axes
-from mrt5_jax.tools.dry_run import Compilation, CompiledProgram, Plan, axes_in_words
+from mrt5_jax.tools.dry_run import Compilation, CompiledProgram, RunPlan, axes_in_words
 
 
-def plan_report(plan: Plan) -> str:
-    """Mesh, sharding of every parameter, bytes on a device, multiply-adds at every rung."""
+def plan_report(plan: RunPlan) -> str:
+    """Reports mesh, sharding of every parameter, bytes on a device, multiply-adds at every rung."""
     return _commented(_plan_lines(plan))
 
 
-def compilation_report(compilation: Compilation, plan: Plan) -> str:
-    """Memory, the compiler's estimate, and the collectives by branch, kind and mesh axes."""
+def compilation_report(compilation: Compilation, plan: RunPlan) -> str:
+    """Reports memory, the compiler's estimate, and the collectives by branch, kind and mesh axes."""
     return _commented(_compilation_lines(compilation, plan))
 
 
-def _plan_lines(plan: Plan) -> Iterator[str]:
+def _plan_lines(plan: RunPlan) -> Iterator[str]:
     tokens = plan.batch["encoder_input_tokens"]
     targets = plan.batch["decoder_target_tokens"]
     assert tokens.sharding is not None
@@ -45,13 +45,13 @@ def _plan_lines(plan: Plan) -> Iterator[str]:
         yield f"  at length {rung}: {count:.3e} ({count / full:.1%}){_at_best(count, plan)}"
 
 
-def _at_best(count: int, plan: Plan) -> str:
+def _at_best(count: int, plan: RunPlan) -> str:
     device = plan.mesh.devices.flat[0]
     peak = None if device.platform == "cpu" else peak_multiply_adds(device)
     return "" if peak is None else f", {1000 * count / (plan.mesh.size * peak):.1f} ms at the matmul peak"
 
 
-def _compilation_lines(compilation: Compilation, plan: Plan) -> Iterator[str]:
+def _compilation_lines(compilation: Compilation, plan: RunPlan) -> Iterator[str]:
     yield f"compiled in {compilation.seconds:.1f} s; on a device:"
     for name, program in compilation.programs.items():
         memory, cost = program.memory, program.cost
@@ -78,13 +78,13 @@ def _compilation_lines(compilation: Compilation, plan: Plan) -> Iterator[str]:
     yield from _table([("kind", "over", "times", "MB a device", "where"), *rows])
 
 
-def _time(cycles: int, plan: Plan) -> str:
+def _time(cycles: int, plan: RunPlan) -> str:
     """Millions of cycles and, where the clock is known, milliseconds."""
     rate = clock_rate(plan.mesh.devices.flat[0])
     return f"{cycles / 1e6:,.2f} million cycles{f' ({1000 * cycles / rate:.2f} ms)' if rate else ''}"
 
 
-def _collective_rows(name: str, program: CompiledProgram, plan: Plan) -> Iterator[tuple[str, ...]]:
+def _collective_rows(name: str, program: CompiledProgram, plan: RunPlan) -> Iterator[tuple[str, ...]]:
     def key(collective: Collective) -> tuple[str, str, str]:
         axes = "+".join(mesh_axes(collective.group, dict(plan.mesh.shape)))
         return collective.branch, collective.kind, axes

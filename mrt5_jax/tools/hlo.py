@@ -5,9 +5,9 @@
 What is counted in it is in `collectives` and `cycles`; the text of a large program is megabytes, so parse it once.
 """
 
+import dataclasses
 import math
 import re
-from typing import NamedTuple
 
 _BYTES = {"pred": 1, "token": 0, "bf16": 2}
 """Of an element; of other types the digits in the name say it (f32, s8, u64, c128, f8e4m3fn)."""
@@ -23,7 +23,8 @@ _CONDITION = re.compile(r"\bcondition=%?([\w.-]+)")
 _BOUND = re.compile(r"\bconstant\((\d+)\)")
 
 
-class Instruction(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Instruction:
     """One instruction of a computation."""
 
     name: str
@@ -54,7 +55,8 @@ class Instruction(NamedTuple):
         return [two[1], two[2]] if two else []
 
 
-class HloModule(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class HloModule:
     """A module."""
 
     computations: dict[str, list[Instruction]]
@@ -62,7 +64,7 @@ class HloModule(NamedTuple):
     """The computation that runs first."""
 
     def turns(self, instruction: Instruction) -> int:
-        """How often an instruction runs what it calls: once, but for loops.
+        """Returns how often an instruction runs what it calls: once, but for loops.
 
         Of a loop, as XLA notes it or, where a backend drops that, by the bound of a condition `counter < constant`:
         JAX's scans count from 0 by 1. Once where neither says it.

@@ -81,7 +81,7 @@ class _Computed(NamedTuple):
 
 
 def measure(folder: str | Path, precision: Precision) -> list[Error]:
-    """The errors of a recorded case.
+    """Measures the errors of a recorded case.
 
     Args:
         folder: with config.json, model.safetensors and io.npz, or with checkpoint_STEP and io.npz.
@@ -189,11 +189,11 @@ def _compute(
 
     def run(params: names.Params) -> tuple[Float[Array, ""], _Computed]:
         prefix = run_prefix(model, params, tokens)
-        who = survivors(prefix.mask, prefix.selection, deletion)
+        found = survivors(prefix.mask, prefix.selection, deletion)
         if removes_positions(deletion):
-            compact = compact_to(prefix.hidden, who, tokens.shape[1])
+            compact = compact_to(prefix.hidden, found, tokens.shape[1])
         else:
-            compact = compact_full(prefix.hidden, prefix.mask, who)
+            compact = compact_full(prefix.hidden, prefix.mask, found)
         encoded: Any = model.apply({"params": params}, compact, method="suffix")
         decoded: Any = model.apply({"params": params}, encoded, batch["decoder_input_tokens"], method="decode")
         weights = batch["decoder_loss_weights"]
@@ -206,7 +206,7 @@ def _compute(
             gate_logits = model.apply({"params": params}, prefix.hidden, method=_gate_logits)
         objective = target if gate is None else target + alpha * gate
         return objective, _Computed(
-            target, gate, decoded.logits, encoded.hidden, who.keep, gate_logits, prefix.selection
+            target, gate, decoded.logits, encoded.hidden, found.keep, gate_logits, prefix.selection
         )
 
     if removes_positions(deletion) or config.dtype == "bfloat16":
@@ -282,7 +282,7 @@ def _differing(ours: Any, recorded: np.ndarray) -> float:
 
 
 def table(errors: list[Error]) -> list[str]:
-    """The errors as the lines of a Markdown table."""
+    """Writes the errors as the lines of a Markdown table."""
     lines = ["| case | precision | quantity | worst error | tolerance |", "|---|---|---|---|---|"]
     for error in errors:
         limit = f"{error.tolerance:.0e}" if error.tolerance else "0 differ"

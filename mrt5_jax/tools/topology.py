@@ -1,9 +1,10 @@
 """Devices to compile for that need not be there: TPU slices, and any number of pretended CPU or GPU devices."""
 
+import dataclasses
 import os
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -22,7 +23,8 @@ _NO_TPU_HERE = {
 """What libtpu would otherwise ask a cloud machine for, and complain about; the topology's name decides, not these."""
 
 
-class Topology(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Topology:
     """Devices, and what they stand for."""
 
     devices: Sequence[Any]
@@ -32,7 +34,7 @@ class Topology(NamedTuple):
 
 
 def topology_of(name: str) -> Topology:
-    """The devices of a topology.
+    """Returns the devices of a topology.
 
     Args:
         name: "local": those of this process. "v5e:16x16", "v5p:2x2x4" and the like: a TPU slice, for which the TPU's

@@ -43,11 +43,11 @@ class Clock:
         self._since += seconds
 
     def waited(self, seconds: float) -> None:
-        """So long it took to make a batch."""
+        """Notes how long it took to make a batch."""
         self._data_wait += seconds
 
     def step(self, metrics: Scalars, num_bytes: int, input_length: int) -> None:
-        """A step was dispatched.
+        """Notes that a step was dispatched.
 
         Args:
             metrics: of the step; `rung` says how long its rows were after the gate (without it, full).
@@ -59,7 +59,7 @@ class Clock:
         self._bytes += self._shares * num_bytes
 
     def lap(self) -> dict[str, float]:
-        """Timing of the steps since the last lap, when they have been computed."""
+        """Returns the timing of the steps since the last lap, when they have been computed."""
         data = self._run.data
         rungs = [float(rung) for rung in jax.device_get(self._rungs)]
         seconds = time.perf_counter() - self._since
@@ -95,6 +95,6 @@ class Clock:
 
 
 def count_bytes(batch: Mapping[str, np.ndarray]) -> int:
-    """Ids of inputs and targets that stand for bytes."""
+    """Counts the ids of inputs and targets that stand for bytes."""
     ids = (batch[name] for name in ("encoder_input_tokens", "decoder_target_tokens"))
     return sum(int(np.count_nonzero(array >= BYTE_OFFSET)) for array in ids)

@@ -29,7 +29,7 @@ class Compilers:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def program(self, function: Any, *arguments: PyTree) -> "CompiledWhenCalled":
-        """A program of `function` for arguments of these shapes; nothing is traced yet.
+        """Returns a program of `function` for arguments of these shapes; nothing is traced yet.
 
         Args:
             function: made by `jax.jit`; traced in the thread that calls programs, where the mesh is set.
@@ -47,7 +47,7 @@ class Compilers:
         return self._threads.submit(lowered.compile)
 
     def wait_for(self, compiling: Future[PyTree]) -> PyTree:
-        """What was compiled; other programs are started until it is there."""
+        """Returns what was compiled; other programs are started until it is there."""
         while self._untraced and not compiling.done():
             self._untraced[0].start()
         return compiling.result()

@@ -14,12 +14,12 @@ from mrt5_jax.spelling import nearest
 
 
 def named(params: PyTree, names: Sequence[str]) -> PyTree[bool]:
-    """A tree of booleans: which parameters have one of `names` in their path, "gate" or "encoder/relpos_bias"."""
+    """Marks in a tree which parameters have one of `names` in their path, "gate" or "encoder/relpos_bias"."""
     return jax.tree_util.tree_map_with_path(lambda path, _: matches(path_name(path), names), params)
 
 
 def stop_gradients(params: Params, frozen: Sequence[str]) -> Params:
-    """The parameters, those that are frozen as constants: nothing is differentiated by them."""
+    """Makes constants of the parameters that are frozen: nothing is differentiated by them."""
     if not frozen:
         return params
     return jax.tree.map(
@@ -28,7 +28,7 @@ def stop_gradients(params: Params, frozen: Sequence[str]) -> Params:
 
 
 def check_names(run: RunConfig) -> None:
-    """Every parameter that the optimizer's configuration names is there, and something is left to train.
+    """Refuses names in the optimizer's configuration that no parameter has, and freezes that leave nothing to train.
 
     Raises:
         UserError: a name that no parameter has, with the nearest; all parameters are frozen; or all that deletion
@@ -48,7 +48,8 @@ def check_names(run: RunConfig) -> None:
                 raise UserError(f"config.OptimizerConfig.{field}: no parameter has {name!r} in its path{known}")
     if all(matches(path, frozen) for path in paths):
         raise UserError(f"config.OptimizerConfig.freeze = {frozen!r}: freezes all parameters, and nothing would train")
-    if all(matches(path, frozen) for path in _paths(split_stages(params).first)):
+    before_gate, _ = split_stages(params)
+    if all(matches(path, frozen) for path in _paths(before_gate)):
         for field, value, default in (
             ("config.RunConfig.controller", run.controller, None),
             ("config.LossConfig.gate_weight", run.loss.gate_weight, 0.0),

@@ -33,7 +33,7 @@ from mrt5_jax.model.dropout import (
 from mrt5_jax.model.encoder_decoder import MrT5, Prefix
 from mrt5_jax.model.forward import (
     AtGate,
-    Batch,
+    DeviceBatch,
     GateRows,
     fit,
     lengths_under,
@@ -42,7 +42,7 @@ from mrt5_jax.model.forward import (
     targets_of,
 )
 from mrt5_jax.model.layers import Queries
-from mrt5_jax.model.parameters import Params, StageParameters, merge_gradients, split_stages
+from mrt5_jax.model.parameters import Params, merge_gradients, split_stages
 from mrt5_jax.objectives.losses import (
     Denominators,
     RowLosses,
@@ -53,7 +53,14 @@ from mrt5_jax.objectives.losses import (
     target_term,
     total_loss,
 )
-from mrt5_jax.parallel.axis_rules import BATCH_AXES, DATA, ONE_SHARD, RowShards, lie_along, within_data_axis
+from mrt5_jax.parallel.axis_rules import (
+    BATCH_AXES,
+    DATA,
+    ONE_SHARD,
+    RowShards,
+    constrain_leading_axes,
+    within_data_axis,
+)
 from mrt5_jax.randomness import RowUse
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.survivors import survivors
@@ -134,7 +141,7 @@ class TrainingRows(NamedTuple):
 
     gate_values: Float[Array, "rows length"] | None
     """Apart from the survivors, since the loss is differentiated by them."""
-    targets: Batch
+    targets: DeviceBatch
     dropout: Dropout
     """Rows first."""
 
@@ -147,14 +154,14 @@ class Cotangents(NamedTuple):
     gate_values: Float[Array, "rows length"] | None
 
 
-Inputs = tuple[Batch, RowKeys | None]
+Inputs = tuple[DeviceBatch, RowKeys | None]
 """A batch, and each row's random key: dropout and gate noise; None: neither."""
 Carry = tuple[Callable[..., tuple[Params]], AtGate]
 """The first stage's pull-back, and what was found at the gate."""
 
 
 def loss_and_gradients(
-    setting: Setting, params: Params, batch: Batch, objective: Objective, row_keys: RowKeys | None = None
+    setting: Setting, params: Params, batch: DeviceBatch, objective: Objective, row_keys: RowKeys | None = None
 ) -> Part:
     """Loss (MrT5 section 3.2) and its gradient with respect to all parameters, in one program.
 
@@ -169,7 +176,7 @@ def loss_and_gradients(
 
 
 def gradient_stages(setting: Setting, shardings: Shardings | None = None) -> Staged:
-    """The stages of `loss_and_gradients`."""
+    """Returns the stages of `loss_and_gradients`."""
 
     def zeros(params: Params, *leading: int) -> Params:
         return jax.tree.map(lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype), params)
@@ -196,9 +203,9 @@ def gradient_stages(setting: Setting, shardings: Shardings | None = None) -> Sta
 
 
 def target_loss(
-    setting: Setting, params: Params, batch: Batch, objective: Objective, row_keys: RowKeys | None = None
+    setting: Setting, params: Params, batch: DeviceBatch, objective: Objective, row_keys: RowKeys | None = None
 ) -> Float[Array, ""]:
-    """The part of `loss_and_gradients`' loss that the targets make (cross-entropy and z-loss), without a gradient."""
+    """Computes the part of `loss_and_gradients`' loss that targets make (cross-entropy, z-loss), without gradient."""
 
     def body(slots: int) -> Callable[[Params, Objective, GateRows], Part]:
         loss = _second_stage_loss(setting, slots)
@@ -252,12 +259,12 @@ def begin(setting: Setting, params: Params, inputs: Inputs) -> Begun:
     heeded = prefix.selection is not None and DELETIONS[deletion].heeds_selector
     keep = prefix.selection.keep if heeded and prefix.selection is not None else prefix.mask
     # Of saturated deletion's survivors the gate may delete some as well: those count as deleted.
-    at_gate = AtGate(prefix.mask, keep, prefix.selection, count_kept(keep & found.keep & ~fitted.keep))
+    at_gate = AtGate(prefix.mask, keep, prefix.selection, count_kept(keep & found.keep & ~fitted))
     own = TrainingRows(
         gate_values, targets_of(batch), rows_first(dropout._replace(embedded=None, prefix=LayerDropout()))
     )
-    rows = GateRows(hidden, prefix.mask, found._replace(keep=fitted.keep, bias=None), own)
-    return Begun(rows, count_kept(fitted.keep), (pull_back, at_gate))
+    rows = GateRows(hidden, prefix.mask, found._replace(keep=fitted, bias=None), own)
+    return Begun(rows, count_kept(fitted), (pull_back, at_gate))
 
 
 def _gradient_at(setting: Setting, slots: int) -> Callable[[Params, Objective, GateRows], Part]:
@@ -287,7 +294,7 @@ def finish(carry: Carry, cotangents: Cotangents, rungs: Int[Array, " batch"]) ->
 def put_together(second: LossAndGradients, first_gradient: Params) -> LossAndGradients:
     """Sums over the groups, and gradients in one tree: of a batch, or of parts whose totals were added up."""
     total: LossAndGradients = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), second)
-    return total._replace(gradients=merge_gradients(StageParameters(first_gradient, total.gradients)))
+    return total._replace(gradients=merge_gradients(first_gradient, total.gradients))
 
 
 def _in_groups(of_group: Callable[[GateRows], Part], rows: GateRows, num_groups: int) -> Part:
@@ -295,11 +302,13 @@ def _in_groups(of_group: Callable[[GateRows], Part], rows: GateRows, num_groups:
     if num_groups == 1:
         part = of_group(rows)
         return Part(jax.tree.map(lambda leaf: leaf[None], part.total), part.rows)
-    parts = jax.tree.map(lambda leaf: lie_along(leaf.reshape(num_groups, -1, *leaf.shape[1:]), *BATCH_AXES), rows)
+    parts = jax.tree.map(
+        lambda leaf: constrain_leading_axes(leaf.reshape(num_groups, -1, *leaf.shape[1:]), *BATCH_AXES), rows
+    )
     with within_data_axis():
         part = jax.vmap(of_group, spmd_axis_name=DATA)(parts)
-    joined = jax.tree.map(lambda leaf: lie_along(leaf.reshape(-1, *leaf.shape[2:]), BATCH_AXES), part.rows)
-    return Part(jax.tree.map(lambda leaf: lie_along(leaf, DATA), part.total), joined)
+    joined = jax.tree.map(lambda leaf: constrain_leading_axes(leaf.reshape(-1, *leaf.shape[2:]), BATCH_AXES), part.rows)
+    return Part(jax.tree.map(lambda leaf: constrain_leading_axes(leaf, DATA), part.total), joined)
 
 
 class _Terms(NamedTuple):

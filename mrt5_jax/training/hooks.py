@@ -130,7 +130,7 @@ class Monitor(Hook):
         return checked.state
 
     def due(self, moment: Moment) -> bool:
-        """It acts before steps alone."""
+        """Returns False: it acts before steps alone."""
         return False
 
 
@@ -151,7 +151,7 @@ class Report(Hook):
 
 
 def is_reported(run: RunConfig, step: int) -> bool:
-    """Whether a step has its line of metrics, whatever happens in it."""
+    """Says whether a step has its line of metrics, whatever happens in it."""
     return step == run.training.num_steps or step % run.execution.log_every == 0
 
 
@@ -178,7 +178,7 @@ class Evaluate(Hook):
         self._hard_losses = {moment.step: math.fsum(losses) / len(losses)} if losses else {}
 
     def hard_loss(self, step: int) -> float | None:
-        """The mean loss over the tasks under hard deletion; None where it was not measured after this step."""
+        """Returns the mean loss over the tasks under hard deletion; None where it was not measured after this step."""
         return self._hard_losses.get(step)
 
     def _evaluate(self, params: Params) -> dict[str, float]:

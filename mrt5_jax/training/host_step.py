@@ -21,7 +21,7 @@ from mrt5_jax.compaction.staged import Shardings
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Batch
+from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.model.parameters import split_stages
 from mrt5_jax.parallel.axis_rules import DATA
 from mrt5_jax.parallel.mesh import batch_sharding, replicated, row_shards
@@ -60,7 +60,7 @@ class HostTrainStep:
         self._update = jax.jit(self._updated, donate_argnums=0, out_shardings=result)
         self._compiled: tuple[Compiled, Compiled] | None = None
 
-    def __call__(self, state: TrainState, batch: Batch) -> StepResult:
+    def __call__(self, state: TrainState, batch: DeviceBatch) -> StepResult:
         if self._compiled is None:
             self.prepare(jax.tree.map(_abstract, batch))
         assert self._compiled is not None
@@ -81,25 +81,25 @@ class HostTrainStep:
         self._compiled = prepare, update
         return gradients, update
 
-    def _inputs(self, state: TrainState, batch: Batch) -> tuple[Objective, RowKeys]:
+    def _inputs(self, state: TrainState, batch: DeviceBatch) -> tuple[Objective, RowKeys]:
         return step_inputs(self._run, state, batch)
 
-    def _updated(self, state: TrainState, batch: Batch, collected: Collected) -> StepResult:
+    def _updated(self, state: TrainState, batch: DeviceBatch, collected: Collected) -> StepResult:
         result = joined(self._stages, collected)
         return update(self._run, self._learning, self._ladder, state, batch, result, self._move_if)
 
 
 def gradient_shardings(setting: Setting, params: PyTree[NamedSharding], mesh: Mesh) -> Shardings:
-    """Where gradients and their sums lie: each where its parameter lies, with a leading axis of groups in chunks."""
+    """Says where gradients and their sums lie: where their parameters do, with a leading axis of groups in chunks."""
     everywhere = replicated(mesh)
     groups = DATA if setting.num_groups > 1 else None
 
     def by_group(sharding: NamedSharding) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec(groups, *sharding.spec))
 
-    stages = split_stages(params)
-    second = LossAndGradients(everywhere, everywhere, everywhere, stages.second)  # pyright: ignore[reportArgumentType]
-    return Shardings(jax.tree.map(by_group, second), stages.first, batch_sharding(mesh))
+    before, after = split_stages(params)
+    second = LossAndGradients(everywhere, everywhere, everywhere, after)  # pyright: ignore[reportArgumentType]
+    return Shardings(jax.tree.map(by_group, second), before, batch_sharding(mesh))
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:

@@ -10,7 +10,7 @@ from mrt5_jax.training.step import Learning
 
 
 def make_learning(run: RunConfig) -> Learning:
-    """Optimizer, schedule and controller.
+    """Makes optimizer, schedule and controller.
 
     Raises:
         UserError: see `make_schedule` and `check_names`.

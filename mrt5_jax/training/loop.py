@@ -28,6 +28,7 @@ from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.run_files import check_claim, claim, under_saved_names
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
+from mrt5_jax.training.event_files import TensorBoardWriter
 from mrt5_jax.training.hooks import Evaluate, Hook, Moment, Monitor, Report, Save, UsersHook, check_hooks
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.outcomes import Outcomes
@@ -37,7 +38,7 @@ from mrt5_jax.training.progress import ProgressDisplay
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import TrainStep
 from mrt5_jax.training.warm_start import warm_start
-from mrt5_jax.training.writers import JsonLinesWriter, TensorBoardWriter, Writer, Writers
+from mrt5_jax.training.writers import JsonLinesWriter, Writer, Writers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,7 +136,7 @@ def train(
 
 
 def open_writers(run: RunConfig, step: int | None, others: Sequence[Writer] | None) -> Writers:
-    """The writers of a run that begins, or goes on, at `step`; of several processes only the first writes.
+    """Opens the writers of a run that begins, or goes on, at `step`; of several processes only the first writes.
 
     Args:
         step: of the checkpoint that was restored, None where training begins; what the files have beyond it is cut.

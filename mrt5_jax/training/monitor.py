@@ -18,12 +18,12 @@ from jaxtyping import Array, Float
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import MonitorConfig, RunConfig
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Batch
+from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.training.gradients import target_loss
 from mrt5_jax.training.state import MonitorState, TrainState
-from mrt5_jax.training.step import make_setting, step_inputs
+from mrt5_jax.training.step import Metrics, make_setting, step_inputs
 
 
 class Checked(NamedTuple):
@@ -34,26 +34,26 @@ class Checked(NamedTuple):
     soft_loss: Float[Array, ""]
 
 
-Check = Callable[[TrainState, Batch], Checked]
+Check = Callable[[TrainState, DeviceBatch], Checked]
 """(state, batch of the next step) -> what was found with it."""
 
 
 def is_due(config: MonitorConfig, step: int) -> bool:
-    """Whether a comparison comes before this step (the first is 1)."""
+    """Says whether a comparison comes before this step (the first is 1)."""
     return (step - 1) % config.interval == 0
 
 
 def judge(
     config: MonitorConfig, before: MonitorState, saturated: Float[Array, ""], soft: Float[Array, ""]
 ) -> MonitorState:
-    """Off above the tolerance; on again only well below it, so that a loss at the tolerance does not flicker."""
+    """Switches off above the tolerance, and on again only well below it: a loss at the tolerance does not flicker."""
     gap = jnp.abs(saturated - soft) / jnp.maximum(jnp.abs(soft), jnp.finfo(soft.dtype).tiny)
     limit = jnp.where(before.saturated, config.tolerance, config.tolerance * config.hysteresis)
     return MonitorState(gap <= limit, gap.astype(before.gap.dtype))
 
 
 def make_check(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Check:
-    """Both losses of a batch, with the randomness that its step will have; to be jitted."""
+    """Returns a function that compares both losses of a batch, with the randomness of its step; to be jitted."""
     if ladder.rungs[-1] < ladder.full_length:  # a capacity: without what it drops
         ladder = Ladder((ladder.full_length,))
     stand_in = DELETIONS[run.training.deletion].stand_in
@@ -61,7 +61,7 @@ def make_check(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = 
     saturated = make_setting(model, run, ladder, shards)
     settings = saturated, dataclasses.replace(saturated, deletion=stand_in)
 
-    def check(state: TrainState, batch: Batch) -> Checked:
+    def check(state: TrainState, batch: DeviceBatch) -> Checked:
         objective, row_keys = step_inputs(run, state, batch)
         losses = [target_loss(setting, state.params, batch, objective, row_keys) for setting in settings]
         assert state.monitor is not None
@@ -82,8 +82,8 @@ def switch_line(config: MonitorConfig, step: int, checked: Checked) -> str:
     return f"{found}, above the tolerance {config.tolerance:.3g}: steps delete softly until it is at most {back:.3g}"
 
 
-def monitor_metrics(state: TrainState) -> Batch:
-    """What the monitor found; nothing where there is none."""
+def monitor_metrics(state: TrainState) -> Metrics:
+    """Returns what the monitor found; nothing where there is none."""
     if not isinstance(state.monitor, MonitorState):
         return {}
     return {

@@ -15,7 +15,7 @@ _GROUP = {True: "frozen", False: "trained"}
 
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then AdamW (Loshchilov & Hutter 2019) or Adafactor (Shazeer & Stern 2018).
+    """Clips by global norm, then runs AdamW (Loshchilov & Hutter 2019) or Adafactor (Shazeer & Stern 2018).
 
     The learning rate follows `make_schedule`; the gate's is the same curve with its own peak. Weight decay is
     decoupled: a parameter loses `learning rate * weight_decay` of itself a step. Frozen parameters have no state.
@@ -51,7 +51,7 @@ def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTra
 
 
 def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
-    """`optax.clip_by_global_norm`, which takes the norm as `gradient_norm` from who has computed it already.
+    """Clips as `optax.clip_by_global_norm` does, with `gradient_norm` from whoever has computed it already.
 
     Within a conditional the compiler would compute it, and exchange it between devices, a second time.
     """
@@ -74,7 +74,7 @@ def clip_by_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
 
 
 def updates_made(opt_state: optax.OptState) -> Int[Array, ""]:
-    """How many updates the schedule of `make_optimizer` has counted: refused steps made none."""
+    """Returns how many updates the schedule of `make_optimizer` has counted: refused steps made none."""
 
     def is_schedule(node: PyTree) -> bool:
         return isinstance(node, optax.ScaleByScheduleState)
@@ -84,7 +84,7 @@ def updates_made(opt_state: optax.OptState) -> Int[Array, ""]:
 
 
 def scale_by_layerwise_adafactor() -> optax.GradientTransformation:
-    """Adafactor with T5's settings: factored second moments from 128 x 128 on, no momentum, update RMS clipped at 1.
+    """Scales by Adafactor with T5's settings: second moments factored from 128 x 128 on, no momentum, update RMS <= 1.
 
     The update is relative to the parameter's RMS (at least 1e-3). In a scanned stack every layer has its own factors,
     clipping and RMS, as with T5X's logical factor rules, where "layers" is a batch axis.

@@ -33,7 +33,7 @@ class Outcomes:
         """Steps in a row, up to the last one that was read."""
 
     def add(self, metrics: Metrics, data_state: DataState) -> None:
-        """A step was dispatched; `data_state` is where the data stood before its batch was read."""
+        """Notes that a step was dispatched; `data_state` is where the data stood before its batch was read."""
         self._dispatched.append((metrics, data_state))
 
     def read(self, step: int) -> None:

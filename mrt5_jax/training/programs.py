@@ -103,12 +103,12 @@ class RunPrograms:
 
 
 def evaluation_ladders(run: RunConfig) -> dict[int, Ladder]:
-    """The ladders that a run evaluates at, by input length."""
+    """Returns the ladders that a run evaluates at, by input length."""
     return make_ladders(input_lengths(run.data), run.execution, jax.default_backend())
 
 
 def training_ladders(run: RunConfig) -> dict[int, Ladder]:
-    """The ladders that a run's steps delete at, by input length: under a capacity its slots are the only rung."""
+    """Returns the ladders that steps delete at, by input length: under a capacity its slots are the only rung."""
     if slots := slots_of(run):
         return {length: Ladder((slots[length],), length) for length in input_lengths(run.data)}
     return evaluation_ladders(run)
@@ -120,7 +120,7 @@ def _of_length(data: DataConfig, ladder: Ladder) -> DataConfig:
 
 
 def deletions_of(training: TrainingConfig) -> set[TrainingDeletion]:
-    """All that steps may delete by."""
+    """Returns all that steps may delete by."""
     deletions: set[TrainingDeletion] = {training.deletion}
     if training.hard_probability > 0:
         deletions.add(MIXED_IN)
@@ -130,7 +130,7 @@ def deletions_of(training: TrainingConfig) -> set[TrainingDeletion]:
 
 
 def deletion_of_step(training: TrainingConfig, step: int, saturated: bool = True) -> TrainingDeletion:
-    """`training.deletion` or, with probability `training.hard_probability`, hard: a function of (seed, step) alone.
+    """Returns `training.deletion` or, with probability `training.hard_probability`, hard: it follows from (seed, step).
 
     Args:
         saturated: whether the monitor lets saturated deletion go on; if not, its stand-in takes its place.

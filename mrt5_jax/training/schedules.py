@@ -16,7 +16,7 @@ _T5X_MINIMUM = 1e-8
 
 
 def make_schedule(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """Learning rate as a function of the number of updates already made.
+    """Returns the learning rate as a function of the number of updates already made.
 
     The plain schedules warm up in a straight line from zero to `learning_rate` in `warmup_steps` updates; then the
     rate stays (constant), goes to zero at `num_steps` in a straight line (linear) or half a cosine (cosine), or falls

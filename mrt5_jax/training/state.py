@@ -19,7 +19,7 @@ class MonitorState(NamedTuple):
 
 
 def initial_monitor(dtype: DTypeLike = jnp.float32) -> MonitorState:
-    """The state before the first comparison; `dtype` is that of the gap."""
+    """Returns the state before the first comparison; `dtype` is that of the gap."""
     return MonitorState(jnp.asarray(True), jnp.zeros((), dtype))
 
 

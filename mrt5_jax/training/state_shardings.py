@@ -14,7 +14,7 @@ from mrt5_jax.training.step import StepResult
 
 
 def jit_step(step: Callable[..., StepResult], abstract: TrainState) -> Any:
-    """`step` to be compiled so that the next state lies where the last one lay, which it replaces in memory.
+    """Jits `step` so that the next state lies where the last one lay, which it replaces in memory.
 
     Args:
         step: (state, batch) -> StepResult.
@@ -27,14 +27,14 @@ def jit_step(step: Callable[..., StepResult], abstract: TrainState) -> Any:
 
 
 def jit_check(check: Check, abstract: TrainState) -> Any:
-    """A monitor's check to be compiled likewise."""
+    """Jits a monitor's check likewise."""
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     everywhere: Any = replicated(jax.tree.leaves(shardings)[0].mesh)
     return jax.jit(check, donate_argnums=0, out_shardings=Checked(shardings, everywhere, everywhere))
 
 
 def state_shardings(boxed_state: TrainState, mesh: Mesh) -> TrainState:
-    """Shardings of a whole state, from `jax.eval_shape` of a function that makes it with boxed parameters.
+    """Returns a whole state's shardings, from `jax.eval_shape` of a function that makes it with boxed parameters.
 
     An optimizer's moment has its parameter's path and shape, and lies where its parameter lies. Everything else
     (counts, Adafactor's factors, the controller) is replicated.
@@ -62,7 +62,7 @@ def state_shardings(boxed_state: TrainState, mesh: Mesh) -> TrainState:
 
 
 def init_sharded(make_state: Callable[..., TrainState], mesh: Mesh, *args: Any) -> TrainState:
-    """`make_state(*args)` with every array made where it will live: no device ever holds the whole state.
+    """Calls `make_state(*args)` so that every array is made where it will live: no device ever holds the whole state.
 
     Args:
         make_state: pure; returns a state whose parameters are still boxed in their logical names.
@@ -76,7 +76,7 @@ def init_sharded(make_state: Callable[..., TrainState], mesh: Mesh, *args: Any) 
 
 
 def jit_init(make_state: Callable[..., TrainState], abstract: TrainState) -> Any:
-    """`init_sharded` to be compiled, for a state that is to lie as `abstract`, what `abstract_state` returns, says."""
+    """Jits `init_sharded` for a state that is to lie as `abstract`, what `abstract_state` returns, says."""
 
     def make(*args: Any) -> TrainState:
         return unbox(make_state(*args))

@@ -13,7 +13,7 @@ from mrt5_jax.compaction.staged import Part, in_graph
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import Batch
+from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.losses import count_denominators
@@ -25,7 +25,7 @@ from mrt5_jax.training.optimizers import updates_made
 from mrt5_jax.training.state import TrainState, initial_monitor
 
 Metrics = dict[str, Float[Array, ""]]
-TrainStep = Callable[[TrainState, Batch], "StepResult"]
+TrainStep = Callable[[TrainState, DeviceBatch], "StepResult"]
 Move = Callable[[TrainState, Params], TrainState]
 """(state, gradients) -> the state after an update."""
 MoveIf = Callable[[Bool[Array, ""], Move, TrainState, Params], TrainState]
@@ -47,7 +47,7 @@ class Learning(NamedTuple):
 
 
 def make_state(model: MrT5, run: RunConfig, learning: Learning, key: Key[Array, ""]) -> TrainState:
-    """The state before the first step; parameters still boxed in their logical axis names."""
+    """Makes the state before the first step; parameters still boxed in their logical axis names."""
     tokens = jnp.ones((1, run.data.input_length), jnp.int32)
     targets = jnp.ones((1, run.data.target_length), jnp.int32)
     params = dict(model.init(key, tokens, targets)["params"])
@@ -57,13 +57,13 @@ def make_state(model: MrT5, run: RunConfig, learning: Learning, key: Key[Array, 
 
 
 def step_keys(seed: int, step: Int[Array, ""], batch_size: int) -> RowKeys:
-    """A key for every row of a step's batch: a function of (seed, step, row) alone."""
+    """Returns a key for every row of a step's batch: a function of (seed, step, row) alone."""
     key = jax.random.fold_in(jax.random.key(seed), step)
     return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch_size))
 
 
 def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Setting:
-    """What is static about the gradients of a run."""
+    """Returns what is static about the gradients of a run."""
     execution = run.execution
     return Setting(
         model,
@@ -78,8 +78,8 @@ def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards 
     )
 
 
-def step_inputs(run: RunConfig, state: TrainState, batch: Batch) -> tuple[Objective, RowKeys]:
-    """What a step's gradient is taken with besides the batch: alpha and counts of the whole batch; its rows' keys."""
+def step_inputs(run: RunConfig, state: TrainState, batch: DeviceBatch) -> tuple[Objective, RowKeys]:
+    """Returns what a step's gradient is taken with besides the batch: alpha, the whole batch's counts, row keys."""
     mask = batch["encoder_input_tokens"] > 0
     objective = Objective(state.controller.alpha, count_denominators(mask, batch["decoder_loss_weights"]))
     return objective, step_keys(run.training.seed, state.step, mask.shape[0])
@@ -96,7 +96,7 @@ def make_train_step(
     """
     differentiate = in_graph(gradient_stages(make_setting(model, run, ladder, shards)))
 
-    def train_step(state: TrainState, batch: Batch) -> StepResult:
+    def train_step(state: TrainState, batch: DeviceBatch) -> StepResult:
         objective, row_keys = step_inputs(run, state, batch)
         result = differentiate(state.params, objective, (batch, row_keys))
         return update(run, learning, ladder, state, batch, result, choose_leaf_by_leaf)
@@ -105,7 +105,7 @@ def make_train_step(
 
 
 def choose_leaf_by_leaf(finite: Bool[Array, ""], move: Move, state: TrainState, gradients: Params) -> TrainState:
-    """The moved state where a step is finite, else the old one, chosen within the update's own loops.
+    """Returns the moved state where a step is finite, else the old one, chosen within the update's own loops.
 
     With a branch a TPU's compiler holds more of ByT5-small: 0.65 GB in a step of one program, 2.7 GB in an update that
     is a program of its own.
@@ -114,7 +114,7 @@ def choose_leaf_by_leaf(finite: Bool[Array, ""], move: Move, state: TrainState, 
 
 
 def choose_by_branch(finite: Bool[Array, ""], move: Move, state: TrainState, gradients: Params) -> TrainState:
-    """As `choose_leaf_by_leaf`, by a branch of the program.
+    """Does what `choose_leaf_by_leaf` does, by a branch of the program.
 
     For an update that is a program of its own on a CPU, where a choice leaf by leaf holds moments before and after it.
     """
@@ -126,7 +126,7 @@ def update(
     learning: Learning,
     ladder: Ladder,
     state: TrainState,
-    batch: Batch,
+    batch: DeviceBatch,
     result: Part,
     move_if: MoveIf,
 ) -> StepResult:

@@ -39,7 +39,7 @@ class WarmStart:
     """Parameters of the other model that this one lacks."""
 
     def table(self) -> str:
-        """The provenance of every parameter, one a line."""
+        """Says where every parameter comes from, one a line."""
         rows = [(name, "restored") for name in self.restored]
         rows += [(name, "newly initialised") for name in self.initialized]
         rows += [(name, "left over") for name in self.left_over]

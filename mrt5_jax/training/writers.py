@@ -15,8 +15,7 @@ import numpy as np
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.appended import open_to_append
 from mrt5_jax.runs.files import AnyPath, FilePath, as_path, read_bytes
-from mrt5_jax.runs.mirrored import Mirrored
-from mrt5_jax.runs.model_dir import EVENTS, METRICS, TIMING, write_atomically
+from mrt5_jax.runs.model_dir import METRICS, TIMING, write_atomically
 
 Numbers = Mapping[str, int | float]
 """Names -> numbers, on the host."""
@@ -39,7 +38,7 @@ class Writer(Protocol):
         ...
 
     def close(self) -> None:
-        """The last call."""
+        """Ends writing: the last call."""
         ...
 
 
@@ -104,30 +103,6 @@ class JsonLinesWriter:
             file.close()
 
 
-class TensorBoardWriter:
-    """TensorBoard events in MODEL_DIR/events; clocked numbers under timing/."""
-
-    def __init__(self, model_dir: AnyPath) -> None:
-        from clu.metric_writers import SummaryWriter  # imports tensorflow: seconds
-
-        self._mirrored = Mirrored(as_path(model_dir) / EVENTS)
-        self._writer = SummaryWriter(str(self._mirrored.folder))
-
-    def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
-        """See `Writer`."""
-        self._writer.write_scalars(step, with_timing(metrics, timing))
-        self._mirrored.send_soon(self._writer.flush)
-
-    def flush(self) -> None:
-        """See `Writer`."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """See `Writer`."""
-        self._writer.close()
-        self._mirrored.close()
-
-
 def cut_beyond(path: FilePath, step: int) -> None:
     """Drops the lines of a JSON-lines file beyond `step`, and a last line that was not written to its end.
 
@@ -148,18 +123,18 @@ def cut_beyond(path: FilePath, step: int) -> None:
             if json.loads(line)["step"] <= step:
                 kept.append(line)
         except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}:{number} is not a line of this file's making: mend or remove it") from None
+            raise UserError(f"{path}:{number} is not a line that training wrote: fix or remove it") from None
     if kept != lines:
         write_atomically(path, "".join(kept))
 
 
 def with_timing(metrics: Numbers, timing: Numbers) -> dict[str, int | float]:
-    """Both in one dictionary; clocked numbers as timing/NAME."""
+    """Puts both into one dictionary; clocked numbers are timing/NAME."""
     return {**metrics, **{f"timing/{name}": number for name, number in timing.items()}}
 
 
 def on_host(numbers: Scalars) -> dict[str, int | float]:
-    """Python numbers, fetched from the devices together."""
+    """Fetches numbers from the devices together, as Python's."""
     return {
         name: number if isinstance(number, int | float) else number.item()
         for name, number in jax.device_get(dict(numbers)).items()

@@ -7,15 +7,18 @@ import sys
 _PROGRAM = """
 import jax, jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from mrt5_jax.compaction.plan import count_kept, gather, never_empty, plan, restrict, scatter_back
+from mrt5_jax.compaction.plan import count_kept, gather, never_empty, plan, rescued_rows, restrict, scatter_back
 
 mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
 rows = NamedSharding(mesh, PartitionSpec("data"))
 
 def compact(hidden, keep, scores, input_mask):
-    kept = restrict(never_empty(keep, scores, input_mask).keep, scores, 4)
-    planned = plan(kept.keep, 4)
-    return planned, kept.dropped, scatter_back(jnp.sin(gather(hidden, planned.positions)), planned, 16)
+    rescued = never_empty(keep, scores, input_mask)
+    kept = restrict(rescued, scores, 4)
+    planned = plan(kept, 4)
+    dropped = count_kept(rescued) - count_kept(kept)
+    back = scatter_back(jnp.sin(gather(hidden, planned.positions)), planned, 16)
+    return planned, rescued_rows(keep, rescued), dropped, back
 
 def gradient(hidden, keep, scores, input_mask):
     return jax.grad(lambda hidden: compact(hidden, keep, scores, input_mask)[-1].sum())(hidden)

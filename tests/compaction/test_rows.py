@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.on_host import OnHost
-from mrt5_jax.compaction.plan import count_kept, gather, never_empty, plan
+from mrt5_jax.compaction.plan import count_kept, gather, never_empty, plan, rescued_rows
 from mrt5_jax.compaction.rows import chunk_rows, join_rows, restore_rows, split_rows
 from mrt5_jax.compaction.staged import Begun, InGraph, Part, Staged, in_graph
 from mrt5_jax.errors import UserError
@@ -101,7 +101,7 @@ def _staged(shape):
     def begin(params, shared, rows):
         values, keep, scores, input_mask = rows
         kept = never_empty(keep, scores, input_mask)
-        return Begun((values, kept.keep), count_kept(kept.keep), kept.rescued)
+        return Begun((values, kept), count_kept(kept), rescued_rows(keep, kept))
 
     return Staged(
         begin,

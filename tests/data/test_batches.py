@@ -10,32 +10,25 @@ import seqio
 import tensorflow as tf
 
 from mrt5_jax.config import DataConfig
-from mrt5_jax.data import batches, sources, streams
+from mrt5_jax.data import batches, mixing, registry, sources
+from mrt5_jax.data.seqio_tasks import byte_features
+from mrt5_jax.data.task_specs import TaskSpec
 from mrt5_jax.errors import UserError
 
 
 def register(name: str, first: int, size: int) -> str:
     """A task whose example i has the inputs [first + i, a random id, 1] and the targets [first + i, 1]."""
 
-    def example(split: str, index: tf.Tensor) -> sources.Example:
-        number = tf.cast(index, tf.int32)[None] + first + (size if split == "validation" else 0)
-        return {"inputs": number, "targets": number, "language": tf.constant(name)}
+    def example(split: str, index: int) -> sources.Example:
+        number = np.array([index + first + (size if split == "validation" else 0)], np.int32)
+        return {"inputs": number, "targets": number}
 
-    def add_random_id(dataset: tf.data.Dataset) -> tf.data.Dataset:
-        def add(row: sources.Example) -> sources.Example:
-            noise = tf.random.stateless_uniform([1], row["seed"], 1000, 1_000_000, tf.int32)
-            return {**row, "inputs": tf.concat([row["inputs"], noise], axis=0)}
+    def add_random_id(row: sources.Example) -> sources.Example:
+        noise = np.random.default_rng(row["seed"].astype(np.uint64)).integers(1000, 1_000_000, 1, np.int32)
+        return {**row, "inputs": np.append(row["inputs"], noise)}
 
-        return sources.map_examples(dataset, add)
-
-    seqio.TaskRegistry.add(
-        name,
-        source=sources.IndexedSource(sources.one_by_one(example), {"train": size, "validation": 7}),
-        preprocessors=[add_random_id, sources.end_rows],
-        output_features=sources.byte_features(),
-        shuffle_buffer_size=None,
-    )
-    return name
+    source = sources.IndexedSource(sources.one_by_one(example), {"train": size, "validation": 7})
+    return registry.add_task(TaskSpec(name, source, add_random_id, languages=(name,)))
 
 
 def foreign(name: str) -> str:
@@ -51,18 +44,23 @@ def foreign(name: str) -> str:
         name,
         source=seqio.FunctionDataSource(dataset, splits=["train"]),
         preprocessors=[rows],
-        output_features=sources.byte_features(),
+        output_features=byte_features(),
     )
     return name
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _tasks():
-    names = [register("test.small", 3, 10), register("test.large", 100, 50), foreign("test.foreign")]
-    seqio.MixtureRegistry.add("test.mixture", [("test.small", 1.0), ("test.large", 3.0)])
+    register("test.small", 3, 10)
+    registry.add_task(TaskSpec("test.empty", sources.IndexedSource(sources.one_by_one(lambda *_: {}), {"train": 0})))
+    register("test.large", 100, 50)
+    foreign("test.foreign")
+    registry.add_mixture("test.mixture", {"test.small": 1.0, "test.large": 3.0})
+    registry.add_mixture("test.unmixed", {"test.small": 0.0, "test.large": 0.0})
     yield
-    seqio.MixtureRegistry.remove("test.mixture")
-    for name in names:
+    for name in ("test.mixture", "test.unmixed"):
+        seqio.MixtureRegistry.remove(name)
+    for name in ("test.foreign", "test.small", "test.large", "test.empty"):
         seqio.TaskRegistry.remove(name)
 
 
@@ -87,6 +85,7 @@ def test_batches_have_static_shapes_and_a_shifted_decoder_input() -> None:
         "decoder_input_tokens": (4, 3),
         "decoder_target_tokens": (4, 3),
         "decoder_loss_weights": (4, 3),
+        "language_ids": (4,),
     }
     assert all(value.dtype == np.int32 for value in batch.values())
     np.testing.assert_array_equal(batch["decoder_target_tokens"][:2], [[3, 1, 0], [4, 1, 0]])
@@ -128,7 +127,7 @@ def test_a_resumed_iterator_gives_what_an_uninterrupted_one_gives(task: str, num
 
 
 def test_resuming_crosses_the_blocks_in_which_a_mixture_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(streams, "_CHOICES", 6)
+    monkeypatch.setattr(mixing, "CHOICES", 6)
     test_a_resumed_iterator_gives_what_an_uninterrupted_one_gives("test.mixture", 1)
 
 
@@ -143,12 +142,42 @@ def test_shards_share_out_an_epoch_without_overlap(num_shards: int) -> None:
     np.testing.assert_array_equal(np.sort(np.concatenate(seen)), np.arange(100, 150))
 
 
-def test_a_mixture_keeps_its_rates_and_its_shards_draw_apart() -> None:
-    data = config("test.mixture", 500)
-    shards = [next(batches.train_batches(data, seed=0, shard_index=shard, num_shards=2)) for shard in (0, 1)]
-    large = [shard["encoder_input_tokens"][:, 0] >= 100 for shard in shards]
-    assert np.mean(large) == pytest.approx(0.75, abs=0.08)  # four standard deviations
-    assert not np.array_equal(*large)
+def test_a_mixture_keeps_its_rates() -> None:
+    batch = next(batches.train_batches(config("test.mixture", 1000), seed=0))
+    large = batch["encoder_input_tokens"][:, 0] >= 100
+    assert np.mean(large) == pytest.approx(0.75, abs=0.055)  # four standard deviations
+    np.testing.assert_array_equal(batch["language_ids"], ~large)  # "test.large" comes first
+
+
+@pytest.mark.parametrize(
+    ("trained", "buckets", "expected"),
+    [
+        ("test.mixture", (), [[1, 1, 1, 1], [1, 1, 1, 0]]),
+        ("test.mixture", (4, 5), [[1, 1, 1, 1], [1, 1, 1, 0]]),
+        ("test.large", (), [[-1] * 4, [-1, -1, -1, 0]]),
+        ("test.foreign", (), [[0, 0, 0, 0], [0, 0, 0, 0]]),
+        ("not registered", (), [[0, 0, 0, 0], [0, 0, 0, 0]]),
+    ],
+)
+def test_a_language_has_its_number_of_training_when_it_is_evaluated(
+    trained: str, buckets: tuple[int, ...], expected: list[list[int]]
+) -> None:
+    """And its own tasks' where training has no languages; the last row of the seven examples is filler."""
+    data = dataclasses.replace(config(trained), length_buckets=buckets)
+    found = [batch.arrays["language_ids"] for batch in batches.eval_batches("test.small", data)]
+    assert [ids.tolist() for ids in found] == expected
+    assert {ids.dtype for ids in found} == {np.dtype(np.int32)}
+
+
+@pytest.mark.parametrize("task", ["test.small", "test.mixture", "test.foreign"])
+@pytest.mark.parametrize("num_shards", [2, 4])
+def test_several_hosts_read_what_one_reads(task: str, num_shards: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its order too: host s has every n-th row from row s on. Also across blocks in which a mixture draws."""
+    monkeypatch.setattr(mixing, "CHOICES", 7)
+    whole = take(batches.train_batches(config(task, 8), seed=2), 6)
+    for shard in range(num_shards):
+        own = take(batches.train_batches(config(task, 8), seed=2, shard_index=shard, num_shards=num_shards), 6)
+        assert_same(own, [{key: rows[shard::num_shards] for key, rows in batch.items()} for batch in whole])
 
 
 def test_a_state_of_another_layout_is_refused() -> None:
@@ -161,15 +190,38 @@ def test_a_state_of_another_layout_is_refused() -> None:
 
 def test_a_state_from_before_the_draws_changed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     state = batches.train_batches(config("test.large", 8), seed=0).state()
-    monkeypatch.setattr(batches, "DRAWS", batches.DRAWS + 1)
-    with pytest.raises(UserError, match=f"version of the random draws {batches.DRAWS - 1}, now {batches.DRAWS}"):
+    monkeypatch.setattr(batches, "DATA_ORDER_VERSION", batches.DATA_ORDER_VERSION + 1)
+    with pytest.raises(
+        UserError,
+        match=f"version of the random draws {batches.DATA_ORDER_VERSION - 1}, now {batches.DATA_ORDER_VERSION}",
+    ):
         batches.train_batches(config("test.large", 8), seed=0).restore(state)
+
+
+@pytest.mark.parametrize("task", ["test.mixture", "test.foreign"])
+def test_only_what_several_hosts_drew_otherwise_before_is_refused(task: str) -> None:
+    for num_shards in (1, 2):
+        found = batches.train_batches(config(task), seed=0, num_shards=num_shards)
+        state = found.state()
+        state["layout"]["version of the random draws"] = 2
+        if num_shards == 1:
+            found.restore(state)
+        else:
+            with pytest.raises(
+                UserError, match=r"draws 2, now 3: go on with the version .* or begin another MODEL_DIR"
+            ):
+                found.restore(state)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: batches.train_batches(config("test.larg"), seed=0), "'test.larg': did you mean test.large"),
+        (lambda: batches.train_batches(config("test.empty"), seed=0), "'test.empty' has no train split, nor any other"),
+        (
+            lambda: batches.train_batches(config("test.unmixed"), seed=0),
+            "'test.unmixed' cannot draw at the rates test.large 0, test.small 0: none below 0, and one above",
+        ),
         (lambda: batches.train_batches(config("?"), seed=0), "is the module that registers it imported"),
         (
             lambda: batches.train_batches(config("test.small"), seed=0, num_shards=3),

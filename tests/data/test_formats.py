@@ -6,15 +6,19 @@ import io
 import json
 import lzma
 import random
+import re
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis.strategies as st
 import pyarrow as pa
 import pytest
+from hypothesis import given
 
 from mrt5_jax.data import lines
+from mrt5_jax.data.formats import Format
 from mrt5_jax.data.lines import read_lines, read_text
 from mrt5_jax.data.text_files import TextStream
 from mrt5_jax.data.vocabulary import EOS_ID, encode
@@ -24,6 +28,8 @@ TEXTS = ["one", "zwei: ä", "три", "日本語"]
 TEXT = "\n".join(TEXTS).encode()
 JSON = "".join(json.dumps({"id": 1, "text": text}) + "\n" for text in TEXTS).encode()
 EXPECTED = [i for text in TEXTS for i in [*encode(text), EOS_ID]]
+
+LINE_PIECES = [b"a", b" ", b"\n", b"\r", b"\r\n", b"\x0b", b"\x85", b"\xef\xbb\xbf", b"\xef\xbb"]
 
 
 def by_arrow(codec: str) -> Callable[[bytes], bytes]:
@@ -127,6 +133,31 @@ def test_lines_are_numbered_as_an_editor_numbers_them(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"\xef\xbb\xbfone\r\n\r\n \ntwo\rthree\n\nfour")
     found = list(read_lines(tmp_path / "a", ("text",), "text"))
     assert found == [(1, b"one"), (4, b"two"), (5, b"three"), (7, b"four")]
+
+
+class Blocks:
+    """A stream that ends a read wherever one of its blocks ends."""
+
+    def __init__(self, blocks: list[bytes]) -> None:
+        self._blocks = [io.BytesIO(block) for block in blocks]
+
+    def read(self, size: int = -1, /) -> bytes:
+        while self._blocks:
+            if part := self._blocks[0].read(size):
+                return part
+            del self._blocks[0]
+        return b""
+
+
+@given(st.lists(st.lists(st.sampled_from(LINE_PIECES), min_size=1).map(b"".join)))
+def test_lines_are_those_of_python_wherever_a_block_ends(blocks: list[bytes]) -> None:
+    expected = []
+    text = io.TextIOWrapper(io.BytesIO(b"".join(blocks)), encoding="latin-1", newline=None)
+    for number, line in enumerate(text, start=1):
+        data = re.sub(rb"^(\xef\xbb\xbf)+", b"", line.removesuffix("\n").encode("latin-1"))
+        if data.strip():
+            expected.append((number, data))
+    assert list(lines.lines_of(Blocks(blocks), Format((), "text"), "a")) == expected
 
 
 def test_a_line_that_fits_into_no_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

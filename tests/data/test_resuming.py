@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mrt5_jax.config import DataConfig
-from mrt5_jax.data import sources
+from mrt5_jax.data import registry
 from mrt5_jax.data.batches import Batch, train_batches
 from mrt5_jax.data.prefetch import Prefetched
 from mrt5_jax.tasks import (
@@ -61,7 +61,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     text = span_corruption.text_task(f"{folder}/en.txt", input_length=INPUT_LENGTH)
     short = diagnostics.diagnostic_task("copy", length=12, num_train=30, num_validation=4)
     names = {"text": text, "diagnostic": short, "tfds": "squad"}
-    names["mixture"] = sources.add_mixture("test.resuming", {text: 1.0, short: 2.0, "squad": 1.0})
+    names["mixture"] = registry.add_mixture("test.resuming", {text: 1.0, short: 2.0, "squad": 1.0})
     with tfds.testing.mock_data(as_dataset_fn=fixture):
         yield names
 

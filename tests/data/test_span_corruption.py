@@ -5,10 +5,8 @@ from collections.abc import Iterable
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-import tensorflow as tf
 from hypothesis import given
 
-from mrt5_jax.data.sources import map_examples
 from mrt5_jax.data.span_corruption import Corruption, corrupt
 from mrt5_jax.data.vocabulary import UNK_ID, sentinel_ids
 from mrt5_jax.errors import UserError
@@ -30,10 +28,8 @@ def restore(inputs: np.ndarray, targets: np.ndarray, sentinels: range) -> list[i
 
 
 def corrupted(chunks: Iterable[np.ndarray], corruption: Corruption, num_sentinels: int, seed: int = 0) -> list[dict]:
-    ragged = tf.ragged.constant([chunk.tolist() for chunk in chunks], dtype=tf.int32)
-    dataset = tf.data.Dataset.range(ragged.nrows())
-    dataset = map_examples(dataset, lambda n: {"ids": ragged[n], "seed": tf.stack([tf.constant(seed, tf.int64), n])})
-    return list(corrupt(dataset, corruption, num_sentinels).as_numpy_iterator())
+    examples = ({"ids": chunk.astype(np.int32), "seed": np.array([seed, n])} for n, chunk in enumerate(chunks))
+    return [corrupt(example, corruption, num_sentinels) for example in examples]
 
 
 def t5_lengths(input_length: int, density: float, mean: float) -> tuple[int, int]:

@@ -23,8 +23,8 @@ SMALL = [
 
 @pytest.fixture
 def tsv(tmp_path: Path) -> list[str]:
-    rows = [f"some txet {number}\tsome text {number}\n" for number in range(8)]
     for split in ("train", "validation"):
+        rows = [f"some txet {number} of {split}\tsome text {number} of {split}\n" for number in range(8)]
         (tmp_path / f"{split}.tsv").write_text("".join(rows))
     files = {"TRAIN_FILES": "train.tsv", "VALIDATION_FILES": "validation.tsv"}
     return ["--gin.TASK_NAME='spelling'", *(f"--gin.{name}='{tmp_path}/{file}'" for name, file in files.items())]

@@ -52,7 +52,7 @@ def test_examples_that_were_cut_are_counted(tiny) -> None:
         for example, (input_cut, target_cut) in zip(batch.examples, flags, strict=True)
     ]
     found = evaluate(tiny.evaluator, tiny.params, [batch._replace(examples=tuple(examples))], ("soft", "hard"))
-    assert found.cut == (2, 1)
+    assert (found.num_inputs_cut, found.num_targets_cut) == (2, 1)
 
 
 def test_every_batch_runs_once_and_by_the_clock_the_first_of_a_length_twice(tiny) -> None:

@@ -6,7 +6,6 @@ import math
 import pytest
 from rich.console import Console
 
-from mrt5_jax.evaluation.evaluate import Cut
 from mrt5_jax.evaluation.records import Record, summarize
 from mrt5_jax.evaluation.tables import Row, cut_line, deletion_rows, gap_line, group_table, results_table
 
@@ -79,8 +78,8 @@ def test_gap_is_told_or_why_there_is_none(deletions: set[str], expected: str) ->
 
 def test_what_was_cut_is_in_the_table() -> None:
     console = Console(file=io.StringIO(), width=120)
-    console.print(results_table("t", deletion_rows(RECORDS, {}), cut_line(Cut(2, 1), 3)))
+    console.print(results_table("t", deletion_rows(RECORDS, {}), cut_line(2, 1, 3)))
     assert (
         "cut to fit: 2 inputs and 1 targets of 3 examples (give the run longer INPUT_LENGTH" in console.file.getvalue()
     )
-    assert cut_line(Cut(0, 0), 3) == "cut to fit: 0 inputs and 0 targets of 3 examples"
+    assert cut_line(0, 0, 3) == "cut to fit: 0 inputs and 0 targets of 3 examples"

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.inference.requests import Limits, Request, cut_into_batches, parse, static_lengths, survey
+from mrt5_jax.inference.requests import Limits, Request, cut_into_batches, pad_requests, parse, static_lengths, survey
 
 LIMITS = Limits(vocab_size=384, input_length=8, target_length=6, long_inputs="refuse")
 
@@ -83,18 +83,19 @@ def test_batches_hold_every_request_once_in_the_smallest_static_length(lengths: 
         Request({}, rng.integers(1, 384, size, dtype=np.int32), np.full(301 - size, 5, np.int32)) for size in lengths
     ]
     seen = []
-    for batch in cut_into_batches(requests, batch_size, limits):
-        tokens, targets = batch.arrays["encoder_input_tokens"], batch.arrays["decoder_target_tokens"]
-        shifted, weights = batch.arrays["decoder_input_tokens"], batch.arrays["decoder_loss_weights"]
-        longest = max(lengths[index] for index in batch.indices)
+    for indices in cut_into_batches(requests, batch_size):
+        batch = pad_requests([requests[index] for index in indices], batch_size, limits)
+        tokens, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
+        shifted, weights = batch["decoder_input_tokens"], batch["decoder_loss_weights"]
+        longest = max(lengths[index] for index in indices)
         assert tokens.shape == (batch_size, min(size for size in static_lengths(300) if size >= longest))
-        for row, index in enumerate(batch.indices):
+        for row, index in enumerate(indices):
             assert tokens[row, tokens[row] > 0].tolist() == requests[index].input_ids.tolist()
             assert targets[row, weights[row] > 0].tolist() == requests[index].target_ids.tolist()
             assert [0, *targets[row, :-1]] == shifted[row].tolist()
-        assert not tokens[len(batch.indices) :].any()
-        assert not weights[len(batch.indices) :].any()
-        seen += batch.indices
+        assert not tokens[len(indices) :].any()
+        assert not weights[len(indices) :].any()
+        seen += indices
     assert sorted(seen) == list(range(len(lengths)))
 
 

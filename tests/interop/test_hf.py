@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
 from mrt5_jax.interop.hf import differences, read_hf, write_hf
-from mrt5_jax.interop.models import Source
+from mrt5_jax.interop.models import ImportedFolder
 
 EMBEDDING = "shared.weight"
 QUERY = "encoder.block.0.layer.0.SelfAttention.q.weight"
@@ -208,10 +208,10 @@ def test_no_folder_at_all(tmp_path) -> None:
 def test_the_record_of_an_import_survives_its_file(tmp_path, folder) -> None:
     source = read_hf(folder).source
     (tmp_path / "record.json").write_text(source.to_json())
-    assert Source.from_json(tmp_path / "record.json") == source
+    assert ImportedFolder.from_json(tmp_path / "record.json") == source
     (tmp_path / "record.json").write_text('{"config": {}}')
     with pytest.raises(UserError, match="not a record of an import"):
-        Source.from_json(tmp_path / "record.json")
+        ImportedFolder.from_json(tmp_path / "record.json")
 
 
 @pytest.mark.parametrize("name", ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight"])

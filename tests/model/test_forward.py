@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mrt5_jax.model.forward import compact_full, compact_to
-from mrt5_jax.model.parameters import StageParameters, merge_gradients, split_stages
+from mrt5_jax.model.parameters import merge_gradients, split_stages
 from mrt5_jax.selection.gates import Selection
 from mrt5_jax.selection.survivors import survivors
 
@@ -22,9 +22,9 @@ HIDDEN = jnp.arange(12.0).reshape(2, 6, 1)
 def test_parts_cover_the_tree_and_gradients_add_where_both_read() -> None:
     """Embedding and relative biases are in both parts, everything else in one."""
     params = make_params(make_config())
-    parts = split_stages(params)
-    merged = by_path(merge_gradients(StageParameters(filled(parts.first, 1), filled(parts.second, 10))))
-    assert merged.keys() == by_path(params).keys() == by_path(parts.first).keys() | by_path(parts.second).keys()
+    first, second = split_stages(params)
+    merged = by_path(merge_gradients(filled(first, 1), filled(second, 10)))
+    assert merged.keys() == by_path(params).keys() == by_path(first).keys() | by_path(second).keys()
     for path, value in merged.items():
         both = path.startswith(("token_embedder", "encoder/relpos_bias"))
         before = path.startswith(("encoder/prefix", "encoder/gate"))

@@ -130,7 +130,7 @@ def test_random_like_keeps_as_many_of_each_example_of_a_packed_row() -> None:
             here = segments[0] == example
             assert np.asarray(chosen.keep)[0, here].sum() == keep[0, here].sum()
         assert not np.asarray(chosen.keep)[~mask].any()
-        fitted = restrict(chosen.keep, chosen.scores, 6, jnp.asarray(segments)).keep
+        fitted = restrict(chosen.keep, chosen.priority, 6, jnp.asarray(segments))
         assert {*segments[np.asarray(fitted)]} == {1, 2, 3, 4, 5}
         dropped |= {*np.flatnonzero(np.asarray(chosen.keep & ~fitted)[0])}
     assert len(dropped) > 8
@@ -197,7 +197,7 @@ def test_the_learned_gate_is_the_formula(gate: dict[str, Any], threshold: float)
     assert deletion_threshold(config.gate) == threshold
     values = config.gate.scale / (1 + np.exp(logits))
     np.testing.assert_allclose(selection.bias, values, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(selection.scores, selection.bias)
+    np.testing.assert_array_equal(selection.priority, selection.bias)
     present = np.arange(LENGTH)[None] < np.array([24, 9, 1, 0])[:, None]
     expected = (values > threshold) & present
     expected[2, 0] = True

@@ -9,7 +9,7 @@ import seqio
 import tensorflow_datasets as tfds
 
 from mrt5_jax.config import DataConfig
-from mrt5_jax.data import batches, sources, vocabulary
+from mrt5_jax.data import batches, registry, vocabulary
 from mrt5_jax.data.tables import Table
 from mrt5_jax.errors import UserError
 from mrt5_jax.tasks import (
@@ -104,7 +104,7 @@ def test_seqio_evaluates_answers_with_the_tasks_metric() -> None:
 @pytest.mark.usefixtures("datasets")
 @pytest.mark.parametrize(("task", "num_shards"), [("xquad", 1), ("test.pair", 2)])
 def test_a_resumed_run_over_tfds_gives_what_an_uninterrupted_one_gives(task: str, num_shards: int) -> None:
-    sources.add_mixture("test.pair", {"squad": 1.0, "xnli_translated.sw": 3.0})
+    registry.add_mixture("test.pair", {"squad": 1.0, "xnli_translated.sw": 3.0})
 
     def fresh() -> batches.TrainBatches:
         return batches.train_batches(data(task), seed=3, shard_index=num_shards - 1, num_shards=num_shards)

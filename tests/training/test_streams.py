@@ -1,7 +1,7 @@
 """Nothing compiles once every input length has been seen, whatever later batches keep."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import ByLength, Ladder
-from mrt5_jax.config import DataConfig, OptimizerConfig, RunConfig, TrainingConfig
+from mrt5_jax.config import DataConfig, Dispatch, ExecutionConfig, OptimizerConfig, RunConfig, TrainingConfig
 from mrt5_jax.evaluation.programs import make_evaluator
+from mrt5_jax.inference.engine import Engine
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.batches import abstract_batch, put_whole_batch
 from mrt5_jax.parallel.mesh import make_mesh, replicated
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.state_shardings import jit_step
+from mrt5_jax.training.step import make_train_step
 
 from ..compaction.compilations import compilations
 from ..model.small import LENGTH, TARGET, make_batch, make_config, make_params
@@ -33,9 +36,19 @@ def random_batches(number: int) -> Iterator[dict[str, np.ndarray]]:
         yield {**batch, "encoder_input_tokens": batch["encoder_input_tokens"][:, :length]}
 
 
+def one_of_each_length() -> Iterator[dict[str, np.ndarray]]:
+    seen = set()
+    for batch in random_batches(BATCHES):
+        length = batch["encoder_input_tokens"].shape[1]
+        if length not in seen:
+            seen.add(length)
+            yield batch
+
+
 @pytest.mark.slow
-def test_a_stream_of_training_batches_compiles_nothing_after_warm_up() -> None:
-    """A program for every (length, rung), made before the first step; all of them run."""
+@pytest.mark.parametrize("dispatch", get_args(Dispatch))
+def test_a_stream_of_training_batches_compiles_nothing_after_warm_up(dispatch: Dispatch) -> None:
+    """On the host a program for every (length, rung) is made before the first step; all rungs are run."""
     data = DataConfig("", (), LENGTH, TARGET, ROWS, ROWS, length_buckets=tuple(LADDERS))
     run = RunConfig("", make_config(), data, TrainingConfig(10, "hard"), optimizer=OptimizerConfig(learning_rate=1e-6))
     model, learning, mesh = MrT5(run.model, run.execution), make_learning(run), make_mesh(run.execution.mesh)
@@ -43,29 +56,38 @@ def test_a_stream_of_training_batches_compiles_nothing_after_warm_up() -> None:
     state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
     state = jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-    step = ByLength(LADDERS, lambda ladder: HostTrainStep(model, run, learning, ladder, abstract))
+
+    def step_at(ladder: Ladder) -> Any:
+        if dispatch == "host":
+            return HostTrainStep(model, run, learning, ladder, abstract)
+        return jit_step(make_train_step(model, run, learning, ladder), abstract)
+
+    step = ByLength(LADDERS, step_at)
     with compilations() as ahead:
-        made = [
-            program.prepare(abstract_batch(DataConfig("", (), length, TARGET, ROWS, ROWS), mesh))
-            for length, program in step.programs.items()
-        ]
-    assert ahead, "the listener hears"
-    assert sum(len(gradients.bodies) for gradients, _ in made) == 5
-    rungs = set()
+        if dispatch == "host":
+            for length, program in step.programs.items():
+                program.prepare(abstract_batch(DataConfig("", (), length, TARGET, ROWS, ROWS), mesh))
+        else:
+            for batch in one_of_each_length():
+                state, _ = step(state, put_whole_batch(batch, mesh))
+    bodies = {"host": 5, "in_graph": 2}  # one for each length and rung, one for each length
+    assert len(ahead) >= bodies[dispatch], "the listener hears"
+    rungs, first = set(), int(state.step)
     with compilations() as later:
         for batch in random_batches(BATCHES):
             state, metrics = step(state, put_whole_batch(batch, mesh))
             rungs.add((batch["encoder_input_tokens"].shape[1], round(float(metrics["rung"]))))
     assert later == []
     assert rungs == {(length, rung) for length, ladder in LADDERS.items() for rung in ladder.rungs}
-    assert int(state.step) == BATCHES
+    assert int(state.step) == first + BATCHES
 
 
 @pytest.mark.slow
-def test_a_stream_of_evaluated_batches_compiles_nothing_after_warm_up() -> None:
+@pytest.mark.parametrize("dispatch", get_args(Dispatch))
+def test_a_stream_of_evaluated_batches_compiles_nothing_after_warm_up(dispatch: Dispatch) -> None:
     model = MrT5(make_config())
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), make_params(model.config, 1))
-    evaluator = ByLength(LADDERS, lambda ladder: make_evaluator(model, ladder, dispatch="host"))
+    evaluator = ByLength(LADDERS, lambda ladder: make_evaluator(model, ladder, dispatch=dispatch))
 
     def evaluate(batch: dict[str, np.ndarray]) -> Any:
         index = {"index": np.arange(ROWS, dtype=np.int32)}
@@ -77,3 +99,27 @@ def test_a_stream_of_evaluated_batches_compiles_nothing_after_warm_up() -> None:
         for batch in random_batches(BATCHES):
             evaluate(batch)
     assert later == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dispatch", get_args(Dispatch))
+@pytest.mark.parametrize("stage", ["scoring", "generation"])
+def test_a_stream_of_requests_compiles_nothing_after_warm_up(stage: str, dispatch: Dispatch) -> None:
+    """The host compiles a rung when a batch first needs it, so every length and rung has to come once."""
+    config = make_config()
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), make_params(config, 1))
+    engine = Engine(config, params, execution=ExecutionConfig(rungs=(4, 6, 9), inference_dispatch=dispatch))
+
+    def answer(batch: dict[str, np.ndarray]) -> Any:
+        if stage == "scoring":
+            return jax.device_get(engine.score(batch))
+        return jax.device_get(engine.generate(batch["encoder_input_tokens"], max_length=3))
+
+    with compilations() as first:
+        for batch in random_batches(BATCHES):
+            answer(batch)
+    assert first, "the listener hears"
+    with compilations() as again:
+        for batch in random_batches(BATCHES):
+            answer(batch)
+    assert again == []

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.training.event_files import TensorBoardWriter
 from mrt5_jax.training.progress import ProgressDisplay
-from mrt5_jax.training.writers import JsonLinesWriter, TensorBoardWriter, Writers, cut_beyond
+from mrt5_jax.training.writers import JsonLinesWriter, Writers, cut_beyond
 
 
 def write_steps(model_dir, start: int | None, steps) -> None:
@@ -74,7 +75,7 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     from tensorboard.util.tensor_util import make_ndarray
 
     with Writers([TensorBoardWriter(tmp_path)]) as writers:
-        writers.write(3, {"loss": jnp.float32(0.5)}, {"seconds": 2.0})
+        writers.write(3, {"loss": jnp.float32(0.5), "gap": math.nan}, {"seconds": 2.0})
         writers.flush()
     events = EventAccumulator(str(tmp_path / "events"), size_guidance={"tensors": 0})
     events.Reload()
@@ -82,6 +83,8 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     assert {"loss", "timing/seconds"} <= set(tags)
     (event,) = events.Tensors("loss")
     assert (event.step, make_ndarray(event.tensor_proto)) == (3, 0.5)
+    assert events.SummaryMetadata("loss").plugin_data.plugin_name == "scalars"
+    assert math.isnan(make_ndarray(events.Tensors("gap")[0].tensor_proto))
 
 
 def progress(terminal: bool) -> str:
