@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.buckets import BucketPath
+from mrt5_jax.runs.buckets import BucketPath, seconds_of
 from mrt5_jax.runs.files import AnyPath, explained, files_for, read_bytes
 
 HEARTBEAT = "MRT5_HEARTBEAT_SECONDS"
@@ -56,7 +56,7 @@ def check_held(path: AnyPath) -> None:
         UserError: another process has taken it over.
     """
     for what, holder in list(_held.items()):
-        if str(path).startswith(what):
+        if f"{path}/".startswith(f"{what}/"):
             holder.check()
 
 
@@ -178,4 +178,4 @@ def _state(**fields: object) -> bytes:
 
 
 def _heartbeat() -> float:
-    return float(os.environ.get(HEARTBEAT) or _DEFAULT_HEARTBEAT)
+    return seconds_of(HEARTBEAT, _DEFAULT_HEARTBEAT)

@@ -8,6 +8,7 @@ import fnmatch
 import functools
 import glob
 import io
+import math
 import os
 import random
 import re
@@ -17,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, TypeVar, cast
 
+from mrt5_jax.errors import UserError
 from mrt5_jax.runs.bucket_clients import Client, TransientError, connect
 from mrt5_jax.runs.file_status import AnyPath, FileStatus
 
@@ -48,6 +50,8 @@ class BucketFiles:
 
     def __init__(self, scheme: str) -> None:
         self._scheme = scheme
+        self._away = False
+        """Whether the last request was given up: then the next ones are made once, or a run would take long to end."""
 
     def open(self, path: AnyPath, start: int = 0) -> BinaryIO:
         """See `Files`. Reads ahead; an object that changes meanwhile raises OSError, for nothing is mixed of two."""
@@ -151,18 +155,22 @@ class BucketFiles:
             OSError: of the kind that a disk would raise, or TimeoutError where the storage did not answer for long.
         """
         client = connect(self._scheme)
-        deadline = time.monotonic() + float(os.environ.get(PATIENCE) or _DEFAULT_PATIENCE)
+        deadline = time.monotonic() + (0 if self._away else seconds_of(PATIENCE, _DEFAULT_PATIENCE))
         pause = _FIRST_PAUSE
         while True:
             try:
-                return request(client)
+                answer = request(client)
+                self._away = False
+                return answer
             except Exception as error:  # the libraries have many of their own
                 found = client.explain(error)
                 if not isinstance(found, TransientError):
+                    self._away = False
                     if isinstance(found, OSError):
                         raise type(found)(found.errno, found.strerror, str(path)) from error
                     raise
                 if time.monotonic() + pause > deadline:
+                    self._away = True
                     words = f"the storage does not answer ({found}); see to the network or the server, and start again"
                     raise TimeoutError(errno.ETIMEDOUT, words, str(path)) from error
             time.sleep(pause * random.uniform(0.5, 1))
@@ -255,6 +263,22 @@ class _Ranges(io.RawIOBase):
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
         super().close()
+
+
+def seconds_of(variable: str, default: float) -> float:
+    """Returns what an environment variable says, in seconds.
+
+    Raises:
+        UserError: it is no number from 0 on.
+    """
+    text = os.environ.get(variable) or str(default)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"{variable}={text}: should be a number of seconds, from 0 on")
+    return seconds
 
 
 def _name(path: AnyPath) -> str:

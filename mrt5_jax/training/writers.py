@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.parallel.processes import say
 from mrt5_jax.runs.appended import open_to_append
 from mrt5_jax.runs.files import AnyPath, FilePath, as_path, read_bytes
 from mrt5_jax.runs.model_dir import METRICS, TIMING, write_atomically
@@ -82,7 +83,10 @@ class JsonLinesWriter:
         self._files = []
         for name in (METRICS, TIMING):
             path = as_path(model_dir) / name
-            cut_beyond(path, -1 if step is None else step)
+            lost = cut_beyond(path, -1 if step is None else step)
+            if name == METRICS and lost is not None:
+                again = f"what was made after step {step or 0}, the last checkpoint, is made again"
+                say(f"{path} went to step {lost}: {again}")
             self._files.append(open_to_append(path))
 
     def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
@@ -103,10 +107,13 @@ class JsonLinesWriter:
             file.close()
 
 
-def cut_beyond(path: FilePath, step: int) -> None:
+def cut_beyond(path: FilePath, step: int) -> int | None:
     """Drops the lines of a JSON-lines file beyond `step`, and a last line that was not written to its end.
 
     The file is replaced as a whole: a cut that is interrupted has not happened.
+
+    Returns:
+        The last step of the lines that were dropped; None where none was.
 
     Raises:
         UserError: a line that is whole is not a JSON object with a step.
@@ -114,18 +121,22 @@ def cut_beyond(path: FilePath, step: int) -> None:
     try:
         lines = read_bytes(path).decode(errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
-        return
-    kept = []
+        return None
+    kept, lost = [], None
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
             break
         try:
-            if json.loads(line)["step"] <= step:
+            of_line = int(json.loads(line)["step"])
+            if of_line <= step:
                 kept.append(line)
+            else:
+                lost = of_line
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}:{number} is not a line that training wrote: fix or remove it") from None
     if kept != lines:
         write_atomically(path, "".join(kept))
+    return lost
 
 
 def with_timing(metrics: Numbers, timing: Numbers) -> dict[str, int | float]:

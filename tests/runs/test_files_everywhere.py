@@ -190,6 +190,32 @@ def test_a_server_that_stays_away_is_named_in_time(
         bucket_server.refuse(None)
 
 
+def test_after_a_request_was_given_up_the_next_ones_are_made_once_until_one_succeeds(
+    bucket_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, pauses = bucket_server.url("a"), []
+    files_for(path).write(path, b"")
+    monkeypatch.setattr("mrt5_jax.runs.buckets.time.sleep", pauses.append)
+    for patience, expected in (("0.8", 1), ("100", 1)):
+        monkeypatch.setenv(PATIENCE, patience)
+        bucket_server.refuse(503)
+        with pytest.raises(TimeoutError):
+            files_for(path).stat(path)
+        bucket_server.refuse(None)
+        assert len(pauses) == expected
+    files_for(path).stat(path)
+    bucket_server.refuse(503)
+    monkeypatch.setattr("mrt5_jax.runs.buckets.time.sleep", lambda _: bucket_server.refuse(None))
+    files_for(path).stat(path)
+
+
+@pytest.mark.parametrize("value", ["soon", "-1", "nan", "inf"])
+def test_a_patience_that_is_no_time_is_refused(bucket_server: Any, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PATIENCE, value)
+    with pytest.raises(UserError, match=f"^{PATIENCE}={value}: should be a number of seconds"):
+        files_for(bucket_server.url("a")).exists(bucket_server.url("a"))
+
+
 @pytest.mark.parametrize("status", [401, 403])
 def test_missing_rights_are_not_asked_for_twice(bucket_server: Any, status: int) -> None:
     path = bucket_server.url("a")
