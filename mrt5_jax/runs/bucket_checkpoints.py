@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -120,14 +120,15 @@ class BucketManager:
             multihost_utils.sync_global_devices(f"step {step} sent")
         self._steps.add(step)
 
-    def restore(self, step: int, args: ocp.args.Composite) -> Mapping[str, Any]:
+    def restore(self, step: int, args: ocp.args.Composite) -> Any:
         """Fetches the items that `args` name, and restores them. An object of another size raises ValueError."""
         folder = self._staging / "restored"
-        self._fetch(step, folder / str(step), tuple(args.keys()))
-        with self._manager_of(folder) as manager:
-            restored = manager.restore(step, args=args)
-        shutil.rmtree(folder)
-        return restored
+        try:
+            self._fetch(step, folder / str(step), tuple(args.keys()))
+            with self._manager_of(folder) as manager:
+                return manager.restore(step, args=args)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Waits for what is being sent, and leaves nothing on this machine's disk."""
