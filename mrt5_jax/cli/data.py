@@ -64,7 +64,7 @@ def _list(args: argparse.Namespace, console: Any) -> None:
 
     from mrt5_jax.data.registry import find_task, known_tasks, tasks_of
     from mrt5_jax.data.task_specs import Mixture
-    from mrt5_jax.tasks import import_all
+    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
     import_all()
     found = sorted(name for name in known_tasks() if args.pattern in name)
@@ -160,7 +160,7 @@ def _describe(name: str, console: Any) -> None:
 def _configured(args: argparse.Namespace) -> DataConfig:
     """The run's data, or those of the named task alone where there is no run."""
     from mrt5_jax.cli import gin_setup
-    from mrt5_jax.tasks import import_all
+    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
     import_all()
     if args.gin_file:

@@ -112,7 +112,7 @@ def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
         UserError: an unknown task, or one without the split.
     """
     from mrt5_jax.data.registry import tasks_of
-    from mrt5_jax.tasks import import_all
+    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
     import_all()
     splits = {}

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     join_others(args)
     import jax
 
-    from mrt5_jax.tasks import import_all
+    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
     from mrt5_jax.training.loop import train
 
     import_all()

@@ -82,7 +82,8 @@ class _Watching(importlib.abc.MetaPathFinder):
         others = [finder for finder in sys.meta_path if finder is not self]
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)), None)
         if spec is not None and spec.loader is not None:
-            spec.loader.exec_module = functools.partial(self._wrappers[name], spec.loader.exec_module)
+            run = spec.loader.exec_module
+            spec.loader.exec_module = functools.partial(self._wrappers[name], run)  # pyright: ignore[reportAttributeAccessIssue]
         return spec
 
 
