@@ -163,7 +163,7 @@ Carry = tuple[Callable[..., tuple[Params]], AtGate]
 def loss_and_gradients(
     setting: Setting, params: Params, batch: DeviceBatch, objective: Objective, row_keys: RowKeys | None = None
 ) -> Part:
-    """Loss (MrT5 section 3.2) and its gradient with respect to all parameters, in one program.
+    """Computes the loss (MrT5 section 3.2) and its gradient with respect to all parameters, in one program.
 
     Args:
       batch: `encoder_input_tokens`, `decoder_input_tokens`, `decoder_target_tokens`, `decoder_loss_weights`; of packed
