@@ -1,6 +1,7 @@
 """Storage servers on loopback: Google's emulator with preconditions and generations added, and moto's S3.
 
-Both can be stopped and started again on the same port, with what they hold.
+Both can be stopped and started again on the same port, with what they hold. `python -m tests.bucket_servers` serves
+both until it is interrupted, to try things by hand.
 """
 
 import json
@@ -194,3 +195,16 @@ class S3Server(BucketServer):
         server = make_server("127.0.0.1", self.port, app, threaded=True, request_handler=MotoRequestHandler)
         server.refuses = None  # pyright: ignore[reportAttributeAccessIssue]
         return server
+
+
+def main() -> None:
+    """Serves both, and prints what leads clients here."""
+    for server in (GcsServer(), S3Server()):
+        server.start()
+        for name, value in server.environment.items():
+            print(f"export {name}={value}", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main()

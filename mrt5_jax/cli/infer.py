@@ -197,7 +197,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
 
 
 def _resolved(path: str) -> str:
-    """The same text for the same folder."""
+    """Returns the same text for the same folder."""
     return path if in_bucket(path) else str(Path(path).resolve())
 
 

@@ -90,9 +90,11 @@ def _load(folder: Path, path: FilePath, status: FileStatus) -> FileIndex | None:
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         places = np.load(folder / _PLACES, mmap_mode="r") if facts["num_places"] else np.zeros(0, np.int64)
-        text = folder / _TEXT if facts["unpacked_bytes"] is not None else path
-        if facts["unpacked_bytes"] is not None and text.stat().st_size != facts["unpacked_bytes"]:
-            return None
+        text, unpacked = path, facts["unpacked_bytes"]
+        if unpacked is not None:
+            text = folder / _TEXT
+            if text.stat().st_size != unpacked:
+                return None
         found = Format(cast(tuple[Compression, ...], tuple(facts["compression"])), cast(Kind, facts["kind"]))
         return FileIndex(
             facts["sha256"], status.size, found, facts["num_documents"], facts["ends_open"],

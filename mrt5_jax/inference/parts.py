@@ -41,7 +41,7 @@ class Parts:
 
     @property
     def num_lines(self) -> int:
-        """Lines that are there or about to be written."""
+        """How many lines are there or about to be written."""
         return self._begin + len(self._pending)
 
     def append(self, lines: list[str]) -> None:

@@ -77,20 +77,12 @@ def resume_lines(path: AnyPath, settings: dict[str, Any]) -> Iterator[ResumableL
     path, settings = as_path(path), _MARK | settings
     settings_path = path.with_name(f"{path.name}.settings.json")
     if isinstance(path, BucketPath):
-        with bucket_lock(path.with_name(f"{path.name}.lock"), str(path)):
-            with _explained(path):
-                parts = Parts(path)
-                if parts.num_lines or exists(settings_path):
-                    _check_settings(path, settings_path, settings if parts.num_lines else None)
-                if not parts.num_lines:
-                    _write_settings(settings_path, settings)
+        with _resumed_parts(path, settings_path, settings) as parts:
             yield parts
-            with _explained(path):
-                parts.finish()
         return
     with _explained(path):
         begun = path.exists() and path.stat().st_size > 0
-        if begun or settings_path.exists():
+        if begun or exists(settings_path):
             _check_settings(path, settings_path, settings if begun else None)
         file = path.open("ab+")
     with file:
@@ -100,6 +92,20 @@ def resume_lines(path: AnyPath, settings: dict[str, Any]) -> Iterator[ResumableL
                 _write_settings(settings_path, settings)
             num_lines = _cut_half_line(file)
         yield ResumableLines(file, num_lines)
+
+
+@contextlib.contextmanager
+def _resumed_parts(path: BucketPath, settings_path: FilePath, settings: dict[str, Any]) -> Iterator[Parts]:
+    with bucket_lock(path.with_name(f"{path.name}.lock"), str(path)):
+        with _explained(path):
+            parts = Parts(path)
+            if parts.num_lines or exists(settings_path):
+                _check_settings(path, settings_path, settings if parts.num_lines else None)
+            if not parts.num_lines:
+                _write_settings(settings_path, settings)
+        yield parts
+        with _explained(path):
+            parts.finish()
 
 
 @contextlib.contextmanager

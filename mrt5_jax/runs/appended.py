@@ -27,7 +27,7 @@ class Appended(Protocol):
         ...
 
     def close(self) -> None:
-        """The last call."""
+        """Ends writing: the last call."""
         ...
 
 

@@ -43,7 +43,7 @@ def check_beginning(model_dir: AnyPath, before: RunConfig | None, *, start_over:
 
 
 def _entries(checkpoints: FilePath) -> list[str] | None:
-    """Names in the folder of checkpoints, where a step that is not whole has not its number alone; None without it."""
+    """Lists the folder of checkpoints, where a step that is not whole has not its number alone; None without it."""
     if isinstance(checkpoints, BucketPath):
         steps = committed_steps(checkpoints)
         return [str(step) if whole else f"{step} (unfinished)" for step, whole in steps.items()] or None

@@ -32,7 +32,7 @@ SIZES = "sizes.json"
 
 
 def committed_steps(directory: BucketPath) -> dict[int, bool]:
-    """The steps of which anything lies in a folder, and whether they are whole."""
+    """Finds the steps of which anything lies in a folder, and says whether they are whole."""
     names = files_for(directory).below(directory)
     steps = {int(step) for step in {name.partition("/")[0] for name in names} if step.isdigit()}
     return {step: f"{step}/{COMMIT}" in names for step in sorted(steps)}
@@ -84,11 +84,11 @@ class BucketManager:
         self.close()
 
     def all_steps(self) -> list[int]:
-        """Steps that are whole, and the one that is being saved."""
+        """Returns the steps that are whole, and the one that is being saved."""
         return sorted(self._steps | ({self._sending[0]} if self._sending else set()))
 
     def latest_step(self) -> int | None:
-        """The newest of `all_steps`."""
+        """Returns the newest of `all_steps`."""
         return max(self.all_steps(), default=None)
 
     def reload(self) -> None:
@@ -177,7 +177,7 @@ class BucketManager:
 
 
 def _staging_folder(directory: BucketPath, purpose: str) -> Path:
-    """A new folder on this machine's disk; what a killed run that wrote has left is removed, as only one may write."""
+    """Makes a new folder on this machine's disk. What a killed run that wrote left is removed: only one may write."""
     parent = cache_folder() / "checkpoints"
     parent.mkdir(parents=True, exist_ok=True)
     whose = hashlib.sha256(str(directory).encode()).hexdigest()[:12]
@@ -189,7 +189,7 @@ def _staging_folder(directory: BucketPath, purpose: str) -> Path:
 
 
 def _gathered(item: Any) -> Any:
-    """The arrays of a tree as a whole, on the host."""
+    """Brings the arrays of a tree to the host as a whole; anything else stays as it is."""
     if not isinstance(item, ocp.args.StandardSave):
         return item
     return ocp.args.StandardSave(jax.tree.map(_whole, item.item))

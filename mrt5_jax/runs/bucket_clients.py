@@ -31,7 +31,7 @@ class TransientError(Exception):
 
 
 def client_options(scheme: str) -> dict[str, Any]:
-    """Endpoint and credentials of a scheme's client: the one place that sets them.
+    """Returns endpoint and credentials of a scheme's client: the one place that sets them.
 
     STORAGE_EMULATOR_HOST names another server for gs://, which is then asked without credentials; AWS_ENDPOINT_URL_S3
     or AWS_ENDPOINT_URL one for s3://. Credentials are the libraries' own: Google's application default credentials, and
@@ -59,10 +59,10 @@ class Client(abc.ABC):
 
     @abc.abstractmethod
     def content_of(self, info: Mapping[str, Any]) -> tuple[int | str, ...]:
-        """What identifies an object's content: the checksum that the storage keeps."""
+        """Returns what identifies an object's content: the checksum that the storage keeps."""
 
     def explain(self, error: Exception) -> Exception:
-        """The error as a `TransientError` or as an OSError with a number and in words; others as they are."""
+        """Returns the error as a `TransientError` or as an OSError with a number and in words; others as they are."""
         chain = list(_causes(error))
         status = next(filter(None, map(_status, chain)), None)
         without = any(type(cause).__name__ in _WITHOUT_CREDENTIALS for cause in chain)
@@ -91,7 +91,7 @@ class _S3(Client):
 
 
 def connect(scheme: str) -> Client:
-    """The client of a scheme, made once in a process.
+    """Returns the client of a scheme, made once in a process.
 
     Raises:
         UserError: the extra that serves the scheme is not installed.
@@ -133,14 +133,14 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of gcsfs, aiohttp or botocore tells."""
+    """Returns the HTTP status that an error of gcsfs, aiohttp or botocore tells."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore's
         return response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     if isinstance(error, OSError) and str(error).startswith("Forbidden"):  # gcsfs's
         return 403
-    code = getattr(error, "code", None) or getattr(error, "status", None)
-    return int(code) if str(code).isdigit() else None
+    code = str(getattr(error, "code", None) or getattr(error, "status", None))
+    return int(code) if code.isdigit() else None
 
 
 def _is_of_the_network(error: BaseException) -> bool:

@@ -61,7 +61,7 @@ def check_held(path: AnyPath) -> None:
 
 
 def _take(place: BucketPath, what: str) -> int:
-    """The number that this process has created."""
+    """Creates the next number, and returns it."""
     files, last = files_for(place), _last_number(place)
     if last:
         _wait_until_stale(place, last, what)

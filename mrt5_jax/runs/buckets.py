@@ -41,8 +41,10 @@ class BucketPath(PurePosixPath):
         return str(self)
 
     def absolute(self) -> "BucketPath":
-        """Itself: there is no working folder in a bucket."""
+        """Returns itself: there is no working folder in a bucket."""
         return self
+
+    resolve = absolute  # nor are there links
 
 
 class BucketFiles:
@@ -73,7 +75,7 @@ class BucketFiles:
 
     def write(self, path: AnyPath, data: bytes) -> None:
         """See `Files`."""
-        self._ask(path, lambda client: client.system.pipe_file(_name(path), data))
+        self._ask_bucket(path, lambda client: client.system.pipe_file(_name(path), data))
 
     def create(self, path: AnyPath, data: bytes) -> None:
         """See `Files`."""
@@ -85,7 +87,7 @@ class BucketFiles:
             client.system.pipe_file(_name(path), data, mode="create")
 
         try:
-            self._ask(path, put)
+            self._ask_bucket(path, put)
         except FileExistsError:
             if attempts == 1:
                 raise
@@ -110,7 +112,7 @@ class BucketFiles:
         return self._ask(path, look)
 
     def exists(self, path: AnyPath) -> bool:
-        """Whether there is an object of this name, or one below it."""
+        """Says whether there is an object of this name, or one below it."""
         try:
             self.stat(path)
         except FileNotFoundError:
@@ -120,19 +122,19 @@ class BucketFiles:
     def below(self, folder: AnyPath) -> Sequence[str]:
         """See `Files`."""
         root = _name(folder).rstrip("/")
-        found = self._ask(folder, lambda client: client.system.find(root))
+        found = self._ask_bucket(folder, lambda client: client.system.find(root))
         return sorted(name[len(root) + 1 :] for name in found if name.startswith(f"{root}/") and name[-1] != "/")
 
     def upload(self, source: str | os.PathLike[str], path: AnyPath) -> None:
         """Writes a whole object from a local file, which is never held in memory as a whole."""
-        self._ask(path, lambda client: client.system.put_file(os.fspath(source), _name(path)))
+        self._ask_bucket(path, lambda client: client.system.put_file(os.fspath(source), _name(path)))
 
     def copy(self, source: AnyPath, target: AnyPath) -> None:
         """Copies an object within the storage."""
         self._ask(source, lambda client: client.system.cp_file(_name(source), _name(target)))
 
     def read_range(self, path: str, start: int, end: int) -> bytes:
-        """The bytes from `start` to `end`, or OSError."""
+        """Reads the bytes from `start` to `end`, or raises OSError."""
 
         def read(client: Client) -> bytes:
             data = client.system.cat_file(_name(path), start=start, end=end)
@@ -148,8 +150,16 @@ class BucketFiles:
             raise IsADirectoryError(errno.EISDIR, "Is a directory", str(path))
         return status
 
+    def _ask_bucket(self, path: AnyPath, request: Callable[[Client], Result]) -> Result:
+        """Asks as `_ask`, for what only a bucket that is not there can refuse as not found."""
+        try:
+            return self._ask(path, request)
+        except FileNotFoundError as error:
+            words = "there is no such bucket: create it, or name another"
+            raise FileNotFoundError(errno.ENOENT, words, str(path)) from error
+
     def _ask(self, path: AnyPath, request: Callable[[Client], Result]) -> Result:
-        """The answer to a request, which is made again as long as what fails may pass.
+        """Returns the answer to a request, which is made again as long as what fails may pass.
 
         Raises:
             OSError: of the kind that a disk would raise, or TimeoutError where the storage did not answer for long.
@@ -177,7 +187,7 @@ class BucketFiles:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _matching(self, folder: str, pattern: Sequence[str]) -> Iterator[str]:
-        """Names below a folder that match a glob's parts; where a part is the name of a folder, it is that folder."""
+        """Yields the names below a folder that match a glob's parts; a part that names a folder is that folder."""
         head, rest = pattern[0], pattern[1:]
         if head == "**":
             below = [name.split("/") for name in self.below(f"{self._scheme}://{folder}")]
@@ -202,7 +212,7 @@ class BucketFiles:
 
 
 class _Ranges(io.RawIOBase):
-    """An object by ranges, which grow as one reads on; the next one is asked for before it is wanted."""
+    """Reads an object by ranges, which grow as one reads on; the next one is asked for before it is wanted."""
 
     mode = "rb"
 
@@ -282,7 +292,7 @@ def seconds_of(variable: str, default: float) -> float:
 
 
 def _name(path: AnyPath) -> str:
-    """bucket/name, as fsspec calls it."""
+    """Returns bucket/name, as fsspec calls it."""
     return str(path).partition("://")[2]
 
 

@@ -50,7 +50,7 @@ class Files(Protocol):
         ...
 
     def read(self, path: AnyPath) -> bytes:
-        """A whole file, as it was at one moment where it is written whole."""
+        """Reads a whole file, as it was at one moment where it is written whole."""
         ...
 
     def list(self, pattern: AnyPath) -> list[str]:
@@ -77,12 +77,12 @@ class Files(Protocol):
         ...
 
     def below(self, folder: AnyPath) -> Sequence[str]:
-        """The names of all files below a folder, as seen from it, sorted; none where there is no such folder."""
+        """Lists the names of all files below a folder, as seen from it, sorted; none where there is no such folder."""
         ...
 
 
 def _with_existing_folders(pattern: str) -> str:
-    """The glob with the characters of folders that exist taken as they are: `a[1]/*` in a folder `a[1]`."""
+    """Returns the glob with the characters of folders that exist taken as they are: `a[1]/*` in a folder `a[1]`."""
     folder, name = os.path.split(pattern)
     if not folder or not name:
         return pattern
@@ -196,19 +196,19 @@ def given_path(path: AnyPath) -> str:
 
 
 def in_bucket(path: AnyPath) -> bool:
-    """Whether a path names an object in a bucket; every other one is a local file's."""
+    """Says whether a path names an object in a bucket; every other one is a local file's."""
     return _SCHEME.match(str(path)) is not None
 
 
 def as_path(path: AnyPath) -> FilePath:
-    """The path as an object, for its parts."""
+    """Returns the path as an object, for its parts."""
     if isinstance(path, FilePath):
         return path
     return BucketPath(path) if in_bucket(path) else Path(path)
 
 
 def exists(path: AnyPath) -> bool:
-    """Whether there is anything at a path."""
+    """Says whether there is anything at a path."""
     try:
         files_for(path).stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -217,7 +217,7 @@ def exists(path: AnyPath) -> bool:
 
 
 def given_local_path(path: AnyPath) -> str:
-    """A path as a user gives it, of what has to lie on this machine; see `given_path`.
+    """Returns a path as a user gives it, of what has to lie on this machine; see `given_path`.
 
     Raises:
         UserError: it is in a bucket.

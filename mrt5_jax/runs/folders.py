@@ -55,7 +55,7 @@ def move(source: FilePath, target: FilePath) -> None:
 
 @contextlib.contextmanager
 def local_copy(folder: AnyPath) -> Iterator[Path]:
-    """The folder itself, or a copy of what a folder in a bucket has, for libraries that read local files.
+    """Gives the folder itself, or a copy of what a folder in a bucket has, for libraries that read local files.
 
     Raises:
         UserError: nothing lies in the bucket's folder, or it cannot be read.

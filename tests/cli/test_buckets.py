@@ -8,8 +8,10 @@ import pytest
 from mrt5_jax.cli.main import main
 from mrt5_jax.interop.model_dirs import complete_or_absent
 from mrt5_jax.runs.files import LocalFiles, files_for, read_bytes
+from mrt5_jax.runs.restoring import restore_params
 
-from .small_run import make_model_dir
+from ..training.small_runs import same_bits
+from .small_run import SIZES, make_model_dir
 
 REQUESTS = '{"inputs": "#ab", "targets": "b"}\n{"inputs": "#cd", "targets": "d"}\n'
 
@@ -20,6 +22,38 @@ def copied(folder: Path, target: str) -> None:
         for name in LocalFiles().below(folder):
             if not name.startswith("run.lock"):
                 LocalFiles().write(filled / name, read_bytes(folder / name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["pretrain_text", "quickstart"])
+def test_a_run_with_everything_in_a_bucket_is_that_of_folders(
+    bucket_server: Any, tmp_path: Path, recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Text, gin file, weights to begin with and MODEL_DIR; span corruption and the removal of vowels."""
+    warm = make_model_dir(tmp_path / "warm")
+    root = bucket_server.url(f"{tmp_path.name}-runs")
+    copied(warm, f"{root}/warm")
+    (tmp_path / "own.gin").write_text(f"include 'runs/{recipe}.gin'\n")
+    (tmp_path / "en.txt").write_text("".join(f"line {number} of a text in a bucket\n" for number in range(2000)))
+    for name in ("own.gin", "en.txt"):
+        files_for(root).write(f"{root}/{name}", (tmp_path / name).read_bytes())
+    for place in (str(tmp_path), root):
+        flags = [
+            f"--gin_file={place}/own.gin",
+            f"--gin.MODEL_DIR='{place}/run'",
+            f"--gin.config.RunConfig.warm_start='{place}/warm'",
+            *([f"--gin.TEXT_FILES='{place}/*.txt'"] if recipe == "pretrain_text" else []),
+            *("--gin.INPUT_LENGTH=32", "--gin.TARGET_LENGTH=32", "--gin.BATCH_SIZE=4", "--gin.TRAIN_STEPS=4"),
+            *("--gin.config.TrainingConfig.eval_every=2", "--gin.config.TrainingConfig.eval_batches=1"),
+            *("--gin.config.CheckpointConfig.every=2", "--gin.config.ExecutionConfig.log_every=1"),
+            "--gin.config.ExecutionConfig.max_rungs=1",
+            *(f"--gin.config.ModelConfig.{name}={value}" for name, value in SIZES.items()),
+        ]
+        assert main(["train", *flags]) == 0
+    there, here = f"{root}/run", tmp_path / "run"
+    assert read_bytes(f"{there}/metrics.jsonl") == (here / "metrics.jsonl").read_bytes()
+    for step in (2, 4):
+        assert same_bits(restore_params(there, step).params, restore_params(here, step).params)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from mrt5_jax.data.lines import read_text
 from mrt5_jax.data.source_files import record_of
 from mrt5_jax.data.tables import Table
 from mrt5_jax.data.text_files import SourceFile, TextStream, find_files
+from mrt5_jax.data.text_pairs import former_name, pair_source
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.buckets import BucketFiles
 from mrt5_jax.runs.files import files_for
@@ -65,6 +66,9 @@ def test_tables_and_gin_files_are_read_from_buckets(bucket_server: Any, tmp_path
     files_for(root).write(f"{root}/run.gin", b"A = 1\n")
     (path,) = find_files(f"{root}/rows.tsv")
     assert [Table(path).row(number) for number in range(2)] == [(b"a", b"b"), (b"c", b"d")]
+    assert former_name("pairs", pair_source({"train": f"{root}/rows.tsv"}))
+    files_for(root).write(f"{root}/rows.jsonl", b'{"inputs": "a", "targets": "b"}\n')
+    assert len(pair_source({"train": f"{root}/rows.jsonl"}).files) == 1
     assert read_text(f"{root}/run.gin", "a gin file") == "A = 1\n"
 
 

@@ -68,8 +68,8 @@ def test_every_requirement_is_pinned_and_the_pin_satisfies_it(repository: Path, 
 
 
 def test_what_the_requirements_require_is_pinned_too(repository: Path, declared) -> None:
-    """So that next year's install is today's."""
-    pins, missing, seen = pins_of(repository, RUNNING), set(), set()
+    """So that next year's install is today's; and by versions that go together, or there is none."""
+    pins, missing, unfit, seen = pins_of(repository, RUNNING), set(), set(), set()
     installed = (requirements for extra, requirements in declared.items() if extra != "tpu")  # which requires nothing
     direct = [requirement for requirements in installed for requirement in requirements if holds(requirement, RUNNING)]
     wanted = [(requirement.name, extra) for requirement in direct for extra in ("", *requirement.extras)]
@@ -84,8 +84,12 @@ def test_what_the_requirements_require_is_pinned_too(repository: Path, declared)
         for line in importlib.metadata.requires(name) or ():
             requirement = Requirement(line)
             if holds(requirement, RUNNING, extra):
+                pin = pins.get(canonicalize_name(requirement.name))
+                if pin and not requirement.specifier.contains(pin, prereleases=True):
+                    unfit.add(f"{name} requires {requirement}, not {pin}")
                 wanted += [(requirement.name, ""), *((requirement.name, inner) for inner in requirement.extras)]
     assert not missing
+    assert not unfit
 
 
 def test_what_the_code_imports_is_required(repository: Path, declared) -> None:

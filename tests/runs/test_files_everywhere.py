@@ -131,7 +131,7 @@ def test_parts_of_paths_keep_their_scheme(place: Place) -> None:
     assert str(path.parent) == place("f")
     assert str(path.with_name("b")) == place("f/b")
     assert (path.name, path.suffix) == ("a.txt", ".txt")
-    assert as_path(str(path)) == path
+    assert as_path(str(path)) == path == path.absolute() == path.resolve()
 
 
 def test_the_same_content_has_the_same_identity_anywhere_in_a_bucket(bucket_server: Any, tmp_path: Path) -> None:
@@ -230,8 +230,14 @@ def test_missing_rights_are_not_asked_for_twice(bucket_server: Any, status: int)
 
 def test_a_bucket_that_is_not_there_is_named(bucket_server: Any) -> None:
     path = f"{bucket_server.scheme}://no-such-bucket/a"
-    for use in (lambda: files_for(path).open(path), lambda: files_for(path).write(path, b"")):
-        with pytest.raises(UserError, match=rf"^{path}: No such object, or no such bucket$"), explained(path):
+    files, there = files_for(path), "there is no such bucket: create it, or name another"
+    for use, message in {
+        lambda: files.open(path): "No such object, or no such bucket",
+        lambda: files.write(path, b""): there,
+        lambda: files.create(path, b""): there,
+        lambda: files.below(path): there,
+    }.items():
+        with pytest.raises(UserError, match=rf"^{path}: {message}$"), explained(path):
             use()
 
 

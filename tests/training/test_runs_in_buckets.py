@@ -8,6 +8,7 @@ import pytest
 
 from mrt5_jax.runs.files import files_for, read_bytes
 from mrt5_jax.runs.restoring import best_step, restore_params
+from mrt5_jax.training.hooks import Every
 from mrt5_jax.training.loop import train
 
 from .small_runs import EVERY, make_run, same_bits, trained
@@ -20,11 +21,16 @@ def in_a_folder(tmp_path_factory: pytest.TempPathFactory, task: str, kept_progra
     return trained(make_run(tmp_path_factory.mktemp("run"), task))
 
 
+@pytest.mark.parametrize("bucket_server", ["gs", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
 def test_a_run_in_a_bucket_is_that_of_a_folder(bucket_server: Any, tmp_path: Path, task: str, in_a_folder: Any) -> None:
     model_dir = bucket_server.url(f"{tmp_path.name}/run")
     run = dataclasses.replace(make_run(tmp_path, task), model_dir=model_dir)
-    half = dataclasses.replace(run, training=dataclasses.replace(run.training, num_steps=EVERY))
-    train(half)
+
+    def stop(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, hooks=[Every(EVERY + 1, stop)])
     state = train(run)
     files, folder = files_for(model_dir), Path(in_a_folder.model_dir)
     assert read_bytes(f"{model_dir}/metrics.jsonl") == (folder / "metrics.jsonl").read_bytes()
