@@ -100,14 +100,15 @@ def evaluate_task(
             f"chunks={execution.chunks}: give a multiple of {shards * execution.chunks}"
         )
     cost = body_multiply_adds(run.model, run.data.target_length)
-    ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity, cost)
+    lengths, dispatch = input_lengths(run.data), execution.inference_dispatch
+    ladders = make_ladders(lengths, execution, jax.default_backend(), capacity, cost, dispatch)
     evaluator = ByLength(
         ladders,
         lambda ladder: make_evaluator(
             loaded.model,
             ladder,
             run.evaluation.seed,
-            dispatch=execution.inference_dispatch,
+            dispatch=dispatch,
             num_chunks=execution.chunks,
             num_shards=shards,
         ),
