@@ -89,7 +89,7 @@ class Engine:
 
     def _setting(self, length: int, target_length: int) -> ForwardSetting:
         cost = body_multiply_adds(self.config, target_length)
-        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity, cost)
+        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity, cost, self._dispatch)
         model = MrT5(self.config, self.execution)
         return ForwardSetting(model, self.deletion, ladder, fixed_chunks(self.execution))
 

@@ -126,7 +126,7 @@ def train(
             programs.prepare_steps(choices)
         monitor = Monitor(run.monitor, programs.check, state, lambda: choices.removes_anywhere)
         evaluate = Evaluate(run, mesh, programs.evaluator, clock)
-        save = Save(run.checkpoints.every, checkpoints, all_writers, evaluate.hard_loss)
+        save = Save(run.checkpoints.every, checkpoints, all_writers, clock, evaluate.hard_loss)
         trace = StepTrace(run.model_dir, run.training.profile_steps)
         hint = SavingHint(run, choices, lambda: monitor.saturated)
         in_order = [monitor, choices, trace, Report(run, clock), hint, evaluate, save, *map(UsersHook, hooks)]
