@@ -57,7 +57,7 @@ def _share(value: float) -> str:
 
 _WHERE_KNOWN = (
     _Column("saved", "saved", _share),
-    _Column("if exact", "saved_if_exact", _share),
+    _Column("exact", "saved_if_exact", _share),
 )
 """Of models with a gate, in evaluations that say so."""
 
@@ -66,7 +66,7 @@ _DROPPED = _Column("dropped", "dropped", "{:.1f}".format)
 COLUMNS_EXPLAINED = (
     "loss: nats per target token. kept length: input tokens that hard deletion keeps. "
     "slots: static length that the layers after the gate ran with. "
-    "saved: share of the multiply-adds after the gate that these slots saved; if exact: that exact lengths would have. "
+    "saved: share of the multiply-adds after the gate that these slots saved; exact: that exact lengths would have. "
     "dropped: input tokens that the gate keeps and a capacity had no slot for."
 )
 
@@ -164,7 +164,7 @@ def saving_line(records: Sequence[Record]) -> str:
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=0)
     for number, heading in enumerate(headings):
         longest_word = max(map(len, heading.split()), default=0)
         table.add_column(heading, justify="right" if number else "left", min_width=longest_word, no_wrap=number == 0)

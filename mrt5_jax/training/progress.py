@@ -12,14 +12,18 @@ from mrt5_jax.training.writers import Numbers
 
 _SHOWN = {
     "loss": "loss {:.4f}",
+    "alpha": "alpha {:.3g}",
+    "tokens_per_second": "{:,.0f} tokens/s",
+}
+_SHOWN_OF_GATE = {
     "deletion_rate": "deleted {:.1%}",
     "kept_length": "kept {:.1f}",
     "rung": "slots {:.1f}",
     "saved": "saved {:.1%}",
-    "saved_if_exact": "if exact {:.1%}",
-    "alpha": "alpha {:.3g}",
-    "tokens_per_second": "{:,.0f} tokens/s",
+    "saved_if_exact": "exact {:.1%}",
 }
+"""On a line of its own where the lines above can be written over."""
+_LINES = (_SHOWN, _SHOWN_OF_GATE)
 _EVALUATION_LOSS = re.compile("eval/(.+)/(.+)/loss")
 
 
@@ -56,15 +60,16 @@ class ProgressDisplay:
         if losses := [f"{label_of(name[1])}/{name[2]} {value:.4f}" for name, value in found if name]:
             self._print(f"step {step}/{self._num_steps}  evaluation loss: {', '.join(losses)}")
         numbers = {**metrics, **timing}
-        news = {name: form.format(numbers[name]) for name, form in _SHOWN.items() if name in numbers}
+        news = {name: form.format(numbers[name]) for name, form in (_SHOWN | _SHOWN_OF_GATE).items() if name in numbers}
         if not news:
             return
         self._shown |= news
-        text = "  ".join([self._shown[name] for name in _SHOWN if name in self._shown] + self._time_left(step))
+        first, of_gate = ("  ".join(self._shown[name] for name in names if name in self._shown) for names in _LINES)
+        first = "  ".join([first, *self._time_left(step)])
         if self._live:
-            self._live.update(self._task, completed=step, description=text)
+            self._live.update(self._task, completed=step, description="\n".join(filter(None, (first, of_gate))))
         else:
-            self._print(f"step {step}/{self._num_steps}  {text}")
+            self._print(f"step {step}/{self._num_steps}  {'  '.join(filter(None, (first, of_gate)))}")
 
     def flush(self) -> None:
         """See `writers.Writer`."""

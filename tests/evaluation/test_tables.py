@@ -35,7 +35,7 @@ def test_what_was_saved_has_columns_where_it_is_known() -> None:
     known = [record._replace(input_length=16) for record in RECORDS]
     headings, soft, hard = cells(results_table("t", deletion_rows(known, {}, lambda slots: slots)))
     at = headings.index("saved")
-    assert headings[at : at + 2] == ["saved", "if exact"]
+    assert headings[at : at + 2] == ["saved", "exact"]
     assert (soft[at : at + 2], hard[at : at + 2]) == (["0.0%", "62.5%"], ["50.0%", "62.5%"])
     assert saving_line(known) == "", "40 % of the inputs are deleted, and half of the slots saved"
     wasteful = [record._replace(rung=15) for record in known]
