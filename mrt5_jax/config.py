@@ -214,6 +214,10 @@ class ExecutionConfig:
     chunks: int = 1
     """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. `mrt5
     infer` has a flag for it."""
+    window: int | None = None
+    """Batches of `mrt5 eval` and `mrt5 infer` whose rows are sorted by kept count together and cut into as many full
+    batches, each with its own length; their rows at the gate lie in memory at once. 1: each batch by itself. None: 16,
+    or as many as a quarter of the memory holds. `mrt5 infer` has a flag for it."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     mesh: MeshConfig = MeshConfig()

@@ -67,6 +67,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "rounding": POSITIVE,
         "max_rungs": POSITIVE,
         "chunks": POSITIVE,
+        "window": POSITIVE,
         "log_every": POSITIVE,
     },
     config.MonitorConfig: {"interval": POSITIVE, "tolerance": NOT_NEGATIVE, "hysteresis": SHARE},

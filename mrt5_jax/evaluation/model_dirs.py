@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mrt5_jax.compaction.ladder import ByLength, make_ladders
+from mrt5_jax.compaction.ladder import make_ladders
 from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate
-from mrt5_jax.evaluation.programs import make_evaluator
+from mrt5_jax.evaluation.programs import WindowEvaluator
 from mrt5_jax.evaluation.records import (
     Record,
     deletions_in,
@@ -37,6 +38,7 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import Params, path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import check_batch_size, put_batch
+from mrt5_jax.parallel.memory import batches_in_window
 from mrt5_jax.parallel.mesh import make_mesh, row_shards
 from mrt5_jax.parallel.shardings import param_shardings
 from mrt5_jax.runs.model_dir import write_atomically
@@ -88,7 +90,8 @@ def evaluate_task(
         watch: sees the batches go by, to show progress.
 
     Raises:
-        UserError: an unknown task or split; an eval_batch_size that the devices cannot share.
+        UserError: an unknown task or split; an eval_batch_size that the devices cannot share; a window larger than
+            their memory.
     """
     check_batch_size(run.data.eval_batch_size, loaded.mesh, "eval_batch_size")
     execution, capacity = run.execution, run.evaluation.capacity
@@ -99,19 +102,21 @@ def evaluate_task(
             f"chunks={execution.chunks}: give a multiple of {shards * execution.chunks}"
         )
     ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity)
-    evaluator = ByLength(
+    window = batches_in_window(run.model, execution, run.data.eval_batch_size, run.data.input_length, shards)
+    batches = iter(watch(eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)))
+    first = list(islice(batches, window))
+    evaluator = WindowEvaluator(
+        loaded.model,
         ladders,
-        lambda ladder: make_evaluator(
-            loaded.model,
-            ladder,
-            run.evaluation.seed,
-            dispatch=execution.inference_dispatch,
-            num_chunks=execution.chunks,
-            num_shards=shards,
-        ),
+        run.evaluation.seed,
+        dispatch=execution.inference_dispatch,
+        window=max(1, len(first)),
+        num_chunks=execution.chunks,
+        num_shards=shards,
     )
-    batches = eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)
-    found = evaluate(evaluator, loaded.params, watch(batches), deletions, lambda batch: put_batch(batch, loaded.mesh))
+    found = evaluate(
+        evaluator, loaded.params, chain(first, batches), deletions, lambda batch: put_batch(batch, loaded.mesh)
+    )
     lost = [record for record in found.records if not math.isfinite(record.nll)]
     if lost:
         raise UserError(
