@@ -209,14 +209,15 @@ class ExecutionConfig:
     rungs: tuple[int, ...] | None = None
     """Lengths after the gate, increasing; the input length comes on top of them. None: by rounding and max_rungs."""
     rounding: int | None = None
-    """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8."""
+    """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8, and
+    only rungs that save at least 8 positions and a sixteenth of the work after the gate over the next longer one."""
     max_rungs: int = 8
     chunks: int = 1
     """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. `mrt5
     infer` has a flag for it."""
     window: int | None = None
     """Batches of `mrt5 eval` and `mrt5 infer` whose rows are sorted by kept count together and cut into as many full
-    batches, each with its own length; their rows at the gate lie in memory at once. 1: each batch by itself. None: 16,
+    batches, each with its own length; their rows at the gate lie in memory at once. 1: each batch by itself. None: 32,
     or as many as a quarter of the memory holds. `mrt5 infer` has a flag for it."""
     log_every: int = 10
     """Steps between two lines of metrics."""

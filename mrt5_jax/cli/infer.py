@@ -92,7 +92,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="BATCHES",
         help="batches whose lines are sorted by length and, after the gate, by kept count together; so many are "
-        "written at once (default: the run's ExecutionConfig.window, or 16, or what a quarter of the memory holds)",
+        "written at once (default: the run's ExecutionConfig.window, or 32, or what a quarter of the memory holds)",
     )
     search = parser.add_argument_group("how --mode=predict chooses")
     search.add_argument("--search", choices=tuple(_SEARCH_FLAGS), help="(default: greedy)")

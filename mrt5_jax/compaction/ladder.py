@@ -15,6 +15,12 @@ from mrt5_jax.errors import UserError
 _BACKEND_ROUNDING = {"tpu": 128}
 _DEFAULT_ROUNDING = 64
 
+_LEAST_GAP, _LEAST_SAVING = 8, 1 / 16
+"""What a rung must save over the next longer one to be worth its program: positions, and a share of the body."""
+
+BodyCost = Callable[[int], float]
+"""Slots -> work of a row's body at that length, in any unit."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Ladder:
@@ -55,10 +61,14 @@ class Ladder:
 
 
 def make_ladders(
-    lengths: Iterable[int], execution: ExecutionConfig, backend: str, capacity: float | None = None
+    lengths: Iterable[int],
+    execution: ExecutionConfig,
+    backend: str,
+    capacity: float | None = None,
+    body_cost: BodyCost = float,
 ) -> dict[int, Ladder]:
     """Makes a ladder for every length that inputs may have, see `make_ladder`."""
-    return {length: make_ladder(length, execution, backend, capacity) for length in lengths}
+    return {length: make_ladder(length, execution, backend, capacity, body_cost) for length in lengths}
 
 
 class ByLength:
@@ -71,17 +81,30 @@ class ByLength:
         return self.programs[batch["encoder_input_tokens"].shape[1]](state, batch, *rest)
 
 
-def make_ladder(length: int, execution: ExecutionConfig, backend: str, capacity: float | None = None) -> Ladder:
+def make_ladder(
+    length: int,
+    execution: ExecutionConfig,
+    backend: str,
+    capacity: float | None = None,
+    body_cost: BodyCost = float,
+) -> Ladder:
     """Makes the ladder for sequences of `length` positions.
 
     Rungs are those configured or evenly chosen multiples of the rounding, at most `max_rungs`; the last one is the full
-    length, so every row fits. Under a capacity there is one rung, its slots; what does not fit is dropped.
+    length, so every row fits. Where no rounding is configured either, those rungs stay that earn their program: each
+    saves at least 8 positions and a sixteenth of the body's work over the next longer one that stays. Under a capacity
+    there is one rung, its slots; what does not fit is dropped.
 
     Args:
         length: full length of the encoder's input.
         execution: rounding and number of rungs, or the rungs.
         backend: JAX's name of the platform ("cpu", "gpu", "tpu"), which sets the default rounding.
         capacity: the share of the length that a row may keep; None: all of it.
+        body_cost: work of a row's body by its slots; without it, as many units as slots.
+
+    Example:
+        >>> make_ladder(24, ExecutionConfig(), "cpu").rungs
+        (6, 15, 24)
 
     Raises:
         UserError: the length, the rounding, the number of rungs or the capacity leaves no ladder.
@@ -99,7 +122,18 @@ def make_ladder(length: int, execution: ExecutionConfig, backend: str, capacity:
     num_multiples = -(-length // rounding)
     num_rungs = min(execution.max_rungs, num_multiples)
     multiples = (-(-step * num_multiples // num_rungs) for step in range(1, num_rungs + 1))
-    return Ladder(tuple(min(multiple * rounding, length) for multiple in multiples))
+    rungs = tuple(min(multiple * rounding, length) for multiple in multiples)
+    return Ladder(rungs if execution.rounding is not None else _that_earn_their_program(rungs, body_cost))
+
+
+def _that_earn_their_program(rungs: tuple[int, ...], body_cost: BodyCost) -> tuple[int, ...]:
+    """The longest rung, and of the others, from the longest on, those that save enough over the last one chosen."""
+    *shorter, longest = rungs
+    chosen, least_saving = [longest], _LEAST_SAVING * body_cost(longest)
+    for rung in reversed(shorter):
+        if chosen[-1] - rung >= _LEAST_GAP and body_cost(chosen[-1]) - body_cost(rung) >= least_saving:
+            chosen.append(rung)
+    return tuple(reversed(chosen))
 
 
 def capacity_slots(length: int, capacity: float, rounding: int | None, backend: str) -> int:

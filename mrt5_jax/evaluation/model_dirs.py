@@ -35,6 +35,7 @@ from mrt5_jax.evaluation.records import (
     to_json_lines,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params, path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import check_batch_size, put_batch
@@ -101,7 +102,8 @@ def evaluate_task(
             f"eval_batch_size={run.data.eval_batch_size} does not divide over {shards} device(s) x "
             f"chunks={execution.chunks}: give a multiple of {shards * execution.chunks}"
         )
-    ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity)
+    cost = body_multiply_adds(run.model, run.data.target_length)
+    ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity, cost)
     window = batches_in_window(run.model, execution, run.data.eval_batch_size, run.data.input_length, shards)
     batches = iter(watch(eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)))
     first = list(islice(batches, window))

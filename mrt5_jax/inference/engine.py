@@ -26,6 +26,7 @@ from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import AtGate, DeviceBatch, ForwardSetting, GateRows, targets_of, teacher_forced, up_to_gate
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.parallel.memory import batches_in_window
 
@@ -125,13 +126,15 @@ class Engine:
 
     def _generator(self, tokens: Tokens, max_length: int, search: Search | None) -> Windows:
         dispatch = self.execution.inference_dispatch
-        return _generation(self._setting(tokens.shape[1]), search or Greedy(), max_length, dispatch)
+        return _generation(self._setting(tokens.shape[1], max_length), search or Greedy(), max_length, dispatch)
 
     def _scorer(self, batch: DeviceBatch) -> Windows:
-        return _scoring(self._setting(batch["encoder_input_tokens"].shape[1]), self.execution.inference_dispatch)
+        lengths = (batch[name].shape[1] for name in ("encoder_input_tokens", "decoder_input_tokens"))
+        return _scoring(self._setting(*lengths), self.execution.inference_dispatch)
 
-    def _setting(self, length: int) -> ForwardSetting:
-        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity)
+    def _setting(self, length: int, target_length: int) -> ForwardSetting:
+        cost = body_multiply_adds(self.config, target_length)
+        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity, cost)
         model = MrT5(self.config, self.execution)
         return ForwardSetting(model, self.deletion, ladder, self.execution.chunks)
 

@@ -15,6 +15,7 @@ from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.evaluation.evaluate import deletions_for
 from mrt5_jax.evaluation.programs import BatchByBatch, EvaluationProgram, evaluation_program
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.parallel.batches import abstract_batch, abstract_eval_batch
 from mrt5_jax.parallel.mesh import row_shards
 from mrt5_jax.runs.run_files import slots_of
@@ -103,7 +104,8 @@ class RunPrograms:
 
 def evaluation_ladders(run: RunConfig) -> dict[int, Ladder]:
     """Returns the ladders that a run evaluates at, by input length."""
-    return make_ladders(input_lengths(run.data), run.execution, jax.default_backend())
+    cost = body_multiply_adds(run.model, run.data.target_length)
+    return make_ladders(input_lengths(run.data), run.execution, jax.default_backend(), body_cost=cost)
 
 
 def training_ladders(run: RunConfig) -> dict[int, Ladder]:

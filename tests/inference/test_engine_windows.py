@@ -20,7 +20,7 @@ KEYS = [row_keys(0, jnp.arange(6) + 6 * number) for number in range(len(BATCHES)
 
 
 def make_engine(dispatch: Dispatch = "host") -> Engine:
-    return Engine(CONFIG, PARAMS, execution=ExecutionConfig(max_rungs=2, inference_dispatch=dispatch))
+    return Engine(CONFIG, PARAMS, execution=ExecutionConfig(rungs=(6,), inference_dispatch=dispatch))
 
 
 @pytest.mark.parametrize(

@@ -18,11 +18,11 @@ OF_A_BATCH = BATCH_SIZE * LENGTH * 64 * 4
 @pytest.mark.parametrize(
     ("asked", "batches_in_memory", "expected"),
     [
-        (None, 1000, 16),
-        (None, 64, 16),
-        (None, 63, 15),
+        (None, 1000, 32),
+        (None, 128, 32),
+        (None, 127, 31),
         (None, 3, 1),
-        (None, None, 16),
+        (None, None, 32),
         (5, 5, 5),
         (5, None, 5),
         (1, 0, 1),
