@@ -11,7 +11,6 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -42,6 +41,7 @@ from mrt5_jax.parallel.batches import check_batch_size, put_batch
 from mrt5_jax.parallel.memory import batches_in_window
 from mrt5_jax.parallel.mesh import make_mesh, row_shards
 from mrt5_jax.parallel.shardings import param_shardings
+from mrt5_jax.runs.files import AnyPath, FilePath, as_path
 from mrt5_jax.runs.model_dir import write_atomically
 from mrt5_jax.runs.restoring import restore_params
 
@@ -59,7 +59,7 @@ class LoadedModel:
     mesh: Mesh
 
 
-def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
+def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
     """Loads the model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
 
     Raises:
@@ -103,7 +103,8 @@ def evaluate_task(
             f"chunks={execution.chunks}: give a multiple of {shards * execution.chunks}"
         )
     cost = body_multiply_adds(run.model, run.data.target_length)
-    ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity, cost)
+    lengths, dispatch = input_lengths(run.data), execution.inference_dispatch
+    ladders = make_ladders(lengths, execution, jax.default_backend(), capacity, cost, dispatch)
     window = batches_in_window(run.model, execution, run.data.eval_batch_size, run.data.input_length, shards)
     batches = iter(watch(eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)))
     first = list(islice(batches, window))
@@ -111,7 +112,7 @@ def evaluate_task(
         loaded.model,
         ladders,
         run.evaluation.seed,
-        dispatch=execution.inference_dispatch,
+        dispatch=dispatch,
         window=max(1, len(first)),
         num_chunks=execution.chunks,
         num_shards=shards,
@@ -128,7 +129,7 @@ def evaluate_task(
     return found
 
 
-def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, split: str, step: int) -> Path:
+def write_evaluation(model_dir: AnyPath, evaluation: Evaluation, task: str, split: str, step: int) -> FilePath:
     """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder.
 
     Raises:
@@ -145,9 +146,8 @@ def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, s
         "languages": {name: _summary(group) for name, group in group_by(records, "language").items() if name},
     }
     timing = {"milliseconds_per_batch": evaluation.milliseconds}
-    folder = Path(model_dir) / EVALUATIONS / f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
+    folder = as_path(model_dir) / EVALUATIONS / f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECORDS, to_json_lines(records))
         write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         write_atomically(folder / TIMING, json.dumps(timing, indent=2, allow_nan=False) + "\n")

@@ -125,16 +125,19 @@ class Engine:
         return lambda: waiting().rows
 
     def _generator(self, tokens: Tokens, max_length: int, search: Search | None) -> Windows:
-        dispatch = self.execution.inference_dispatch
-        return _generation(self._setting(tokens.shape[1], max_length), search or Greedy(), max_length, dispatch)
+        return _generation(self._setting(tokens.shape[1], max_length), search or Greedy(), max_length, self._dispatch)
 
     def _scorer(self, batch: DeviceBatch) -> Windows:
         lengths = (batch[name].shape[1] for name in ("encoder_input_tokens", "decoder_input_tokens"))
-        return _scoring(self._setting(*lengths), self.execution.inference_dispatch)
+        return _scoring(self._setting(*lengths), self._dispatch)
+
+    @property
+    def _dispatch(self) -> Dispatch:
+        return self.execution.inference_dispatch
 
     def _setting(self, length: int, target_length: int) -> ForwardSetting:
         cost = body_multiply_adds(self.config, target_length)
-        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity, cost)
+        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity, cost, self._dispatch)
         model = MrT5(self.config, self.execution)
         return ForwardSetting(model, self.deletion, ladder, self.execution.chunks)
 

@@ -114,7 +114,8 @@ def plan_run(run: RunConfig, topology: Topology) -> RunPlan:
     model, learning = MrT5(run.model, run.execution), make_learning(run)
     check_parts(run, mesh)
     cost = body_multiply_adds(run.model, run.data.target_length)
-    ladder = make_ladder(run.data.input_length, run.execution, topology.backend, run.compaction.capacity, cost)
+    length, dispatch = run.data.input_length, run.execution.dispatch
+    ladder = make_ladder(length, run.execution, topology.backend, run.compaction.capacity, cost, dispatch)
     key = jax.random.key(run.training.seed)
     with on_mesh(mesh, run.execution.mesh):
         state = abstract_state(lambda key: make_state(model, run, learning, key), mesh, key)
