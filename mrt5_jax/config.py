@@ -221,6 +221,10 @@ class ExecutionConfig:
     """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. auto: in
     training one of at most three numbers, whichever is expected to cost least; elsewhere one. `mrt5 infer` has a flag
     for it."""
+    window: int | None = None
+    """Batches of `mrt5 eval` and `mrt5 infer` whose rows are sorted by kept count together and cut into as many full
+    batches, each with its own length; their rows at the gate lie in memory at once. 1: each batch by itself. None: 32,
+    or as many as a quarter of the memory holds. `mrt5 infer` has a flag for it."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     mesh: MeshConfig = MeshConfig()

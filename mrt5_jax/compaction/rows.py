@@ -86,7 +86,7 @@ def chunk_rows(rows: Arrays, kept_counts: Int[Array, " batch"], num_chunks: int,
         order = jnp.broadcast_to(jnp.arange(counts.shape[1], dtype=jnp.int32), counts.shape)
     else:
         order = jnp.argsort(counts, axis=1, stable=True).astype(jnp.int32)
-        rows, kept_counts = _reorder((rows, kept_counts), order)
+        rows, kept_counts = take_rows((rows, kept_counts), order)
     chunks, chunk_counts = split_rows((rows, kept_counts), num_chunks, num_shards)
     return Chunked(chunks, jnp.max(chunk_counts, axis=1), order)
 
@@ -96,14 +96,17 @@ def restore_rows(chunks: Rows, order: Int[Array, "shards local"]) -> Rows:
     rows = join_rows(chunks, order.shape[0])
     if jax.tree.leaves(chunks)[0].shape[0] == 1:
         return rows
-    return _reorder(rows, jnp.argsort(order, axis=1).astype(jnp.int32))
+    return take_rows(rows, jnp.argsort(order, axis=1).astype(jnp.int32))
 
 
-def _reorder(rows: Rows, order: Int[Array, "shards local"]) -> Rows:
-    def reorder(array: Array) -> Array:
+def take_rows(rows: Rows, places: Int[Array, "shards taken"]) -> Rows:
+    """Returns those rows of every shard that lie at `places` of it: arrays [batch ...] become [shards * taken ...]."""
+
+    def take(array: Array) -> Array:
         # A gather that is mapped over the shards stays on its device.
-        by_shard = array.reshape(*order.shape, *array.shape[1:])
-        take = jax.vmap(lambda own, at: own.at[at].get(mode="promise_in_bounds", unique_indices=True))
-        return take(by_shard, order).reshape(array.shape)
+        num_shards, taken = places.shape
+        by_shard = array.reshape(num_shards, array.shape[0] // num_shards, *array.shape[1:])
+        own = jax.vmap(lambda own, at: own.at[at].get(mode="promise_in_bounds", unique_indices=True))
+        return own(by_shard, places).reshape(num_shards * taken, *array.shape[1:])
 
-    return jax.tree.map(reorder, rows)
+    return jax.tree.map(take, rows)
