@@ -81,14 +81,26 @@ def chunk_rows(rows: Arrays, kept_counts: Int[Array, " batch"], num_chunks: int,
     Raises:
         UserError: the batch cannot be cut so.
     """
-    counts = kept_counts.reshape(num_shards, -1)
     if num_chunks == 1:
-        order = jnp.broadcast_to(jnp.arange(counts.shape[1], dtype=jnp.int32), counts.shape)
+        local = kept_counts.shape[0] // num_shards
+        order = jnp.broadcast_to(jnp.arange(local, dtype=jnp.int32), (num_shards, local))
     else:
-        order = jnp.argsort(counts, axis=1, stable=True).astype(jnp.int32)
-        rows, kept_counts = take_rows((rows, kept_counts), order)
+        (rows, kept_counts), order = sort_rows((rows, kept_counts), kept_counts, num_shards)
     chunks, chunk_counts = split_rows((rows, kept_counts), num_chunks, num_shards)
     return Chunked(chunks, jnp.max(chunk_counts, axis=1), order)
+
+
+def sort_rows(
+    rows: Rows, kept_counts: Int[Array, " batch"], num_shards: int = 1
+) -> tuple[Rows, Int[Array, "shards local"]]:
+    """Sorts the rows of every shard by rising kept count; returns them, and their order (see `Chunked`)."""
+    order = jnp.argsort(kept_counts.reshape(num_shards, -1), axis=1, stable=True).astype(jnp.int32)
+    return take_rows(rows, order), order
+
+
+def unsort_rows(rows: Rows, order: Int[Array, "shards local"]) -> Rows:
+    """Puts rows [batch ...] back into the order that they had before `sort_rows`."""
+    return take_rows(rows, jnp.argsort(order, axis=1).astype(jnp.int32))
 
 
 def restore_rows(chunks: Rows, order: Int[Array, "shards local"]) -> Rows:
@@ -96,7 +108,7 @@ def restore_rows(chunks: Rows, order: Int[Array, "shards local"]) -> Rows:
     rows = join_rows(chunks, order.shape[0])
     if jax.tree.leaves(chunks)[0].shape[0] == 1:
         return rows
-    return take_rows(rows, jnp.argsort(order, axis=1).astype(jnp.int32))
+    return unsort_rows(rows, order)
 
 
 def take_rows(rows: Rows, places: Int[Array, "shards taken"]) -> Rows:
