@@ -89,6 +89,37 @@ def test_flags_choose(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "needs both soft and hard" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("dispatch", ["host", "in_graph"])
+def test_a_window_changes_no_record_but_the_rung(dispatch: str, tmp_path: Path) -> None:
+    """Batches of two lengths; all in one window, in windows of two and a last one of one, and each by itself."""
+    buckets = "config.DataConfig.length_buckets=(10, 12)"
+    model_dir = make_model_dir(tmp_path / "model", "config.ExecutionConfig.max_rungs=3", buckets)
+    found = []
+    for window in (1, 2, None):
+        bindings = [
+            f"config.ExecutionConfig.{name}" for name in (f"window={window}", f"inference_dispatch='{dispatch}'")
+        ]
+        argv = [
+            "eval",
+            f"--model_dir={model_dir}",
+            "--deletion",
+            "hard",
+            "random",
+            *(f"--gin.{own}" for own in bindings),
+        ]
+        assert main(argv) == 0
+        (folder,) = (model_dir / "eval").iterdir()
+        found.append(read_records(folder / "records.jsonl"))
+    alone, *together = found
+    assert len(alone) == 2 * NUM_TEST
+    assert len({record.rung for record in alone}) > 1
+    for records in together:
+        for one, other in zip(records, alone, strict=True):
+            assert one._replace(nll=0.0, rung=0) == other._replace(nll=0.0, rung=0)
+            assert one.nll == pytest.approx(other.nll, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
@@ -105,7 +136,7 @@ def test_flags_choose(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> No
             ["--gin.config.ExecutionConfig.chunks=4", "--gin.config.DataConfig.eval_batch_size=2"],
             ["eval_batch_size=2", "chunks=4"],
         ),
-        (["--gin.config.ExecutionConfig.window=0"], ["ExecutionConfig.window=0", "greater than 0"]),
+        (["--gin.config.ExecutionConfig.window=0"], ["ExecutionConfig.window = 0", "greater than 0"]),
         (["--gin.config.ExecutionConfig.window=1000000000"], ["window = 1000000000", "GiB", "give at most"]),
     ],
 )
