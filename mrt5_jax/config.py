@@ -218,9 +218,14 @@ class ExecutionConfig:
     max_rungs: int | None = None
     """None: 8 where one program holds them all (in_graph), 16 where each is a program of its own (host)."""
     chunks: int | Auto = 1
-    """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. auto: in
-    training one of at most three numbers, whichever is expected to cost least; elsewhere one. `mrt5 infer` has a flag
-    for it."""
+    """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length; with
+    several microbatches these hold sorted rows, and are cut into more chunks where there are not enough of them. auto:
+    in training one of at most three numbers, whichever is expected to cost least; elsewhere one. `mrt5 infer` has a
+    flag for it."""
+    window: int | None = None
+    """Batches of `mrt5 eval` and `mrt5 infer` whose rows are sorted by kept count together and cut into as many full
+    batches, each with its own length; their rows at the gate lie in memory at once. 1: each batch by itself. None: 32,
+    or as many as a quarter of the memory holds. `mrt5 infer` has a flag for it."""
     log_every: int = 10
     """Steps between two lines of metrics."""
     mesh: MeshConfig = MeshConfig()

@@ -70,6 +70,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "rounding": POSITIVE,
         "max_rungs": POSITIVE,
         "chunks": POSITIVE_OR_AUTO,
+        "window": POSITIVE,
         "log_every": POSITIVE,
     },
     config.MonitorConfig: {"interval": POSITIVE, "tolerance": NOT_NEGATIVE, "hysteresis": SHARE},

@@ -89,6 +89,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="cut each batch, sorted by kept count, into chunks with a length each; pays for --mode=score; auto is 1 "
         "(default: 1)",
     )
+    lengths.add_argument(
+        "--window",
+        type=int,
+        metavar="BATCHES",
+        help="batches whose lines are sorted by length and, after the gate, by kept count together; so many are "
+        "written at once (default: the run's ExecutionConfig.window, or 32, or what a quarter of the memory holds)",
+    )
     search = parser.add_argument_group("how --mode=predict chooses")
     search.add_argument("--search", choices=tuple(_SEARCH_FLAGS), help="(default: greedy)")
     search.add_argument("--temperature", type=float, help="sampling: logits are divided by it (default: 1)")
@@ -114,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.validation import LARGEST_INTEGER, SEED
 
     search = _search(args)
-    for flag in ("batch_size", "input_length", "max_target_length", "chunks"):
+    for flag in ("batch_size", "input_length", "max_target_length", "chunks", "window"):
         value = getattr(args, flag)
         if value is not None and not 1 <= value <= LARGEST_INTEGER:
             raise UserError(f"--{flag}={value}: must be at least 1, and at most {LARGEST_INTEGER}")
@@ -142,6 +149,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     from mrt5_jax.inference.engine import Engine
     from mrt5_jax.inference.resumable import resume_lines
     from mrt5_jax.model.precision import check_precision
+    from mrt5_jax.parallel.memory import batches_in_window
     from mrt5_jax.runs.model_dir import read_model_config
     from mrt5_jax.runs.restoring import restore_params
     from mrt5_jax.runs.run_files import read_run
@@ -155,6 +163,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     limits = _limits(args, trained, config.vocab_size)
     execution, capacity = _execution(args, trained), _capacity(args, trained)
     make_ladder(limits.input_length, execution, "cpu", capacity)  # refuses what leaves no ladder
+    batches_in_window(config, execution, args.batch_size, limits.input_length)  # refuses what does not fit
     print(f"checking {args.input}")
     survey = requests.survey(requests_file, args.mode, limits, args.input)
     if not survey.num_lines:
@@ -248,7 +257,7 @@ def _limits(args: argparse.Namespace, trained: "RunConfig | None", vocab_size: i
 
 
 def _execution(args: argparse.Namespace, trained: "RunConfig | None") -> "ExecutionConfig":
-    """The run's, with dispatch and chunks of the flags.
+    """The run's, with dispatch, chunks and window of the flags.
 
     The run's rungs are of its own input length, where inputs here are padded to several; and its chunks cost nothing
     in training, but a decoding loop each here.
@@ -264,6 +273,7 @@ def _execution(args: argparse.Namespace, trained: "RunConfig | None") -> "Execut
         scan_unroll=run.scan_unroll,
         attention_rows=run.attention_rows,
         chunks=args.chunks,
+        window=args.window or run.window,
     )
 
 

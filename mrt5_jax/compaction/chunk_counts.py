@@ -17,16 +17,23 @@ def fixed_chunks(execution: ExecutionConfig) -> int:
     return 1 if execution.chunks == "auto" else execution.chunks
 
 
+def chunks_in_part(num_chunks: int, microbatches: int) -> int:
+    """Returns the chunks of each microbatch, of so many in the whole batch: microbatches of sorted rows are chunks."""
+    return -(-num_chunks // microbatches)
+
+
 def allowed_chunks(execution: ExecutionConfig, rows: int) -> tuple[int, ...]:
     """Returns the numbers of chunks to choose from, at most three.
 
     Args:
-        rows: that a device has at once.
+        rows: that a device has at once, a microbatch's if there are several.
     """
     if execution.chunks != "auto":
         return (execution.chunks,)
-    highest_divisors = (max(count for count in range(1, most + 1) if rows % count == 0) for most in TRIED)
-    return tuple(sorted({1, *highest_divisors}))
+    parts = execution.microbatches
+    tried = TRIED if parts == 1 else (1, TRIED[0])
+    highest_divisors = (max(count for count in range(1, most + 1) if rows % count == 0) for most in tried)
+    return tuple(sorted({1, *(parts * count for count in highest_divisors)}))
 
 
 def rung_chances(

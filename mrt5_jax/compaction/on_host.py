@@ -15,8 +15,8 @@ import numpy as np
 from jax.stages import Compiled, Wrapped
 from jaxtyping import Array, Int, PyTree
 
-from mrt5_jax.compaction.rows import Arrays, Chunked, chunk_rows, join_rows, split_rows
-from mrt5_jax.compaction.staged import Part, Staged, in_order
+from mrt5_jax.compaction.rows import Arrays, Chunked, chunk_rows, join_rows, split_rows, unsort_rows
+from mrt5_jax.compaction.staged import Part, Staged, in_order, sorted_inputs
 
 Shapes = PyTree[jax.ShapeDtypeStruct]
 Program = TypeVar("Program", Wrapped, Compiled)
@@ -35,6 +35,18 @@ class Programs(Generic[Program]):
     """rung -> (total so far, second stage's params, shared, chunks, number of the chunk) -> (total, rows)"""
     finish: Program
     """(total so far, carry, order, rows of every chunk, rungs) -> (total, rows)"""
+    sort: Program | None = None
+    """(first stage's params, shared, inputs) -> (inputs in another order, that order); None: they keep theirs"""
+
+
+class Sent(NamedTuple):
+    """A batch whose first part has been sent through the first stage."""
+
+    inputs: Arrays
+    order: Int[Array, "shards local"] | None
+    """As in `Collected`."""
+    begun: tuple[Chunked, Arrays]
+    """Of the first part."""
 
 
 class Collected(NamedTuple):
@@ -44,6 +56,8 @@ class Collected(NamedTuple):
     total: Arrays
     rows: list[Arrays]
     """Of every part."""
+    order: Int[Array, "shards local"] | None
+    """Of the rows, where they were sorted before they were cut into parts."""
 
 
 def joined(
@@ -54,6 +68,8 @@ def joined(
     rows = collected.rows[0]
     if staged.num_parts > 1:
         rows = join_rows(jax.tree.map(lambda *leaves: jnp.stack(leaves), *collected.rows), staged.num_shards)
+    if collected.order is not None:
+        rows = unsort_rows(rows, collected.order)
     return Part(staged.combine(collected.chunk_total, collected.total), rows)
 
 
@@ -76,6 +92,7 @@ class OnHost:
                 for rung in staged.ladder.rungs
             },
             jax.jit(self._finish, donate_argnums=0, out_shardings=places and (places.total, places.rows)),
+            jax.jit(self._sort) if staged.rows_in_parts == "sorted" else None,
         )
         self._programs: Programs[Wrapped] | Programs[Compiled] = self._jitted
 
@@ -85,20 +102,25 @@ class OnHost:
         The function that is returned does the rest: start the next batch before it is called, and the device computes
         while the host waits and reads.
         """
-        first, _ = self._staged.split(params)
-        begun = self._programs.begin(first, shared, inputs, np.int32(0))
-        return lambda: joined(self._staged, self._collect(params, shared, inputs, begun))
+        sent = self._send(params, shared, inputs)
+        return lambda: joined(self._staged, self._collect(params, shared, sent))
 
     def collect(self, params: Arrays, shared: Arrays, inputs: Arrays) -> Collected:
         """Runs a batch; for callers that have a program of their own for what `joined` does."""
-        first, _ = self._staged.split(params)
-        return self._collect(params, shared, inputs, self._programs.begin(first, shared, inputs, np.int32(0)))
+        return self._collect(params, shared, self._send(params, shared, inputs))
 
-    def _collect(self, params: Arrays, shared: Arrays, inputs: Arrays, begun: tuple[Chunked, Arrays]) -> Collected:
+    def _send(self, params: Arrays, shared: Arrays, inputs: Arrays) -> Sent:
+        first, _ = self._staged.split(params)
+        order = None
+        if self._programs.sort is not None:
+            inputs, order = self._programs.sort(first, shared, inputs)
+        return Sent(inputs, order, self._programs.begin(first, shared, inputs, np.int32(0)))
+
+    def _collect(self, params: Arrays, shared: Arrays, sent: Sent) -> Collected:
         programs, (first, second) = self._programs, self._staged.split(params)
         (chunk_total, total), results = programs.zeros(first, second), []
         for part in range(self._staged.num_parts):
-            chunked, carry = programs.begin(first, shared, inputs, np.int32(part)) if part else begun
+            chunked, carry = programs.begin(first, shared, sent.inputs, np.int32(part)) if part else sent.begun
             rungs = [self._staged.ladder.host_rung(int(count)) for count in np.asarray(chunked.fullest)]
             outputs = []
             for number, rung in enumerate(rungs):
@@ -107,7 +129,7 @@ class OnHost:
                 outputs.append(own)
             total, rows = programs.finish(total, carry, chunked.order, outputs, np.asarray(rungs, np.int32))
             results.append(rows)
-        return Collected(chunk_total, total, results)
+        return Collected(chunk_total, total, results, sent.order)
 
     def compile(self, params: Arrays, shared: Arrays, inputs: Arrays) -> tuple[Programs[Compiled], Collected]:
         """Compiles all that inputs of these shapes can need, whatever is kept; from then on they alone are taken.
@@ -124,6 +146,10 @@ class OnHost:
         number = jax.ShapeDtypeStruct((), jnp.int32)
         zeros = jax.jit(lambda: self._zeros(first, second), out_shardings=self._totals).lower().compile()
         chunk_total, total = abstract_outputs(zeros)
+        sort, order = None, None
+        if jitted.sort is not None:
+            sort = jitted.sort.lower(first, shared, inputs).compile()
+            inputs, order = abstract_outputs(sort)
         begin = jitted.begin.lower(first, shared, inputs, number).compile()
         chunked, carry = abstract_outputs(begin)
         with ThreadPoolExecutor() as threads:
@@ -136,12 +162,15 @@ class OnHost:
         rungs = jax.ShapeDtypeStruct((staged.num_chunks,), jnp.int32)
         finish = jitted.finish.lower(total, carry, chunked.order, [out] * staged.num_chunks, rungs).compile()
         _, rows = abstract_outputs(finish)
-        programs = Programs(lambda first, second: zeros(), begin, bodies, finish)
+        programs = Programs(lambda first, second: zeros(), begin, bodies, finish, sort)
         self._programs = programs
-        return programs, Collected(chunk_total, total, [rows] * staged.num_parts)
+        return programs, Collected(chunk_total, total, [rows] * staged.num_parts, order)
 
     def _zeros(self, first: Arrays, second: Arrays) -> tuple[Arrays, Arrays]:
         return self._staged.chunk_zeros(second), self._staged.zeros(first)
+
+    def _sort(self, params: Arrays, shared: Arrays, inputs: Arrays) -> tuple[Arrays, Int[Array, "shards local"]]:
+        return sorted_inputs(self._staged, params, shared, inputs)
 
     def _begin(self, params: Arrays, shared: Arrays, inputs: Arrays, number: Int[Array, ""]) -> tuple[Chunked, Arrays]:
         staged = self._staged

@@ -81,14 +81,26 @@ def chunk_rows(rows: Arrays, kept_counts: Int[Array, " batch"], num_chunks: int,
     Raises:
         UserError: the batch cannot be cut so.
     """
-    counts = kept_counts.reshape(num_shards, -1)
     if num_chunks == 1:
-        order = jnp.broadcast_to(jnp.arange(counts.shape[1], dtype=jnp.int32), counts.shape)
+        local = kept_counts.shape[0] // num_shards
+        order = jnp.broadcast_to(jnp.arange(local, dtype=jnp.int32), (num_shards, local))
     else:
-        order = jnp.argsort(counts, axis=1, stable=True).astype(jnp.int32)
-        rows, kept_counts = _reorder((rows, kept_counts), order)
+        (rows, kept_counts), order = sort_rows((rows, kept_counts), kept_counts, num_shards)
     chunks, chunk_counts = split_rows((rows, kept_counts), num_chunks, num_shards)
     return Chunked(chunks, jnp.max(chunk_counts, axis=1), order)
+
+
+def sort_rows(
+    rows: Rows, kept_counts: Int[Array, " batch"], num_shards: int = 1
+) -> tuple[Rows, Int[Array, "shards local"]]:
+    """Sorts the rows of every shard by rising kept count; returns them, and their order (see `Chunked`)."""
+    order = jnp.argsort(kept_counts.reshape(num_shards, -1), axis=1, stable=True).astype(jnp.int32)
+    return take_rows(rows, order), order
+
+
+def unsort_rows(rows: Rows, order: Int[Array, "shards local"]) -> Rows:
+    """Puts rows [batch ...] back into the order that they had before `sort_rows`."""
+    return take_rows(rows, jnp.argsort(order, axis=1).astype(jnp.int32))
 
 
 def restore_rows(chunks: Rows, order: Int[Array, "shards local"]) -> Rows:
@@ -96,14 +108,17 @@ def restore_rows(chunks: Rows, order: Int[Array, "shards local"]) -> Rows:
     rows = join_rows(chunks, order.shape[0])
     if jax.tree.leaves(chunks)[0].shape[0] == 1:
         return rows
-    return _reorder(rows, jnp.argsort(order, axis=1).astype(jnp.int32))
+    return unsort_rows(rows, order)
 
 
-def _reorder(rows: Rows, order: Int[Array, "shards local"]) -> Rows:
-    def reorder(array: Array) -> Array:
+def take_rows(rows: Rows, places: Int[Array, "shards taken"]) -> Rows:
+    """Returns those rows of every shard that lie at `places` of it: arrays [batch ...] become [shards * taken ...]."""
+
+    def take(array: Array) -> Array:
         # A gather that is mapped over the shards stays on its device.
-        by_shard = array.reshape(*order.shape, *array.shape[1:])
-        take = jax.vmap(lambda own, at: own.at[at].get(mode="promise_in_bounds", unique_indices=True))
-        return take(by_shard, order).reshape(array.shape)
+        num_shards, taken = places.shape
+        by_shard = array.reshape(num_shards, array.shape[0] // num_shards, *array.shape[1:])
+        own = jax.vmap(lambda own, at: own.at[at].get(mode="promise_in_bounds", unique_indices=True))
+        return own(by_shard, places).reshape(num_shards * taken, *array.shape[1:])
 
-    return jax.tree.map(reorder, rows)
+    return jax.tree.map(take, rows)

@@ -15,7 +15,7 @@ differentiated: reverse mode through `lax.switch` keeps the residuals of every b
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,19 @@ from jax.sharding import NamedSharding
 from jaxtyping import Array, Int, PyTree
 
 from mrt5_jax.compaction.ladder import Ladder
-from mrt5_jax.compaction.rows import Arrays, Chunked, chunk_rows, join_rows, restore_rows, split_rows
+from mrt5_jax.compaction.rows import (
+    Arrays,
+    Chunked,
+    chunk_rows,
+    join_rows,
+    restore_rows,
+    sort_rows,
+    split_rows,
+    unsort_rows,
+)
+
+RowsInParts = Literal["as_they_come", "sorted"]
+"""Which rows of a batch a part holds."""
 
 
 class Begun(NamedTuple):
@@ -90,6 +102,10 @@ class Staged:
     """(total of the body, total of `finish`) -> total of the computation; linear"""
     num_parts: int = 1
     """Microbatches: a batch is computed in so many parts, one after another."""
+    rows_in_parts: RowsInParts = "as_they_come"
+    """sorted: by kept count over the whole batch, so that each part holds rows that are alike. What is kept is known
+    only after the first stage, which therefore runs twice: keeping its results would take more memory than parts do.
+    """
     num_chunks: int = 1
     """Each part's rows are sorted by kept count and cut into so many chunks, each with its own rung."""
     num_shards: int = 1
@@ -105,6 +121,9 @@ def in_graph(
 
     def run(params: Arrays, shared: Arrays, inputs: Arrays) -> Part:
         first, second = staged.split(params)
+        order = None
+        if staged.rows_in_parts == "sorted":
+            inputs, order = sorted_inputs(staged, first, shared, inputs)
 
         def run_part(inputs: Arrays) -> Part:
             begun = staged.begin(first, shared, inputs)
@@ -124,9 +143,19 @@ def in_graph(
         parts = split_rows(inputs, staged.num_parts, staged.num_shards)
         nothing = staged.combine(staged.chunk_zeros(second), staged.zeros(first))
         total, rows = jax.lax.scan(add_part, nothing, parts)
-        return Part(total, join_rows(rows, staged.num_shards))
+        rows = join_rows(rows, staged.num_shards)
+        return Part(total, rows if order is None else unsort_rows(rows, order))
 
     return run
+
+
+def sorted_inputs(
+    staged: Staged, params: Arrays, shared: Arrays, inputs: Arrays
+) -> tuple[Arrays, Int[Array, "shards local"]]:
+    """Sorts a batch by what the first stage keeps of its rows, which it finds part by part; see `sort_rows`."""
+    parts = split_rows(inputs, staged.num_parts, staged.num_shards)
+    counts = jax.lax.map(lambda part: staged.begin(params, shared, part).kept_counts, parts)
+    return sort_rows(inputs, join_rows(counts, staged.num_shards), staged.num_shards)
 
 
 def _run_chunks(

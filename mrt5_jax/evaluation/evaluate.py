@@ -3,6 +3,7 @@
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.vocabulary import decode_to_text
 from mrt5_jax.evaluation.programs import Evaluator, RowResults
 from mrt5_jax.evaluation.records import Record
+from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.model.parameters import Params
 
 
@@ -44,7 +46,7 @@ def evaluate(
     deletions: Sequence[Deletion],
     put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
 ) -> Evaluation:
-    """Runs `collect_records` by the clock: of each input length the first batch runs twice, first to compile."""
+    """Runs `collect_records` by the clock: the first batch of each input length runs once before, to compile."""
     timed = _Timed(evaluator)
     examples: list[ExampleInfo] = []
 
@@ -66,38 +68,47 @@ def collect_records(
     deletions: Sequence[Deletion],
     put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
 ) -> list[Record]:
-    """Evaluates every example under every deletion, reading the data once.
+    """Evaluates every example under every deletion, reading the data once, as many batches as the evaluator takes.
 
     Args:
       batches: of few shapes; a program is compiled for each.
-      deletions: run one after another on each batch, so that their times meet the same conditions.
+      deletions: run one after another on the same batches, so that their times meet the same conditions.
       put: brings a batch of host arrays [batch ...] to where the parameters are.
     """
     records: list[Record] = []
-    for batch in batches:
-        arrays = put({**batch.arrays, INDEX: _indices(batch)})
-        for deletion in deletions:
+    batches = iter(batches)
+    while window := list(islice(batches, evaluator.window)):
+        arrays = [put({**batch.arrays, INDEX: _indices(batch)}) for batch in window]
+        results = {deletion: evaluator(params, arrays, deletion) for deletion in deletions}
+        for number, batch in enumerate(window):
             length = batch.arrays["encoder_input_tokens"].shape[1]
-            records += make_records(batch.examples, evaluator(params, arrays, deletion), deletion, length)
+            for deletion in deletions:
+                records += make_records(batch.examples, results[deletion][number], deletion, length)
     return records
 
 
 class _Timed:
-    """An evaluator that takes the time of every batch; where a program may have to compile, it runs it once before."""
+    """An evaluator by the clock: a batch takes its share of its window's time.
+
+    What a deletion and an input length need is compiled before, by running one such batch.
+    """
 
     def __init__(self, evaluator: Evaluator) -> None:
         self._evaluator = evaluator
+        self.window = evaluator.window
         self._compiled: set[tuple[int, Deletion]] = set()
         self._seconds: dict[Deletion, list[float]] = {}
 
-    def __call__(self, params: Params, batch: Mapping[str, Array], deletion: Deletion) -> RowResults:
-        program = batch["encoder_input_tokens"].shape[1], deletion
-        if program not in self._compiled:
-            jax.block_until_ready(self._evaluator(params, batch, deletion))
-            self._compiled.add(program)
+    def __call__(self, params: Params, batches: Sequence[DeviceBatch], deletion: Deletion) -> list[RowResults]:
+        for batch in batches:
+            program = batch["encoder_input_tokens"].shape[1], deletion
+            if program not in self._compiled:
+                jax.block_until_ready(self._evaluator(params, [batch], deletion))
+                self._compiled.add(program)
         start = time.perf_counter()
-        results = jax.block_until_ready(self._evaluator(params, batch, deletion))
-        self._seconds.setdefault(deletion, []).append(time.perf_counter() - start)
+        results = jax.block_until_ready(self._evaluator(params, batches, deletion))
+        of_a_batch = (time.perf_counter() - start) / len(batches)
+        self._seconds.setdefault(deletion, []).extend([of_a_batch] * len(batches))
         return results
 
     def milliseconds(self) -> dict[Deletion, float]:

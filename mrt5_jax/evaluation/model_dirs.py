@@ -10,6 +10,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain, islice
 from typing import Any
 
 import jax
@@ -17,13 +18,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
-from mrt5_jax.compaction.ladder import BodyCost, ByLength, make_ladders
+from mrt5_jax.compaction.ladder import BodyCost, make_ladders
 from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate
-from mrt5_jax.evaluation.programs import make_evaluator
+from mrt5_jax.evaluation.programs import WindowEvaluator
 from mrt5_jax.evaluation.records import (
     Record,
     deletions_in,
@@ -38,6 +39,7 @@ from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params, path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import check_batch_size, put_batch
+from mrt5_jax.parallel.memory import batches_in_window
 from mrt5_jax.parallel.mesh import make_mesh, row_shards
 from mrt5_jax.parallel.shardings import param_shardings
 from mrt5_jax.runs.files import AnyPath, FilePath, as_path
@@ -90,7 +92,8 @@ def evaluate_task(
         watch: sees the batches go by, to show progress.
 
     Raises:
-        UserError: an unknown task or split; an eval_batch_size that the devices cannot share.
+        UserError: an unknown task or split; an eval_batch_size that the devices cannot share; a window larger than
+            their memory.
     """
     check_batch_size(run.data.eval_batch_size, loaded.mesh, "eval_batch_size")
     execution, capacity = run.execution, run.evaluation.capacity
@@ -103,19 +106,21 @@ def evaluate_task(
     cost = body_multiply_adds(run.model, run.data.target_length)
     lengths, dispatch = input_lengths(run.data), execution.inference_dispatch
     ladders = make_ladders(lengths, execution, jax.default_backend(), capacity, cost, dispatch)
-    evaluator = ByLength(
+    window = batches_in_window(run.model, execution, run.data.eval_batch_size, run.data.input_length, shards)
+    batches = iter(watch(eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)))
+    first = list(islice(batches, window))
+    evaluator = WindowEvaluator(
+        loaded.model,
         ladders,
-        lambda ladder: make_evaluator(
-            loaded.model,
-            ladder,
-            run.evaluation.seed,
-            dispatch=dispatch,
-            num_chunks=chunks,
-            num_shards=shards,
-        ),
+        run.evaluation.seed,
+        dispatch=dispatch,
+        window=max(1, len(first)),
+        num_chunks=chunks,
+        num_shards=shards,
     )
-    batches = eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)
-    found = evaluate(evaluator, loaded.params, watch(batches), deletions, lambda batch: put_batch(batch, loaded.mesh))
+    found = evaluate(
+        evaluator, loaded.params, chain(first, batches), deletions, lambda batch: put_batch(batch, loaded.mesh)
+    )
     lost = [record for record in found.records if not math.isfinite(record.nll)]
     if lost:
         raise UserError(

@@ -1,16 +1,16 @@
 """The compiled programs of an evaluation, under either dispatch."""
 
-from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.compaction.ladder import Ladder
-from mrt5_jax.compaction.on_host import OnHost
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Begun, Part, Staged, in_graph
+from mrt5_jax.compaction.windows import Windows, by_shape, shape_of
 from mrt5_jax.config import Deletion, Dispatch
 from mrt5_jax.data.arrangements import INDEX
 from mrt5_jax.data.vocabulary import PAD_ID
@@ -49,39 +49,92 @@ class RowResults(NamedTuple):
     rung: Int[Array, " batch"]
 
 
-Evaluator = Callable[[Params, DeviceBatch, Deletion], RowResults]
+@runtime_checkable
+class Evaluator(Protocol):
+    """What computes the results of some batches with INDEX, all their rows on the devices together."""
+
+    window: int
+    """The most batches that it takes."""
+
+    def __call__(self, params: Params, batches: Sequence[DeviceBatch], deletion: Deletion) -> list[RowResults]: ...
+
+
+EvaluationProgram = Callable[[Params, DeviceBatch, Deletion], RowResults]
 """(parameters, batch with INDEX, deletion) -> results."""
 
 
-def make_evaluator(
-    model: MrT5,
-    ladder: Ladder,
-    seed: int = 0,
-    *,
-    dispatch: Dispatch = "in_graph",
-    num_chunks: int = 1,
-    num_shards: int = 1,
-) -> Evaluator:
-    """Makes programs that are compiled once for each deletion and batch shape.
+def evaluation_program(model: MrT5, ladder: Ladder, seed: int = 0) -> EvaluationProgram:
+    """Makes a jitted function, compiled for each deletion and batch shape: in one program, whatever is kept.
 
     Args:
       ladder: the lengths that deletions that remove positions run at, see `make_ladder`.
       seed: of random deletion; a row's draw follows from it and the example's index, not from its batch.
+    """
+
+    def evaluate_rows(params: Params, batch: DeviceBatch, deletion: Deletion) -> RowResults:
+        setting = ForwardSetting(model, deletion, ladder)
+        return in_graph(evaluation_stages(setting, seed))(params, (), dict(batch)).rows
+
+    return jax.jit(evaluate_rows, static_argnums=2)
+
+
+class BatchByBatch:
+    """An evaluator that takes one batch at a time."""
+
+    window = 1
+
+    def __init__(self, program: EvaluationProgram) -> None:
+        self._program = program
+
+    def __call__(self, params: Params, batches: Sequence[DeviceBatch], deletion: Deletion) -> list[RowResults]:
+        return [self._program(params, batch, deletion) for batch in batches]
+
+
+class WindowEvaluator:
+    """An evaluator that regroups the rows of batches of the same shape, under either dispatch.
+
+    All programs that a deletion and a batch's shape can need are compiled when they first come.
+
+    Args:
+      ladders: by input length, the lengths that deletions that remove positions run at.
+      seed: as of `evaluation_program`.
       dispatch: who chooses the length.
-      num_chunks: parts of a batch, sorted by kept count, with a length each.
+      window: the most batches to regroup; 1 regroups none.
+      num_chunks: parts of a batch with a length each.
       num_shards: devices that the rows are spread over; each sorts its own, so that none leaves its device.
     """
 
-    def staged_under(deletion: Deletion) -> Staged:
-        return evaluation_stages(ForwardSetting(model, deletion, ladder, num_chunks, num_shards), seed)
+    def __init__(
+        self,
+        model: MrT5,
+        ladders: Mapping[int, Ladder],
+        seed: int = 0,
+        *,
+        dispatch: Dispatch = "host",
+        window: int = 1,
+        num_chunks: int = 1,
+        num_shards: int = 1,
+    ) -> None:
+        self.window = window
+        self._stages: Callable[[int, Deletion], Staged] = lambda length, deletion: evaluation_stages(
+            ForwardSetting(model, deletion, ladders[length], num_chunks, num_shards), seed
+        )
+        self._dispatch: Dispatch = dispatch
+        self._compiled: dict[Hashable, Windows] = {}
 
-    if dispatch == "host":
-        return _HostEvaluator(staged_under)
+    def __call__(self, params: Params, batches: Sequence[DeviceBatch], deletion: Deletion) -> list[RowResults]:
+        return by_shape(
+            [dict(batch) for batch in batches],
+            lambda alike: self._programs(params, alike[0], deletion).run(params, (), alike, self.window),
+        )
 
-    def evaluate_rows(params: Params, batch: DeviceBatch, deletion: Deletion) -> RowResults:
-        return in_graph(staged_under(deletion))(params, (), dict(batch)).rows
-
-    return jax.jit(evaluate_rows, static_argnums=2)
+    def _programs(self, params: Params, batch: DeviceBatch, deletion: Deletion) -> Windows:
+        key = deletion, shape_of(batch)
+        if key not in self._compiled:
+            length = batch["encoder_input_tokens"].shape[1]
+            self._compiled[key] = Windows(self._stages(length, deletion), self._dispatch)
+            self._compiled[key].compile(params, (), batch, self.window)
+        return self._compiled[key]
 
 
 def evaluation_stages(setting: ForwardSetting, seed: int) -> Staged:
@@ -117,19 +170,3 @@ def row_results(at_gate: AtGate, predicted: Predicted, rungs: Int[Array, " batch
         rung=rungs,
     )
     return Part((), results)
-
-
-class _HostEvaluator:
-    """The stages as programs of their own for each deletion and batch shape; the host chooses lengths between them."""
-
-    def __init__(self, staged_under: Callable[[Deletion], Staged]) -> None:
-        self._staged_under = staged_under
-        self._compiled: dict[Hashable, OnHost] = {}
-
-    def __call__(self, params: Params, batch: DeviceBatch, deletion: Deletion) -> RowResults:
-        batch = dict(batch)
-        shapes = deletion, *sorted((name, array.shape) for name, array in batch.items())
-        if shapes not in self._compiled:
-            self._compiled[shapes] = OnHost(self._staged_under(deletion))
-            self._compiled[shapes].compile(params, (), batch)
-        return self._compiled[shapes].start(params, (), batch)().rows

@@ -1,7 +1,7 @@
-"""Requests in, answers out, batch by batch."""
+"""Requests in, answers out, a window of batches at a time."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,6 @@ NOT_FINITE = "the model's numbers are not finite for this line"
 _Fields = Iterator[dict[str, Any]]
 """What is added to each request of a batch, in order."""
 
-BATCHES_IN_WINDOW = 4
-"""Batches whose requests are sorted by length together."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Job:
@@ -42,73 +39,62 @@ class Job:
 
         `name` is the file's, where `path` is a copy of it.
 
-        An answer is the request's line with what was asked for added. Windows begin at the same requests whatever was
-        done before, and batches are cut within windows: a run that goes on computes what it would have computed.
+        An answer is the request's line with what was asked for added. The requests of a window are sorted by length and
+        cut into batches, whose rows the engine regroups. Windows begin at the same requests whatever was done before:
+        a run that goes on computes what it would have computed.
         """
-        window = BATCHES_IN_WINDOW * self.batch_size
+        size = self.engine.window(self.batch_size, self.limits.input_length)
+        window = size * self.batch_size
         start = num_done // window * window
         todo = islice(read_requests(path, self.mode, self.limits, name), start, None)
         while requests := list(islice(todo, window)):
+            if start == 0:  # a file that ends in its first window takes no more room than it needs
+                size = -(-len(requests) // self.batch_size)
             if start + len(requests) > num_done:
-                yield self._answer(requests, start)[max(num_done - start, 0) :]
+                yield self._answer(requests, start, size)[max(num_done - start, 0) :]
             start += len(requests)
 
-    def _answer(self, requests: Sequence[Request], start: int) -> list[dict[str, Any]]:
+    def _answer(self, requests: Sequence[Request], start: int, size: int) -> list[dict[str, Any]]:
         answers = [
             {name: value for name, value in request.fields.items() if (name, value) != ("error", NOT_FINITE)}
             for request in requests
         ]
-        for indices, answer in self._started(requests, start):
-            for index, fields in zip(indices, answer(), strict=True):
+        batches = list(cut_into_batches(requests, self.batch_size))
+        arrays = [pad_requests([requests[index] for index in own], self.batch_size, self.limits) for own in batches]
+        if self.mode == "score":
+            results = self._score(arrays, size)
+        else:
+            results = self._predict(arrays, [[start + index for index in own] for own in batches], size)
+        for own, fields_of_rows in zip(batches, results, strict=True):
+            for index, fields in zip(own, fields_of_rows, strict=False):  # the rows after them are padding
                 answers[index] |= fields
         return answers
 
-    def _started(self, requests: Sequence[Request], start: int) -> Iterator[tuple[list[int], Callable[[], _Fields]]]:
-        """Yields the places of each batch's requests, and what gives its answers.
+    def _score(self, batches: Sequence[dict[str, np.ndarray]], size: int) -> Iterator[_Fields]:
+        for found in self.engine.score_window(batches, size):
+            yield _scores_of_rows({name: np.asarray(values) for name, values in found._asdict().items()})
 
-        That comes when the batch after it has been sent to the device as well.
-        """
-        ahead: tuple[list[int], Callable[[], _Fields]] | None = None
-        for indices in cut_into_batches(requests, self.batch_size):
-            arrays = pad_requests([requests[index] for index in indices], self.batch_size, self.limits)
-            if self.mode == "score":
-                following = indices, self._score(arrays, len(indices))
-            else:
-                following = indices, self._predict(arrays, [start + index for index in indices])
-            if ahead is not None:
-                yield ahead
-            ahead = following
-        if ahead is not None:
-            yield ahead
+    def _predict(
+        self, batches: Sequence[dict[str, np.ndarray]], numbers: Sequence[Sequence[int]], size: int
+    ) -> Iterator[_Fields]:
+        keys = [
+            row_keys(self.seed, jnp.asarray(np.pad(own, (0, self.batch_size - len(own))), jnp.int32)) for own in numbers
+        ]
+        tokens = [batch["encoder_input_tokens"] for batch in batches]
+        for found in self.engine.generate_window(tokens, self.limits.target_length, self.search, keys, size):
+            yield _predictions_of_rows(**{name: np.asarray(values) for name, values in found._asdict().items()})
 
-    def _score(self, arrays: dict[str, np.ndarray], num_rows: int) -> Callable[[], _Fields]:
-        scored = self.engine.start_scoring(arrays)
 
-        def answers() -> _Fields:
-            scores = {name: np.asarray(values) for name, values in scored()._asdict().items()}
-            for row in range(num_rows):
-                found_here = {name: values[row].item() for name, values in scores.items()}
-                yield _finite_or_error(scores["score"][row], found_here)
+def _scores_of_rows(scores: dict[str, np.ndarray]) -> _Fields:
+    for row, score in enumerate(scores["score"]):
+        yield _finite_or_error(score, {name: values[row].item() for name, values in scores.items()})
 
-        return answers
 
-    def _predict(self, arrays: dict[str, np.ndarray], numbers: Sequence[int]) -> Callable[[], _Fields]:
-        of_rows = np.zeros(self.batch_size, np.int32)
-        of_rows[: len(numbers)] = numbers
-        tokens, keys = arrays["encoder_input_tokens"], row_keys(self.seed, jnp.asarray(of_rows))
-        generated = self.engine.start_generating(tokens, self.limits.target_length, self.search, keys)
-
-        def answers() -> _Fields:
-            found = generated()
-            tokens, counts = np.asarray(found.tokens), np.asarray(found.num_tokens)
-            scores = np.where(counts > 0, np.asarray(found.score), np.nan)
-            for row in range(len(numbers)):
-                ids = tokens[row, : counts[row]].tolist()
-                yield _finite_or_error(
-                    scores[row], {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}
-                )
-
-        return answers
+def _predictions_of_rows(tokens: np.ndarray, num_tokens: np.ndarray, score: np.ndarray) -> _Fields:
+    for row, count in enumerate(num_tokens):
+        ids = tokens[row, :count].tolist()
+        fields = {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}
+        yield _finite_or_error(score[row] if count else np.float32(np.nan), fields)
 
 
 def _finite_or_error(score: np.floating, fields: dict[str, Any]) -> dict[str, Any]:

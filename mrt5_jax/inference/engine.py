@@ -2,12 +2,13 @@
 
 The layers after the gate, cross-attention and its cache run at the rung's length. By default the host chooses it: no
 program contains other rungs, and only rungs that occur are compiled. Programs are kept for as long as the process
-lives: once every shape and rung has been seen, nothing compiles.
+lives: once every shape and rung has been seen, nothing compiles. `score_window` and `generate_window` regroup the rows
+of several batches, so that each runs at little more than its own rung.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +17,9 @@ from jaxtyping import Array, Int
 
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.compaction.ladder import make_ladder
-from mrt5_jax.compaction.on_host import OnHost
 from mrt5_jax.compaction.plan import count_kept
-from mrt5_jax.compaction.staged import Begun, InGraph, Part
+from mrt5_jax.compaction.staged import Begun, Part
+from mrt5_jax.compaction.windows import Windows, by_shape
 from mrt5_jax.config import Deletion, Dispatch, ExecutionConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
 from mrt5_jax.inference.incremental import memorize
@@ -28,6 +29,7 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import AtGate, DeviceBatch, ForwardSetting, GateRows, targets_of, teacher_forced, up_to_gate
 from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params
+from mrt5_jax.parallel.memory import batches_in_window
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
 
@@ -57,6 +59,48 @@ class Engine:
         """Computes the log-probabilities of given targets; `batch` is as in training."""
         return self.start_scoring(batch)()
 
+    def generate_window(
+        self,
+        batches: Sequence[Tokens],
+        max_length: int,
+        search: Search | None = None,
+        row_keys: Sequence[RowKeys] | None = None,
+        size: int | None = None,
+    ) -> list[Generated]:
+        """Generates a sequence for each row of several batches, see `score_window` and `start_generating`."""
+        keys = [None] * len(batches) if row_keys is None else row_keys
+        rows = [(jnp.asarray(tokens), own) for tokens, own in zip(batches, keys, strict=True)]
+        size = max(size or 0, len(batches))
+
+        def run(alike: Sequence[tuple[Array, RowKeys | None]]) -> Iterator[Generated]:
+            return self._generator(alike[0][0], max_length, search).run(self.params, (), alike, size)
+
+        return by_shape(rows, run)
+
+    def score_window(
+        self, batches: Sequence[dict[str, Array] | dict[str, np.ndarray]], size: int | None = None
+    ) -> list[Scores]:
+        """Computes the scores of several batches, in their order, faster than one after another.
+
+        After the gate the rows of batches of the same shape are regrouped into batches that keep alike. Until then
+        they lie on the device together: `window` says how many batches it should be given.
+
+        Args:
+          batches: each as in training.
+          size: what is compiled for so many batches serves fewer, too; give the most that will come. None: these.
+        """
+        rows = [{name: jnp.asarray(array) for name, array in batch.items()} for batch in batches]
+        size = max(size or 0, len(batches))
+        return by_shape(rows, lambda alike: self._scorer(alike[0]).run(self.params, (), alike, size))
+
+    def window(self, batch_size: int, length: int) -> int:
+        """Returns how many batches of so many rows of at most this length to give at once.
+
+        Raises:
+          UserError: `execution.window` is larger than the memory.
+        """
+        return batches_in_window(self.config, self.execution, batch_size, length)
+
     def start_generating(
         self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
     ) -> Callable[[], Generated]:
@@ -71,17 +115,22 @@ class Engine:
           search: `Greedy()` (the default), `Sampling(...)` or `Beam(...)`.
           row_keys: what sampling draws from.
         """
-        run = _generation(self._setting(tokens.shape[1], max_length), search or Greedy(), max_length, self._dispatch)
+        run = self._generator(tokens, max_length, search)
         waiting = run.start(self.params, (), (jnp.asarray(tokens), row_keys))
         return lambda: waiting().rows
 
     def start_scoring(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> Callable[[], Scores]:
         """Does what `start_generating` does, for the scores of given targets."""
         arrays = {name: jnp.asarray(array) for name, array in batch.items()}
-        lengths = (arrays[name].shape[1] for name in ("encoder_input_tokens", "decoder_input_tokens"))
-        run = _scoring(self._setting(*lengths), self._dispatch)
-        waiting = run.start(self.params, (), arrays)
+        waiting = self._scorer(arrays).start(self.params, (), arrays)
         return lambda: waiting().rows
+
+    def _generator(self, tokens: Tokens, max_length: int, search: Search | None) -> Windows:
+        return _generation(self._setting(tokens.shape[1], max_length), search or Greedy(), max_length, self._dispatch)
+
+    def _scorer(self, batch: DeviceBatch) -> Windows:
+        lengths = (batch[name].shape[1] for name in ("encoder_input_tokens", "decoder_input_tokens"))
+        return _scoring(self._setting(*lengths), self._dispatch)
 
     @property
     def _dispatch(self) -> Dispatch:
@@ -102,7 +151,7 @@ def greedy(
 
 
 @functools.cache
-def _generation(setting: ForwardSetting, search: Search, max_length: int, dispatch: Dispatch) -> OnHost | InGraph:
+def _generation(setting: ForwardSetting, search: Search, max_length: int, dispatch: Dispatch) -> Windows:
     """From tokens and random keys of the rows to sequences; every engine of these settings shares the programs."""
 
     def begin(params: Params, shared: tuple[()], rows: tuple[Int[Array, "batch length"], RowKeys | None]) -> Begun:
@@ -119,12 +168,11 @@ def _generation(setting: ForwardSetting, search: Search, max_length: int, dispat
     def finish(at_gate: AtGate, generated: Generated, rungs: Int[Array, " batch"]) -> Part:
         return Part((), generated)
 
-    staged = setting.staged(begin, at, finish)
-    return OnHost(staged) if dispatch == "host" else InGraph(staged)
+    return Windows(setting.staged(begin, at, finish), dispatch)
 
 
 @functools.cache
-def _scoring(setting: ForwardSetting, dispatch: Dispatch) -> OnHost | InGraph:
+def _scoring(setting: ForwardSetting, dispatch: Dispatch) -> Windows:
     """From a batch to scores; every engine of these settings shares the programs."""
 
     def begin(params: Params, shared: tuple[()], batch: DeviceBatch) -> Begun:
@@ -145,5 +193,4 @@ def _scoring(setting: ForwardSetting, dispatch: Dispatch) -> OnHost | InGraph:
         )
         return Part((), scores)
 
-    staged = setting.staged(begin, teacher_forced(setting, measure), finish)
-    return OnHost(staged) if dispatch == "host" else InGraph(staged)
+    return Windows(setting.staged(begin, teacher_forced(setting, measure), finish), dispatch)

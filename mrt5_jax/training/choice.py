@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from mrt5_jax.compaction.chunk_counts import allowed_chunks, rung_chances
+from mrt5_jax.compaction.chunk_counts import allowed_chunks, chunks_in_part, rung_chances
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import RunConfig
 from mrt5_jax.model.multiply_adds import BACKWARD, BodyShare, body_share, forward_multiply_adds
@@ -42,6 +42,7 @@ class StepShape:
     ladder: Ladder
     rows: int
     """Of a device, at once."""
+    microbatches: int
     num_shards: int
     """Devices that rows are spread over."""
     allowed: tuple[int, ...]
@@ -68,14 +69,19 @@ class StepShape:
         rungs, length = self.ladder.rungs, self.ladder.full_length
         total = sum(counts)
         below = [sum(counts[: BINS * rung // length]) / total for rung in rungs]
-        chances = rung_chances(rungs, below, self.rows, num_chunks, self.num_shards)
+        # Microbatches are alike in what is expected of them; sorted ones are chunks of the whole batch.
+        of_part, is_sorted = chunks_in_part(num_chunks, self.microbatches), self.microbatches > 1 and num_chunks > 1
+        together = self.microbatches if is_sorted else 1
+        num_groups = of_part * together
         slots = body = 0.0
-        for chunk in chances:
-            for rung, chance in zip(rungs, chunk, strict=True):
-                slots += chance * rung / num_chunks
-                body += chance * self.share(rung) / num_chunks
-        overhead = self.costs.moved * self.hidden + self.costs.chunk * num_chunks / self.rows
+        for group in rung_chances(rungs, below, self.rows * together, num_groups, self.num_shards):
+            for rung, chance in zip(rungs, group, strict=True):
+                slots += chance * rung / num_groups
+                body += chance * self.share(rung) / num_groups
+        overhead = self.costs.moved * self.hidden + self.costs.chunk * of_part / self.rows
         spent = self.before_gate + body * (1 + self.costs.branch) + overhead / self.full
+        if is_sorted:  # what rows keep is known when they have been through the first stage once
+            spent += self.before_gate / (1 + BACKWARD)
         return Expected(num_chunks, slots, body, spent / (self.before_gate + 1))
 
     def exact_body(self, counts: Sequence[float]) -> float:
@@ -95,6 +101,7 @@ def step_shape(run: RunConfig, ladder: Ladder, mesh: Mesh) -> StepShape:
     return StepShape(
         ladder,
         rows,
+        run.execution.microbatches,
         shards,
         allowed_chunks(run.execution, rows),
         body_share(run.model, run.data.target_length, ladder.full_length),

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
-from mrt5_jax.compaction.staged import Begun, Part, Shardings, Staged, in_graph
+from mrt5_jax.compaction.staged import Begun, Part, RowsInParts, Shardings, Staged, in_graph
 from mrt5_jax.config import CompactionConfig, GateConfig, LossConfig, TrainingDeletion
 from mrt5_jax.model.dropout import (
     NO_DROPOUT,
@@ -80,12 +80,14 @@ class Setting:
     """Names of parameters that nothing is differentiated by, see `freezing`."""
     num_parts: int = 1
     """Microbatches."""
+    rows_in_parts: RowsInParts = "as_they_come"
 
     @property
     def cuts(self) -> Cuts:
         """How a batch is cut, and the lengths that the second stage runs at."""
         lengths = lengths_under(self.model, self.deletion, self.ladder)
-        return Cuts(lengths, self.shards, self.num_chunks, self.num_parts)
+        rows_in_parts = self.rows_in_parts if len(lengths.rungs) > 1 else "as_they_come"
+        return Cuts(lengths, self.shards, self.num_chunks, self.num_parts, rows_in_parts)
 
 
 class Objective(NamedTuple):

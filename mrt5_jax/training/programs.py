@@ -12,7 +12,7 @@ from mrt5_jax.compaction.ladder import ByLength, Ladder, make_ladders
 from mrt5_jax.config import DataConfig, Dispatch, RunConfig, TrainingDeletion
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.evaluation.evaluate import deletions_for
-from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
+from mrt5_jax.evaluation.programs import BatchByBatch, EvaluationProgram, evaluation_program
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.parallel.batches import abstract_batch, abstract_eval_batch
@@ -64,8 +64,7 @@ class RunPrograms:
                     batch = abstract_batch(_of_length(run.data, ladder), mesh)
                     ahead = compilers.program(step, self.abstract, batch)
                     self._steps[deletion, fixed_chunks(run.execution), length] = ahead
-        self.evaluator = ByLength(evaluation_ladders(run), self._evaluator_at)
-        """(parameters, batch, deletion) -> results."""
+        self.evaluator = BatchByBatch(ByLength(evaluation_ladders(run), self._evaluation_at))
 
     def initialize(self) -> TrainState:
         """Makes the state before the first step."""
@@ -108,12 +107,12 @@ class RunPrograms:
         batch = abstract_batch(_of_length(run.data, ladder), self._mesh)
         return self._compilers.program(check, self.abstract, batch)
 
-    def _evaluator_at(self, ladder: Ladder) -> Evaluator:
+    def _evaluation_at(self, ladder: Ladder) -> EvaluationProgram:
         run = self._run
-        evaluator = make_evaluator(self._model, ladder, run.evaluation.seed)
+        evaluation = evaluation_program(self._model, ladder, run.evaluation.seed)
         batch = abstract_eval_batch(_of_length(run.data, ladder), self._mesh)
         programs = {
-            deletion: self._compilers.program(evaluator, self.abstract.params, batch, deletion)
+            deletion: self._compilers.program(evaluation, self.abstract.params, batch, deletion)
             for deletion in deletions_for(run.model, run.evaluation.deletions)
         }
         return lambda params, batch, deletion: programs[deletion](params, batch)

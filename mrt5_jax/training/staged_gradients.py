@@ -20,7 +20,7 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.rows import Arrays
-from mrt5_jax.compaction.staged import Begun, Part, Shardings, Staged
+from mrt5_jax.compaction.staged import Begun, Part, RowsInParts, Shardings, Staged
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.penalties import PenaltyScale, weighted_penalties
 from mrt5_jax.parallel.axis_rules import (
@@ -100,6 +100,7 @@ class Cuts:
     num_chunks: int = 1
     num_parts: int = 1
     """Microbatches."""
+    rows_in_parts: RowsInParts = "as_they_come"
 
     @property
     def num_groups(self) -> int:
@@ -161,6 +162,7 @@ def gradient_stages(stages: TwoStages, cuts: Cuts, shardings: Shardings | None =
         lambda params: zeros(stages.penalties, params),
         combine,
         cuts.num_parts,
+        cuts.rows_in_parts,
         cuts.num_chunks,
         cuts.shards.count,
         shardings,

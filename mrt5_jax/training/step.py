@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mrt5_jax.compaction.chunk_counts import fixed_chunks
+from mrt5_jax.compaction.chunk_counts import chunks_in_part, fixed_chunks
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Part, in_graph
@@ -82,9 +82,10 @@ def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards 
         run.compaction,
         ladder,
         shards,
-        fixed_chunks(execution),
+        chunks_in_part(fixed_chunks(execution), execution.microbatches),
         run.optimizer.freeze,
         execution.microbatches,
+        "sorted" if execution.microbatches > 1 and fixed_chunks(execution) > 1 else "as_they_come",
     )
 
 

@@ -105,6 +105,8 @@ def test_flags_choose(model_dir: Path, capsys: pytest.CaptureFixture[str]) -> No
             ["--gin.config.ExecutionConfig.chunks=4", "--gin.config.DataConfig.eval_batch_size=2"],
             ["eval_batch_size=2", "chunks=4"],
         ),
+        (["--gin.config.ExecutionConfig.window=0"], ["ExecutionConfig.window=0", "greater than 0"]),
+        (["--gin.config.ExecutionConfig.window=1000000000"], ["window = 1000000000", "GiB", "give at most"]),
     ],
 )
 def test_mistakes_are_one_line(failing, model_dir: Path, argv: list[str], words: list[str]) -> None:

@@ -57,33 +57,35 @@ def test_predictions_have_ids_and_text(command: list[str], tmp_path: Path) -> No
 def test_a_killed_run_goes_on_to_the_same_bytes(
     flags: list[str], command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed twice: while computing, and while writing a line."""
+    """Killed twice: while computing, and while writing a line. Two batches of two lines are a window."""
+    flags = [*flags, "--window=2"]
     whole = tmp_path / "whole.jsonl"
     assert main([*command, *flags, f"--output={whole}"]) == 0
     output = tmp_path / "out.jsonl"
-    method = "start_scoring" if "--mode=score" in flags else "start_generating"
+    method = "score_window" if "--mode=score" in flags else "generate_window"
     compute, computed = getattr(Engine, method), []
 
     def run(calls: int) -> int:
-        """Runs until so many batches are computed."""
+        """Runs until so many windows are computed."""
         computed.clear()
 
-        def dying(engine: Engine, batch: Any, *args: Any) -> Any:
+        def dying(engine: Engine, batches: Any, *args: Any) -> Any:
             if len(computed) == calls:
                 raise KeyboardInterrupt
-            computed.append(str(batch))
-            return compute(engine, batch, *args)
+            computed.append(str(batches))
+            return compute(engine, batches, *args)
 
         with monkeypatch.context() as patch:
             patch.setattr(Engine, method, dying)
             return main([*command, *flags])
 
-    assert run(4) == 130
+    assert run(1) == 130
     assert 0 < len(read_lines(output)) < len(TEXTS)
     before = list(computed)
     output.write_bytes(output.read_bytes()[:-7])
     assert run(9) == 0
-    assert computed[:4] == before, "the batches of the half-written window should be cut as they were"
+    assert computed[:1] == before, "the batches of the half-written window should be cut as they were"
+    assert len(computed) == 3
     assert output.read_bytes() == whole.read_bytes()
     assert main([*command, *flags]) == 0, "a finished run has nothing left to do"
     assert output.read_bytes() == whole.read_bytes()
@@ -93,6 +95,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 @pytest.mark.parametrize("kill_at", [1, 150, 1500])
 def test_a_run_killed_outright_goes_on_to_the_same_bytes(kill_at: int, command: list[str], tmp_path: Path) -> None:
     """SIGKILL of the real process, once so many lines are on disk; the answers come two batches at a time."""
+    command = [*command, "--window=2"]
     write_lines(tmp_path / "in.jsonl", [{"inputs": TEXTS[number % 10], "id": number} for number in range(2000)])
     process = [sys.executable, "-m", "mrt5_jax", *command, "--search=sampling"]
     whole, output = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
@@ -113,6 +116,7 @@ def test_a_run_killed_outright_goes_on_to_the_same_bytes(kill_at: int, command: 
     [
         pytest.param(["--dispatch=in_graph"], True, marks=pytest.mark.slow),
         (["--chunks=2"], True),
+        (["--window=1"], True),
         (["--capacity=0.2"], False),
     ],
 )
@@ -213,6 +217,8 @@ def test_what_may_be_a_mistake_is_said(command: list[str], tmp_path: Path, capsy
         (["--mode=score", "--search=beam"], "--search needs --mode=predict"),
         (["--batch_size=0"], "--batch_size=0: must be at least 1"),
         (["--chunks=3"], "--chunks=3: must divide --batch_size=2"),
+        (["--window=0"], "--window=0: must be at least 1"),
+        (["--window=1000000000"], "window = 1000000000: at the gate, so many batches of 2 x 24 take 2,861.0 GiB"),
         (["--search=beam", "--beam_size=99999999999"], "--beam_size=99999999999: should be at most"),
         (["--capacity=0"], "capacity = 0.0: must be a share"),
         (["--seed=-1", "--search=sampling"], "--seed=-1: should be from 0"),

@@ -46,7 +46,8 @@ def promised(repository: Path, dispatch: str) -> tuple[set[str], int]:
 
 def test_the_host_s_programs_are_those_of_the_guide(repository: Path) -> None:
     names, number = promised(repository, "host")
-    assert names == {field.name for field in dataclasses.fields(Programs)}
+    always = {field.name for field in dataclasses.fields(Programs) if field.default is dataclasses.MISSING}
+    assert names == always
     run = OnHost(scaled_sums(num_chunks=2))
     with compilations() as programs:
         run.compile(*SHAPES)

@@ -1,6 +1,6 @@
 """Chunks hold every row once, by rising kept count, and the batch's order comes back."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -67,6 +67,7 @@ class Shape(NamedTuple):
     rungs: tuple[int, ...]
     num_chunks: int
     num_parts: int = 1
+    rows_in_parts: Literal["as_they_come", "sorted"] = "as_they_come"
 
 
 _SHAPES = (
@@ -75,6 +76,7 @@ _SHAPES = (
     Shape(6, 8, (2, 5, 8), 3),
     Shape(4, 21, (7, 14, 21), 2, 2),
     Shape(4, 21, (1, 2, 21), 4),
+    Shape(12, 8, (2, 5, 8), 2, 3, "sorted"),
 )
 
 
@@ -113,6 +115,7 @@ def _staged(shape):
         combine=lambda losses, rungs: {"losses": losses, "rungs": rungs},
         num_parts=shape.num_parts,
         num_chunks=shape.num_chunks,
+        rows_in_parts=shape.rows_in_parts,
     )
 
 
@@ -156,7 +159,8 @@ def _check_against_masking(compositions, shape, batch):
     np.testing.assert_allclose(gradient, 2 * keep * factor * np.cos(values * factor), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(rescued, expected_rescued)
     counts = keep.sum(axis=1)
-    for part in np.arange(shape.batch).reshape(shape.num_parts, -1):
+    order = np.argsort(counts, kind="stable") if shape.rows_in_parts == "sorted" else np.arange(shape.batch)
+    for part in order.reshape(shape.num_parts, -1):
         for rows in part[np.argsort(counts[part], kind="stable")].reshape(shape.num_chunks, -1):
             np.testing.assert_array_equal(rungs[rows], shape.rungs[oracle.rung_index(shape.rungs, counts[rows].max())])
 

@@ -10,7 +10,7 @@ import pytest
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import GateConfig, ModelConfig
-from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
+from mrt5_jax.evaluation.programs import BatchByBatch, Evaluator, evaluation_program
 from mrt5_jax.model.encoder_decoder import MrT5
 
 
@@ -30,4 +30,4 @@ def tiny() -> Tiny:
         lambda leaf: generator.normal(size=leaf.shape, scale=0.5).astype(np.float32), nn.unbox(shapes["params"])
     )
     params["encoder"]["gate"]["bias"] += 1.0
-    return Tiny(model, params, make_evaluator(model, Ladder((4, 8))))
+    return Tiny(model, params, BatchByBatch(evaluation_program(model, Ladder((4, 8)))))

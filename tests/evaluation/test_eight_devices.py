@@ -1,4 +1,4 @@
-"""An evaluation in chunks on eight devices: every row stays where it lies, and the records are those of one device."""
+"""An evaluation in chunks and windows on eight devices: rows stay where they lie, records are those of one device."""
 
 import json
 import os
@@ -24,17 +24,21 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.mesh import make_mesh, replicated
 from tests.model.small import LENGTH, TARGET, make_batch, make_config, make_params
 
-ROWS = 32
+ROWS, BATCHES = 16, 3
 config = make_config()
-lengths = tuple(int(size) for size in np.random.default_rng(0).integers(2, LENGTH + 1, ROWS))
-batch = EvalBatch(make_batch(0, lengths), tuple(ExampleInfo("t", "", row) for row in range(ROWS)))
-model_dirs.eval_batches = lambda *_, **__: [batch]
+
+def batch_of(number):
+    lengths = tuple(int(size) for size in np.random.default_rng(number).integers(2, LENGTH + 1, ROWS))
+    examples = tuple(ExampleInfo("t", "", ROWS * number + row) for row in range(ROWS))
+    return EvalBatch(make_batch(number, lengths), examples)
+
+model_dirs.eval_batches = lambda *_, **__: map(batch_of, range(BATCHES))
 params = jax.tree.map(lambda leaf: leaf.astype(np.float32), make_params(config, 1))
 
-def records(devices, dispatch, chunks):
+def records(devices, dispatch, chunks, window):
     mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
     loaded = model_dirs.LoadedModel(MrT5(config), jax.device_put(params, replicated(mesh)), 0, mesh)
-    execution = ExecutionConfig(rungs=(4, 8), inference_dispatch=dispatch, chunks=chunks)
+    execution = ExecutionConfig(rungs=(4, 8), inference_dispatch=dispatch, chunks=chunks, window=window)
     data = DataConfig("t", ("t",), LENGTH, TARGET, ROWS, ROWS)
     run = RunConfig("", config, data, TrainingConfig(num_steps=1), execution=execution)
     return [record._asdict() for record in model_dirs.evaluate_task(loaded, run, "t", "test", ("hard",)).records]
@@ -43,7 +47,7 @@ print(json.dumps([records(*case) for case in json.loads(sys.argv[1])]))
 """
 
 
-def evaluated(repository: Path, cases: list[tuple[int, str, int]], *flags: str) -> list[Any]:
+def evaluated(repository: Path, cases: list[tuple[int, str, int, int]], *flags: str) -> list[Any]:
     environment = os.environ | {"XLA_FLAGS": " ".join([os.environ["XLA_FLAGS"], *flags])}
     done = subprocess.run(
         [sys.executable, "-c", CHILD, json.dumps(cases)],
@@ -57,10 +61,15 @@ def evaluated(repository: Path, cases: list[tuple[int, str, int]], *flags: str) 
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("dispatch", ["in_graph", pytest.param("host", marks=pytest.mark.slow)])
-def test_only_the_chunks_maxima_are_exchanged(repository: Path, tmp_path: Path, dispatch: str) -> None:
-    """In all programs that ran, by the compiler's text: two integers, one for each chunk."""
-    evaluated(repository, [(8, dispatch, 2)], f"--xla_dump_to={tmp_path}", "--xla_dump_hlo_as_text")
+@pytest.mark.parametrize(
+    ("dispatch", "chunks", "window"),
+    [("host", 1, 2), *(pytest.param(dispatch, 2, 1, marks=pytest.mark.slow) for dispatch in ("host", "in_graph"))],
+)
+def test_only_the_chunks_maxima_are_exchanged(
+    repository: Path, tmp_path: Path, dispatch: str, chunks: int, window: int
+) -> None:
+    """In all programs that ran, by the compiler's text: two integers, one for each chunk of a batch or of a window."""
+    evaluated(repository, [(8, dispatch, chunks, window)], f"--xla_dump_to={tmp_path}", "--xla_dump_hlo_as_text")
     found: list[Collective] = []
     programs = list(tmp_path.glob("*after_optimizations.txt"))
     for program in programs:
@@ -72,13 +81,13 @@ def test_only_the_chunks_maxima_are_exchanged(repository: Path, tmp_path: Path, 
 
 @pytest.mark.slow
 def test_records_are_those_of_one_device(repository: Path) -> None:
-    """But for the rung: a device sorts its own rows into chunks."""
-    cases = [(1, "in_graph", 1), (8, "in_graph", 2), (8, "host", 2), (8, "host", 4)]
+    """But for the rung: a device sorts its own rows into chunks, of one batch or of several."""
+    cases = [(1, "in_graph", 1, 1), (8, "in_graph", 2, 1), (8, "host", 2, 1), (8, "in_graph", 1, 2), (8, "host", 2, 2)]
     plain, *others = evaluated(repository, cases)
     assert len({record["num_kept_tokens"] for record in plain}) > 3
     for records in others:
         for one, other in zip(plain, records, strict=True):
             assert one | {"nll": 0, "rung": 0} == other | {"nll": 0, "rung": 0}
             assert one["nll"] == pytest.approx(other["nll"], rel=1e-5)
-    # Of two chunks a device each has a row that keeps much on some device; of four the first has none.
+    # Each of two chunks has a row that keeps much on some device; of the four of a window the first has none.
     assert sum(record["rung"] for record in others[-1]) < sum(record["rung"] for record in plain)

@@ -1,5 +1,7 @@
 """Evaluation: records follow from examples alone, not from batches; programs are compiled once for each deletion."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.vocabulary import EOS_ID, decode_to_text
 from mrt5_jax.evaluation import programs as module
 from mrt5_jax.evaluation.evaluate import Evaluation, collect_records, deletions_for, evaluate
-from mrt5_jax.evaluation.programs import make_evaluator
+from mrt5_jax.evaluation.programs import BatchByBatch, WindowEvaluator, evaluation_program
 from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, soft_hard_gap, summarize
 from mrt5_jax.model.forward import AtGate
 from mrt5_jax.selection.protocol import Selection, Signals
@@ -56,23 +58,30 @@ def test_examples_that_were_cut_are_counted(tiny) -> None:
 
 
 def test_every_batch_runs_once_and_by_the_clock_the_first_of_a_length_twice(tiny) -> None:
-    seen = []
+    seen: list[tuple[list[int], str]] = []
 
-    def counting(params, batch, deletion):
-        seen.append((int(batch[module.INDEX][0]), deletion))
-        return tiny.evaluator(params, batch, deletion)
+    class Counting:
+        def __init__(self, window: int) -> None:
+            self.window = window
+
+        def __call__(self, params, batches, deletion):
+            seen.append(([int(batch[module.INDEX][0]) for batch in batches], deletion))
+            return tiny.evaluator(params, batches, deletion)
 
     batches = make_batches([*range(7)])
-    records = collect_records(counting, tiny.params, batches, ("soft", "hard"))
-    assert seen == [(0, "soft"), (0, "hard"), (4, "soft"), (4, "hard")]
+    records = collect_records(Counting(1), tiny.params, batches, ("soft", "hard"))
+    assert seen == [([0], "soft"), ([0], "hard"), ([4], "soft"), ([4], "hard")]
     seen.clear()
-    assert evaluate(counting, tiny.params, batches, ("soft", "hard")).records == records
-    assert seen == [(0, "soft"), (0, "soft"), (0, "hard"), (0, "hard"), (4, "soft"), (4, "hard")]
+    assert evaluate(Counting(1), tiny.params, batches, ("soft", "hard")).records == records
+    assert seen == [([0], "soft"), ([0], "soft"), ([0], "hard"), ([0], "hard"), ([4], "soft"), ([4], "hard")]
+    seen.clear()
+    assert evaluate(Counting(5), tiny.params, batches, ("soft", "hard")).records == records
+    assert seen == [([0], "soft"), ([0, 4], "soft"), ([0], "hard"), ([0, 4], "hard")]
 
 
 def test_what_a_capacity_drops_is_not_deleted(tiny, evaluated) -> None:
     """3 slots of 8: the deletion rate stays the gate's, and what has no slot is counted apart."""
-    evaluator = make_evaluator(tiny.model, Ladder((3,), LENGTH))
+    evaluator = BatchByBatch(evaluation_program(tiny.model, Ladder((3,), LENGTH)))
     records = collect_records(evaluator, tiny.params, make_batches([*range(7)]), ("hard",))
     hard = of_deletion(evaluated.records, "hard")
     for record, free in zip(records, hard, strict=True):
@@ -108,7 +117,7 @@ def test_records_do_not_depend_on_batching(tiny, evaluated) -> None:
 def test_records_do_not_depend_on_length_buckets(tiny, evaluated) -> None:
     """Batches cut to shorter rows run at the rungs of their own ladder; the records are the same but for the rung."""
     ladders = {length: Ladder((length // 2, length)) for length in (7, LENGTH)}
-    evaluator = ByLength(ladders, lambda ladder: make_evaluator(tiny.model, ladder))
+    evaluator = BatchByBatch(ByLength(ladders, lambda ladder: evaluation_program(tiny.model, ladder)))
     batches = [cut(batch, tuple(ladders)) for batch in make_batches(sorted(range(7), key=length_of))]
     assert {batch.arrays["encoder_input_tokens"].shape[1] for batch in batches} == set(ladders)
     there = by_example(evaluate(evaluator, tiny.params, batches, DELETIONS).records)
@@ -171,7 +180,9 @@ def test_random_deletion_draws_from_seed_and_index(tiny, monkeypatch) -> None:
     def losses(seed: int, indices: list[int]) -> dict[int, float]:
         examples = tuple(ExampleInfo("toy", "", index) for index in indices)
         batch = EvalBatch(model_batch(np.ones((BATCH, LENGTH), np.int32), targets), examples)
-        records = evaluate(make_evaluator(tiny.model, Ladder((8,)), seed), NO_PARAMS, [batch], ("random",)).records
+        records = evaluate(
+            BatchByBatch(evaluation_program(tiny.model, Ladder((8,)), seed)), NO_PARAMS, [batch], ("random",)
+        ).records
         return {record.index: record.nll for record in records}
 
     here, elsewhere = losses(3, [0, 1, 2, 9]), losses(3, [9, 70_000, 0])
@@ -183,18 +194,19 @@ def test_random_deletion_draws_from_seed_and_index(tiny, monkeypatch) -> None:
 @pytest.mark.slow
 def test_nothing_compiles_after_warm_up(tiny, evaluated) -> None:
     """Whatever is kept and however the last batch is filled, the programs of the first batches serve."""
-    evaluator = make_evaluator(tiny.model, Ladder((4, 8)))
+    program: Any = evaluation_program(tiny.model, Ladder((4, 8)))
+    evaluator = BatchByBatch(program)
     evaluate(evaluator, tiny.params, make_batches([0, 1]), DELETIONS)
-    assert evaluator._cache_size() == len(DELETIONS)
+    assert program._cache_size() == len(DELETIONS)
     evaluate(evaluator, tiny.params, make_batches([*range(20, 33)]), DELETIONS)
-    assert evaluator._cache_size() == len(DELETIONS)
+    assert program._cache_size() == len(DELETIONS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("num_chunks", [1, 2])
 def test_the_host_s_choice_of_lengths_changes_no_record_but_the_rung(tiny, evaluated, num_chunks: int) -> None:
     """Host dispatch, with and without chunks, against one program."""
-    evaluator = make_evaluator(tiny.model, Ladder((4, 8)), dispatch="host", num_chunks=num_chunks)
+    evaluator = WindowEvaluator(tiny.model, {LENGTH: Ladder((4, 8))}, dispatch="host", num_chunks=num_chunks)
     there = by_example(evaluate(evaluator, tiny.params, make_batches([*range(7)]), DELETIONS).records)
     for key, record in by_example(evaluated.records).items():
         assert there[key].nll == pytest.approx(record.nll, rel=1e-5)
@@ -220,7 +232,7 @@ def test_records_from_logits(tiny, monkeypatch, has_gate: bool) -> None:
         return AtGate(mask, jnp.asarray(keep) if has_gate else mask, selection, jnp.zeros(BATCH, jnp.int32))
 
     pretend(monkeypatch, lambda keys: jnp.asarray(logits), at_gate_of)
-    found = evaluate(make_evaluator(tiny.model, Ladder((6,))), NO_PARAMS, [batch], ("hard",))
+    found = evaluate(BatchByBatch(evaluation_program(tiny.model, Ladder((6,)))), NO_PARAMS, [batch], ("hard",))
     log_likelihood = logits - np.log(np.exp(logits.astype(np.float64)).sum(-1, keepdims=True))
     assert len(found.records) == 3
     for row, record in enumerate(found.records):

@@ -90,4 +90,4 @@ def pretended(monkeypatch: pytest.MonkeyPatch, refused: tuple[int, ...] = (), no
         return step_function
 
     monkeypatch.setattr(programs, "make_train_step", pretend)
-    monkeypatch.setattr(programs, "make_evaluator", lambda *_: jax.jit(lambda *_: 0, static_argnums=2))
+    monkeypatch.setattr(programs, "evaluation_program", lambda *_: jax.jit(lambda *_: 0, static_argnums=2))

@@ -69,7 +69,7 @@ def _programs_are_shared(kept_programs: None) -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(programs, "make_train_step", shared_train_step)
-        patch.setattr(programs, "make_evaluator", functools.cache(programs.make_evaluator))
+        patch.setattr(programs, "evaluation_program", functools.cache(programs.evaluation_program))
         yield
 
 

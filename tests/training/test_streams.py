@@ -1,6 +1,7 @@
 """Nothing compiles once every input length has been seen, whatever later batches keep."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, get_args
 
 import jax
@@ -10,7 +11,7 @@ import pytest
 
 from mrt5_jax.compaction.ladder import ByLength, Ladder
 from mrt5_jax.config import DataConfig, Dispatch, ExecutionConfig, OptimizerConfig, RunConfig, TrainingConfig
-from mrt5_jax.evaluation.programs import make_evaluator
+from mrt5_jax.evaluation.programs import WindowEvaluator
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.batches import abstract_batch, put_whole_batch
@@ -82,44 +83,59 @@ def test_a_stream_of_training_batches_compiles_nothing_after_warm_up(dispatch: D
     assert int(state.step) == first + BATCHES
 
 
+def in_windows(number: int, window: int) -> Iterator[list[dict[str, np.ndarray]]]:
+    """The last one is short, as a run's last one mostly is."""
+    batches = random_batches(number)
+    while taken := list(islice(batches, window)):
+        yield taken
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("window", [1, 7])
 @pytest.mark.parametrize("dispatch", get_args(Dispatch))
-def test_a_stream_of_evaluated_batches_compiles_nothing_after_warm_up(dispatch: Dispatch) -> None:
+def test_a_stream_of_evaluated_batches_compiles_nothing_after_warm_up(dispatch: Dispatch, window: int) -> None:
+    """A window has batches of both lengths, more or fewer of each."""
     model = MrT5(make_config())
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), make_params(model.config, 1))
-    evaluator = ByLength(LADDERS, lambda ladder: make_evaluator(model, ladder, dispatch=dispatch))
+    evaluator = WindowEvaluator(model, LADDERS, dispatch=dispatch, window=window)
+    rungs: set[tuple[int, int]] = set()
 
-    def evaluate(batch: dict[str, np.ndarray]) -> Any:
+    def evaluate(batches: list[dict[str, np.ndarray]]) -> None:
         index = {"index": np.arange(ROWS, dtype=np.int32)}
-        return jax.device_get(evaluator(params, jax.tree.map(jnp.asarray, batch | index), "hard"))
+        arrays = [jax.tree.map(jnp.asarray, batch | index) for batch in batches]
+        for batch, results in zip(batches, jax.device_get(evaluator(params, arrays, "hard")), strict=True):
+            rungs.update((batch["encoder_input_tokens"].shape[1], int(rung)) for rung in results.rung)
 
-    for batch in random_batches(20):
-        evaluate(batch)
+    for batches in in_windows(20, window):
+        evaluate(batches)
     with compilations() as later:
-        for batch in random_batches(BATCHES):
-            evaluate(batch)
+        for batches in in_windows(BATCHES, window):
+            evaluate(batches)
     assert later == []
+    assert rungs == {(length, rung) for length, ladder in LADDERS.items() for rung in ladder.rungs}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dispatch", get_args(Dispatch))
+@pytest.mark.parametrize("window", [1, 7])
 @pytest.mark.parametrize("stage", ["scoring", "generation"])
-def test_a_stream_of_requests_compiles_nothing_after_warm_up(stage: str, dispatch: Dispatch) -> None:
+def test_a_stream_of_requests_compiles_nothing_after_warm_up(stage: str, window: int, dispatch: Dispatch) -> None:
     """The host compiles a rung when a batch first needs it, so every length and rung has to come once."""
     config = make_config()
     params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), make_params(config, 1))
     engine = Engine(config, params, execution=ExecutionConfig(rungs=(4, 6, 9), inference_dispatch=dispatch))
 
-    def answer(batch: dict[str, np.ndarray]) -> Any:
+    def answer(batches: list[dict[str, np.ndarray]]) -> Any:
         if stage == "scoring":
-            return jax.device_get(engine.score(batch))
-        return jax.device_get(engine.generate(batch["encoder_input_tokens"], max_length=3))
+            return jax.device_get(engine.score_window(batches, window))
+        tokens = [batch["encoder_input_tokens"] for batch in batches]
+        return jax.device_get(engine.generate_window(tokens, max_length=3, size=window))
 
     with compilations() as first:
-        for batch in random_batches(BATCHES):
-            answer(batch)
+        for batches in in_windows(BATCHES, window):
+            answer(batches)
     assert first, "the listener hears"
     with compilations() as again:
-        for batch in random_batches(BATCHES):
-            answer(batch)
+        for batches in in_windows(BATCHES, window):
+            answer(batches)
     assert again == []
