@@ -30,7 +30,7 @@ from mrt5_jax.training.monitor import Checked
 from mrt5_jax.training.state import TrainState, initial_monitor
 from mrt5_jax.training.step import Learning, TrainStep, make_train_step
 
-from .auto_runs import FREE, INTERVAL, LENGTH, ROWS, STEPS, SWITCHES, Gate, auto_run
+from .auto_runs import FREE, INTERVAL, LENGTH, STEPS, SWITCHES, Gate, auto_run
 from .small_runs import checkpoints_of, metrics_of, same_bits
 from .test_devices import two_places
 
@@ -51,7 +51,7 @@ def _small_runs_can_choose() -> Iterator[None]:
             return made.setdefault(key, make_train_step(model, run, learning, ladder, shards))
 
         patch.setattr(programs, "make_train_step", shared)
-        patch.setattr(programs, "make_evaluator", functools.cache(programs.make_evaluator))
+        patch.setattr(programs, "evaluation_program", functools.cache(programs.evaluation_program))
         yield
 
 
@@ -185,12 +185,12 @@ def test_a_line_says_what_is_kept_expected_and_saved(tmp_path: Path, capfd: Any)
 
 
 def test_a_run_goes_on_with_as_many_chunks_as_its_rows_allow(tmp_path: Path) -> None:
-    """Eight were chosen; microbatches of two rows allow two."""
+    """Eight were chosen; of six rows there can be six chunks."""
     run = auto_run(tmp_path, "task")
     _, state = choices_of(run)
     chosen = {name: of._replace(num_chunks=jnp.asarray([8], jnp.int32)) for name, of in (state.kept or {}).items()}
-    parts = dataclasses.replace(run, execution=dataclasses.replace(run.execution, microbatches=ROWS // 2))
-    for how, expected in ((run, 8), (parts, 2)):
+    six = dataclasses.replace(run, data=dataclasses.replace(run.data, batch_size=6))
+    for how, expected in ((run, 8), (six, 6)):
         ladders = {LENGTH: Ladder((16, LENGTH))}
         choices = Choices(how, make_mesh(how.execution.mesh), ladders, state._replace(kept=chosen))
         assert choices.num_chunks("saturated", LENGTH) == expected
