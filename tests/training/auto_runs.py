@@ -45,10 +45,11 @@ def auto_run(model_dir: Path, task: str, **changes: Any) -> RunConfig:
     run = make_run(model_dir, task)
     return dataclasses.replace(
         run,
+        model=dataclasses.replace(run.model, dropout_rate=0.0),
         data=DataConfig(task, (task,), LENGTH, LENGTH, ROWS, ROWS),
         training=TrainingConfig(STEPS, "auto", eval_every=STEPS, eval_batches=1),
         execution=ExecutionConfig(rungs=(16,), chunks="auto", log_every=1),
-        checkpoints=dataclasses.replace(run.checkpoints, every=1, keep=STEPS),
+        checkpoints=dataclasses.replace(run.checkpoints, every=2, keep=STEPS),
         monitor=MonitorConfig(interval=INTERVAL, tolerance=0.01),
         evaluation=EvaluationConfig(deletions=("soft",)),
         **changes,
