@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.selection.selectors import deletion_threshold
+from mrt5_jax.selection.selectors import deletion_threshold, pools
 
 _T5_DEFAULTS: dict[str, Any] = {
     "model_type": "t5",
@@ -64,6 +64,8 @@ _KINDS = {
 }
 _DELETION_TYPES = {kind: deletion_type for deletion_type, kind in _KINDS.items()}
 
+_CANINE = "CanineT5ForConditionalGeneration"
+"""The authors' T5 with convolutional pooling; its model_type is t5."""
 TOKENIZER_CLASS = "ByT5Tokenizer"
 
 Value = TypeVar("Value", int, float, bool)
@@ -96,7 +98,15 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
         return value
 
     gate = None
-    if complete["model_type"] == "mrt5":
+    if _CANINE in fields.get("architectures", ()):
+        gate = GateConfig(
+            layer=get("downsampling_layer", int),
+            kind="every_kth",
+            stride=get("downsampling_rate", int),
+            reduction="convolution",
+            drop_tail=True,
+        )
+    elif complete["model_type"] == "mrt5":
         deletion_type = complete["deletion_type"]
         if deletion_type not in tuple(_KINDS):
             raise UserError(f"{place}: deletion_type {deletion_type!r} is not one of scaled_sigmoid, random, fixed")
@@ -142,7 +152,7 @@ def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str
             same, and its other fields stay too.
     """
     ours: dict[str, Any] = {
-        "model_type": "t5" if config.gate is None else "mrt5",
+        "model_type": "t5" if config.gate is None or pools(config.gate) else "mrt5",
         "vocab_size": config.vocab_size,
         "d_model": config.emb_dim,
         "d_kv": config.head_dim,
@@ -159,10 +169,9 @@ def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str
     if config.gate is not None:
         ours |= _gate_fields(config.gate)
     if source is None:
-        architecture = "T5ForConditionalGeneration" if config.gate is None else "MrT5ForConditionalGeneration"
         fixed = {name: value for name, (value, _) in _FIXED.items()}
         return {
-            "architectures": [architecture],
+            "architectures": [_architecture(config.gate)],
             **fixed,
             **ours,
             "tie_word_embeddings": False,
@@ -172,11 +181,19 @@ def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str
     before = _complete(source)
     fields = dict(source) | {name: value for name, value in ours.items() if before.get(name) != value}
     if before["model_type"] != ours["model_type"]:
-        fields["architectures"] = ["MrT5ForConditionalGeneration" if config.gate else "T5ForConditionalGeneration"]
+        fields["architectures"] = [_architecture(config.gate)]
     return fields
 
 
+def _architecture(gate: GateConfig | None) -> str:
+    if gate is None:
+        return "T5ForConditionalGeneration"
+    return _CANINE if pools(gate) else "MrT5ForConditionalGeneration"
+
+
 def _gate_fields(gate: GateConfig) -> dict[str, Any]:
+    if pools(gate) and gate.reduction == "convolution" and gate.drop_tail:
+        return {"downsampling_layer": gate.layer, "downsampling_rate": gate.stride}
     if gate.kind not in _DELETION_TYPES:
         raise UserError(
             f"a gate of kind = {gate.kind!r} has no name in Hugging Face's config.json: {', '.join(_DELETION_TYPES)} "

@@ -9,6 +9,7 @@ import dataclasses
 from typing import Literal, get_args
 
 from mrt5_jax.config import Deletion, TrainingDeletion
+from mrt5_jax.errors import UserError
 
 Keep = Literal["inputs", "selected", "unsaturated", "as_many_at_random"]
 """Which positions survive: all inputs; those that the selector keeps; those that attention can see, however low their
@@ -29,6 +30,8 @@ class DeletionRule:
     """What of a selector it hands to the rest of the model: through these the loss reaches the selector."""
     heeds_selector: bool = True
     """Whether it depends on what the selector says."""
+    pools: bool = False
+    """Whether positions can be pooled under it."""
     stand_in: TrainingDeletion | None = None
     """What takes its place in training while a monitor finds that the two differ; None: it needs no monitor."""
 
@@ -41,7 +44,7 @@ class DeletionRule:
 DELETIONS: dict[Deletion | TrainingDeletion, DeletionRule] = {
     "none": DeletionRule("inputs", heeds_selector=False),
     "soft": DeletionRule("inputs", signals=("key_bias",)),
-    "hard": DeletionRule("selected", removes=True, signals=("weights", "confidence")),
+    "hard": DeletionRule("selected", removes=True, signals=("weights", "confidence"), pools=True),
     "random": DeletionRule("as_many_at_random", removes=True),
     "saturated": DeletionRule("unsaturated", removes=True, signals=("key_bias",), stand_in="soft"),
 }
@@ -65,6 +68,17 @@ TRAINED_WITHOUT_SELECTOR = tuple(
 def removes_positions(deletion: Deletion | TrainingDeletion) -> bool:
     """Says whether the rest of the model runs on fewer positions."""
     return DELETIONS[deletion].removes
+
+
+def check_pooling(deletion: Deletion | TrainingDeletion, field: str) -> None:
+    """Refuses a deletion that cannot pool; `field` is what asked for it.
+
+    Raises:
+        UserError: names the field and the deletions that can.
+    """
+    if not DELETIONS[deletion].pools:
+        able = " or ".join(repr(name) for name, rule in DELETIONS.items() if rule.pools)
+        raise UserError(f"{field} = {deletion!r}: a model that pools positions runs under {able} alone; give that")
 
 
 def is_random(deletion: Deletion | TrainingDeletion) -> bool:

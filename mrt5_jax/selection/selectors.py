@@ -7,6 +7,7 @@ import flax.linen as nn
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.selection.every_kth import EVERY_KTH
 from mrt5_jax.selection.fixed_selector import FIXED
 from mrt5_jax.selection.learned_gate import LEARNED
 from mrt5_jax.selection.log_sigmoid_gate import LOG_SIGMOID
@@ -19,6 +20,7 @@ SELECTORS: dict[str, SelectorRule] = {
     "random": RANDOM,
     "fixed": FIXED,
     "log_sigmoid": LOG_SIGMOID,
+    "every_kth": EVERY_KTH,
 }
 
 
@@ -34,6 +36,11 @@ def selector_rule(gate: GateConfig) -> SelectorRule:
             f"config.GateConfig.kind = {gate.kind!r}: should be {names}{nearest(gate.kind, list(SELECTORS))}"
         )
     return SELECTORS[gate.kind]
+
+
+def pools(gate: GateConfig | None) -> bool:
+    """Returns whether a model pools positions."""
+    return gate is not None and selector_rule(gate).pools
 
 
 def make_selector(config: ModelConfig) -> nn.Module:
