@@ -89,7 +89,7 @@ UNUSED = {
 def test_eight_devices_give_the_same_and_exchange_no_more_than_gradients(
     repository: Path, name: str, num_chunks: int, expected: dict[str, Any]
 ) -> None:
-    """Beside gradients and a few numbers nothing is exchanged: a mask [batch length] alone would be 256 bytes."""
+    """Beside gradients at most 352 bytes are exchanged: numbers [batch length] alone would be 1,024 or more."""
     slack, gradients = 20 * 8, sum(leaf.nbytes for leaf in jax.tree.leaves(make_params()))
     done = subprocess.run(
         [sys.executable, "-m", "tests.selection.on_eight_devices", name, str(num_chunks)],
