@@ -25,7 +25,7 @@ _TYDI = "tydi_qa/goldp:3.0.0"
 
 
 def to_texts(example: Example, language: str | None = None) -> Example:
-    """`Question: ... Context: ...` and the first answer; `answers` has all that are accepted.
+    """Writes `Question: ... Context: ...` and the first answer; `answers` has all that are accepted.
 
     Args:
         language: None reads it off the example's id, as TyDi QA writes it.
@@ -77,7 +77,7 @@ def question_task(
 
 
 def accepted_answers(decoded: str, example: Mapping[str, Any] | None = None, is_target: bool = False) -> Any:
-    """seqio's postprocessing: of a target, all accepted answers."""
+    """Returns all accepted answers of a target, and a prediction as it is: seqio's postprocessing."""
     if not is_target or example is None:
         return decoded
     return [answer.decode() if isinstance(answer, bytes) else answer for answer in example["answers"]]

@@ -106,7 +106,9 @@ def c4_mixture(
     input_length: int = 1024,
     temperature: float | None = None,
 ) -> str:
-    """`text_mixture` over the published shards `c4-<language>[-validation].*.json.gz` in a folder.
+    """Registers a `text_mixture` of the published shards `c4-<language>[-validation].*.json.gz` in a folder.
+
+    Unless every language has validation shards, none of them are read, and the last part of each language is held out.
 
     Raises:
         UserError: a language without shards there, or broken ones.

@@ -24,7 +24,7 @@ LABELS = ("entailment", "neutral", "contradiction")
 
 
 def to_premise_and_hypothesis(example: Example, language: str) -> Example:
-    """`Premise: ... Hypothesis: ...` and the label's number as a digit: entailment, neutral, contradiction."""
+    """Writes `Premise: ... Hypothesis: ...` and the label's number as a digit: entailment, neutral, contradiction."""
     premise, hypothesis = example["premise"], example["hypothesis"]
     if isinstance(premise, Mapping):  # translations: a column a language, and a list with the languages' names
         premise = premise[language]

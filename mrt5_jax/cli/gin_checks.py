@@ -40,7 +40,7 @@ def check(bound: Bound, root: type) -> None:
 
 
 def check_types(node: Any) -> None:
-    """Every field of a dataclass and of the dataclasses in it has its annotated type.
+    """Checks every field of a dataclass, and of the dataclasses in it, against its annotated type.
 
     Raises:
       UserError: a field has not, which a literal in a gin file cannot cause but a called function can.

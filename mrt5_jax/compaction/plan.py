@@ -16,9 +16,9 @@ from mrt5_jax.errors import UserError
 class Plan(NamedTuple):
     """Where each slot of the compact sequence comes from."""
 
-    positions: Int[Array, "batch kept_length"]
+    positions: Int[Array, "batch slots"]
     """Original positions, increasing over the real slots; length - 1 in filler."""
-    mask: Bool[Array, "batch kept_length"]
+    mask: Bool[Array, "batch slots"]
     """True in real slots. These come first."""
 
 
@@ -27,55 +27,55 @@ def count_kept(keep: Bool[Array, "batch length"]) -> Int[Array, " batch"]:
     return jnp.sum(keep, axis=1, dtype=jnp.int32)
 
 
-def plan(keep: Bool[Array, "batch length"], kept_length: int) -> Plan:
+def plan(keep: Bool[Array, "batch length"], num_slots: int) -> Plan:
     """Moves the kept positions of each row to the front, in their order.
 
-    No row may keep more than `kept_length` positions: a rung of the ladder is chosen so, and `restrict` makes it so for
-    a fixed capacity. A kept position's slot is the number of kept positions before it.
+    No row may keep more than `num_slots` positions: a rung of the ladder is chosen so, and `restrict` makes it so for a
+    fixed capacity. A kept position's slot is the number of kept positions before it.
 
     Args:
         keep: positions to move together.
-        kept_length: slots, 1 <= kept_length <= length; static.
+        num_slots: of the compact sequence, 1 <= num_slots <= length; static.
 
     Raises:
-        UserError: `kept_length` is not within the sequence.
+        UserError: `num_slots` is below 1 or above the length.
     """
     length = keep.shape[1]
-    if not 1 <= kept_length <= length:
-        raise UserError(f"kept length {kept_length}: a sequence of {length} positions has 1 to {length} slots")
+    if not 1 <= num_slots <= length:
+        raise UserError(f"{num_slots} slots: a sequence of {length} positions has 1 to {length}")
 
     # The scatter is per row and vmapped: XLA then sees a batched scatter and keeps it local when the batch is sharded.
-    def positions_of(row: Bool[Array, " length"]) -> Int[Array, " kept_length"]:
-        slots = jnp.where(row, jnp.cumsum(row, dtype=jnp.int32) - 1, kept_length)
-        filler = jnp.full((kept_length,), length - 1, jnp.int32)
+    def positions_of(row: Bool[Array, " length"]) -> Int[Array, " slots"]:
+        slots = jnp.where(row, jnp.cumsum(row, dtype=jnp.int32) - 1, num_slots)
+        filler = jnp.full((num_slots,), length - 1, jnp.int32)
         return filler.at[slots].set(jnp.arange(length, dtype=jnp.int32), mode="drop")
 
-    mask = jnp.arange(kept_length, dtype=jnp.int32)[None, :] < count_kept(keep)[:, None]
+    mask = jnp.arange(num_slots, dtype=jnp.int32)[None, :] < count_kept(keep)[:, None]
     return Plan(jax.vmap(positions_of)(keep), mask)
 
 
 def gather(
-    values: Shaped[Array, "batch length *rest"], positions: Int[Array, "batch kept_length"]
-) -> Shaped[Array, "batch kept_length *rest"]:
+    values: Shaped[Array, "batch length *rest"], positions: Int[Array, "batch slots"]
+) -> Shaped[Array, "batch slots *rest"]:
     """Returns the values at the planned positions."""
     index = positions.reshape(positions.shape + (1,) * (values.ndim - 2))
     return jnp.take_along_axis(values, index, axis=1, mode="promise_in_bounds")
 
 
 def scatter_back(
-    compact: Shaped[Array, "batch kept_length *rest"], plan: Plan, length: int
+    compact: Shaped[Array, "batch slots *rest"], plan: Plan, length: int
 ) -> Shaped[Array, "batch length *rest"]:
     """Puts real slots back at their original positions, zeros elsewhere: the transpose of `gather` without filler."""
-    kept_length = plan.positions.shape[1]
+    num_slots = plan.positions.shape[1]
 
     # Only slot numbers are scattered; the wide values are then gathered, which accelerators do much faster.
-    def slots_of(positions: Int[Array, " kept_length"], mask: Bool[Array, " kept_length"]) -> Int[Array, " length"]:
-        nowhere = jnp.full((length,), kept_length, jnp.int32)
-        return nowhere.at[jnp.where(mask, positions, length)].set(jnp.arange(kept_length, dtype=jnp.int32), mode="drop")
+    def slots_of(positions: Int[Array, " slots"], mask: Bool[Array, " slots"]) -> Int[Array, " length"]:
+        nowhere = jnp.full((length,), num_slots, jnp.int32)
+        return nowhere.at[jnp.where(mask, positions, length)].set(jnp.arange(num_slots, dtype=jnp.int32), mode="drop")
 
     slots = jax.vmap(slots_of)(*plan)
-    values = gather(compact, jnp.minimum(slots, kept_length - 1))
-    kept = (slots < kept_length).reshape(slots.shape + (1,) * (compact.ndim - 2))
+    values = gather(compact, jnp.minimum(slots, num_slots - 1))
+    kept = (slots < num_slots).reshape(slots.shape + (1,) * (compact.ndim - 2))
     return jnp.where(kept, values, jnp.zeros((), compact.dtype))
 
 

@@ -92,7 +92,7 @@ def chunk_rows(rows: Arrays, kept_counts: Int[Array, " batch"], num_chunks: int,
 
 
 def restore_rows(chunks: Rows, order: Int[Array, "shards local"]) -> Rows:
-    """Arrays [num_chunks rows ...] as [batch ...] in the batch's order again: the inverse of `chunk_rows`."""
+    """Puts arrays [num_chunks rows ...] back into the batch's order, [batch ...]: the inverse of `chunk_rows`."""
     rows = join_rows(chunks, order.shape[0])
     if jax.tree.leaves(chunks)[0].shape[0] == 1:
         return rows

@@ -22,7 +22,7 @@ _WITHOUT_SPACES = re.compile(
 
 
 def normalize_answer(text: str) -> str:
-    """The text as SQuAD compares it."""
+    """Returns the text as SQuAD compares it."""
     text = "".join(letter for letter in text.lower() if not _is_punctuation(letter))
     return " ".join(_ARTICLES.sub(" ", text).split())
 
@@ -38,13 +38,13 @@ def f1(prediction: str, answers: Sequence[str]) -> float:
 
 
 def accuracy(targets: Sequence[str], predictions: Sequence[str]) -> dict[str, float]:
-    """A seqio metric: how many predictions are the target, in per cent."""
+    """Computes the share of predictions that equal their target, in per cent: a seqio metric."""
     equal = [float(target == prediction) for target, prediction in zip(targets, predictions, strict=True)]
     return {"accuracy": _percent(equal)}
 
 
 def question_answering(targets: Sequence[Sequence[str]], predictions: Sequence[str]) -> dict[str, float]:
-    """A seqio metric over lists of accepted answers: means over examples, in per cent; NaN where there are none."""
+    """Computes mean exact match and F1 against lists of accepted answers, in per cent; NaN without examples."""
     examples = list(zip(predictions, targets, strict=True))
     return {
         "exact_match": _percent([exact_match(*example) for example in examples]),

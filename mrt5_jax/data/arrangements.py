@@ -57,7 +57,7 @@ class ExampleStream(Protocol):
     """One shard's examples."""
 
     def batches(self, *, start: int, rows: int) -> Iterator[Any]:
-        """`inputs` and `targets`, int32 [rows length], padded, without end, from example `start` on.
+        """Yields `inputs` and `targets`, int32 [rows length], padded, without end, from example `start` on.
 
         Where there are languages, LANGUAGE_IDS as well.
         """
@@ -69,7 +69,7 @@ class Arrangement(Protocol):
     """One shard's batches."""
 
     def read(self, position: int) -> Iterator[Located]:
-        """Batches without end, from a position on; 0 is the beginning."""
+        """Yields batches without end, from a position on; 0 is the beginning."""
         ...
 
 
@@ -159,10 +159,10 @@ class Buckets:
 
 
 def input_lengths(data: DataConfig) -> tuple[int, ...]:
-    """The input lengths that batches have, from short to long.
+    """Returns the input lengths that batches have, from short to long.
 
     Raises:
-        UserError: the longest bucket is not the run's input length, or there are buckets for packed rows.
+        UserError: a bucket is not positive, the longest is not the run's input length, or packed rows have buckets.
     """
     if not data.length_buckets:
         return (data.input_length,)
@@ -178,13 +178,13 @@ def input_lengths(data: DataConfig) -> tuple[int, ...]:
 
 
 def smallest_length(rows: Int[np.ndarray, "batch length"], lengths: Sequence[int]) -> int:
-    """The first of the sorted lengths that the longest row fits into."""
+    """Finds the first of the sorted lengths that the longest row fits into."""
     longest = int(np.count_nonzero(rows, axis=1).max(initial=0))
     return next(length for length in lengths if length >= longest)
 
 
 def model_batch(inputs: Int[np.ndarray, "batch length"], targets: Int[np.ndarray, "batch target"]) -> Batch:
-    """What the model takes, from padded rows. The decoder starts from a pad and sees its targets one place later."""
+    """Makes the model's batch of padded rows; the decoder starts from a pad and sees its targets one place later."""
     return {
         "encoder_input_tokens": inputs,
         "decoder_input_tokens": np.pad(targets, ((0, 0), (1, 0)), constant_values=PAD_ID)[:, :-1],
@@ -213,7 +213,7 @@ class _PackedRows:
         self._used = (0, 0)
 
     def add(self, inputs: Int[np.ndarray, " length"], targets: Int[np.ndarray, " target"]) -> bool:
-        """Whether there was room for the example."""
+        """Adds an example and returns True, or returns False where the batch has no room for it."""
         ends = (self._used[0] + len(inputs), self._used[1] + len(targets))
         full = ends[0] > self._inputs.shape[1] or ends[1] > self._targets.shape[1]
         if full or self._segment == self._most_examples:

@@ -40,7 +40,7 @@ SHARED_ORDER_VERSION = 3
 class EvalBatch(NamedTuple):
     arrays: Batch
     examples: tuple[ExampleInfo, ...]
-    """Of the first rows; the rows after them are filler: all zeros, weight 0."""
+    """Of the first rows; the rows after them are padding: all zeros, weight 0."""
 
 
 class TrainBatches(Iterator[Batch]):
@@ -69,7 +69,7 @@ class TrainBatches(Iterator[Batch]):
         return batch
 
     def state(self) -> dict[str, Any]:
-        """For JSON. It is the same on all hosts."""
+        """Returns where it stands, for JSON; the same on all hosts."""
         return {"position": self._position, "layout": dict(self._layout)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -97,7 +97,7 @@ class TrainBatches(Iterator[Batch]):
 def train_batches(
     data: DataConfig, *, seed: int, shard_index: int = 0, num_shards: int = 1, most_examples: int | None = None
 ) -> TrainBatches:
-    """This host's share of the training batches, `batch_size / num_shards` rows each.
+    """Returns this host's share of the training batches, `batch_size / num_shards` rows each.
 
     Args:
         seed: of the order and of every random transformation.
@@ -140,7 +140,7 @@ def train_batches(
 def eval_batches(
     task: str, data: DataConfig, *, split: str = "validation", num_examples: int | None = None
 ) -> Iterator[EvalBatch]:
-    """All examples of a task's split once, always the same ones in the same order; the last batch is filled up.
+    """Yields all examples of a task's split once, always the same ones in the same order; the last batch is filled up.
 
     With length buckets, examples of similar length come together within a window. Rows are never packed. Where the task
     has languages, batches carry `language_ids`, which mean what they mean in training: see `streams.eval_languages`.

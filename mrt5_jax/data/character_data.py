@@ -37,19 +37,20 @@ class Pair(NamedTuple):
 
 
 def split_of(text: str) -> str:
-    """Four fifths train, a tenth each for validation and test, the same for the same text always."""
+    """Assigns a text to a split by its hash: four fifths to train, a tenth each to validation and test."""
     return _HELD_OUT.get(int(hashlib.sha256(text.encode()).hexdigest(), 16) % 10, "train")
 
 
 def spelling_pairs(
     lines: Iterable[str], split: str, left_out: Counter[str] | None = None, *, max_bytes: int = 63, seed: int = 0
 ) -> Iterator[Pair]:
-    """Pieces of the split's lines, at most `max_bytes` long with their misspellings, of whole words.
+    """Yields pieces of the split's lines misspelt and as they were, the misspelt ones of at most `max_bytes`.
 
-    In a script without spaces, what would be too long a word is cut between letters.
+    Pieces are of whole words. A word too long for a piece is cut between letters, as scripts without spaces need it; if
+    it is ASCII, it is left out.
 
     Args:
-        left_out: counts the lines of the split that gave no row, by reason.
+        left_out: counts the lines of the split that gave no row, by reason; blank ones are not counted.
     """
     for line in lines:
         if split_of(line) != split:
@@ -79,7 +80,7 @@ def word_search_pairs(
     max_bytes: int = 127,
     seed: int = 0,
 ) -> Iterator[Pair]:
-    """`hint: letters` and the word that lies in the letters, forwards or backwards.
+    """Yields `hint: letters` and the word that lies in the letters, forwards or backwards.
 
     There are `num_letters` of them, or as many as fit: scripts have one to four bytes a character.
 

@@ -31,7 +31,7 @@ Splits = Mapping[str, Sequence[Region]]
 
 
 def open_corpus(train: Patterns, validation: Patterns | None, *, chunk_length: int, field: str = "text") -> Splits:
-    """The regions of every split, in files that match globs.
+    """Opens files that match globs and returns the regions of every split.
 
     Args:
         validation: None holds out the last part of every language.
@@ -47,7 +47,7 @@ def open_corpus(train: Patterns, validation: Patterns | None, *, chunk_length: i
 def open_former_corpus(
     train: Patterns, validation: Patterns | None, *, chunk_length: int, field: str = "text"
 ) -> Splits | None:
-    """The regions as versions had them that took each shard for a language; None where they read other documents."""
+    """Opens the regions of versions that took each shard for a language; None where those read other documents."""
     splits = _open(train, validation, chunk_length, field, former_language_of)
     meant = all(
         file.index.has_former_meaning
@@ -70,7 +70,7 @@ def _open(
 
 
 def chunk_source(splits: Splits, chunk_length: int) -> IndexedSource:
-    """Chunks as examples: `ids` (int32 [chunk_length], shorter only where a whole region is) and `language`.
+    """Makes a source of chunks, with `ids` (int32 [chunk_length], shorter only where a whole region is) and `language`.
 
     A region's last chunk is as long as the others: it begins within the one before it.
     """
@@ -83,7 +83,7 @@ def chunk_source(splits: Splits, chunk_length: int) -> IndexedSource:
 
 
 def files_of(splits: Splits) -> list[SourceFile]:
-    """The files of every split; what is held out of train files has none of its own."""
+    """Lists the files of every split; what is held out of train files has none of its own."""
     return [
         SourceFile(split, region.language, file.path, file.index)
         for split, regions in splits.items()
@@ -103,7 +103,7 @@ class _Chunks:
         self.size = int(self._first[-1])
 
     def read(self, numbers: np.ndarray) -> Iterator[Example]:
-        """`ids` and `language` of chunks."""
+        """Reads the chunks of these numbers: their `ids` and `language`."""
         for number, place in zip(numbers, np.searchsorted(self._first, numbers, side="right") - 1, strict=True):
             yield {"ids": self._chunk(int(number), int(place)), "language": self._regions[place].language}
 
@@ -114,7 +114,7 @@ class _Chunks:
 
 
 def languages_of(splits: Splits) -> tuple[str, ...]:
-    """Of all splits, sorted."""
+    """Returns the languages of all splits, sorted."""
     return tuple(sorted({region.language for regions in splits.values() for region in regions}))
 
 

@@ -42,7 +42,7 @@ _PLANTED: dict[DiagnosticKind, _Planting] = {
 
 
 def make_examples(kind: DiagnosticKind, length: int) -> Callable[[str, Int[np.ndarray, " block"]], Iterator[Example]]:
-    """A function (split, indices) -> examples with `inputs` [length - 1] and `targets`, int32 ids without EOS.
+    """Returns a function (split, indices) -> examples with `inputs` [length - 1] and `targets`, int32 ids without EOS.
 
     Args:
         length: of the inputs in ids, '#' and EOS counted.

@@ -28,9 +28,9 @@ Fields = str | tuple[str, ...]
 
 
 def language_of(path: Path) -> str:
-    """The file's name up to its first dot, without the number of a shard; of a C4 shard, the language in its name.
+    """Reads a file's language off its name: what comes before the first dot, without the number of a shard.
 
-    Of a name that is only a number, the folder's name.
+    Of a C4 shard, it is the language in the name; of a name that is only a number, the folder's name.
     """
     shard = _C4_SHARD.fullmatch(path.name)
     name = shard["language"] if shard else path.name.lstrip(".").partition(".")[0]
@@ -41,20 +41,21 @@ def language_of(path: Path) -> str:
 
 
 def former_language_of(path: Path) -> str:
-    """What versions before shards were known took for a file's language."""
+    """Returns what versions that did not know of shards took for a file's language."""
     shard = _C4_SHARD.fullmatch(path.name)
     return shard["language"] if shard else path.name.partition(".")[0]
 
 
 def read_documents(path: Path, found: Format, field: Fields, stream: HashedStream) -> Iterator[bytes]:
-    """The documents of a file that is not plain text, in order, without empty ones.
+    """Reads the documents of a file that is not plain text, in order, without empty ones.
 
     Args:
         field: that holds the text, or several.
         stream: of the file's bytes; Parquet and TFRecords, which are not read from beginning to end, are opened again.
 
     Raises:
-        UserError: the file is damaged, or a line, record or row has no such field; with its number.
+        UserError: the file is damaged, or a line, record or row has no such field, with its number; or several fields
+            of TFRecords are asked for, of which one is read.
     """
     if found.kind == "parquet":
         documents = _parquet(path, field)

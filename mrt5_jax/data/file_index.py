@@ -58,7 +58,7 @@ class FileIndex(NamedTuple):
 
 
 def index_file(path: Path, field: Fields = "text") -> FileIndex:
-    """The index of a file, from the cache where the file has not changed since.
+    """Returns the index of a file, from the cache where the file has not changed since.
 
     Args:
         field: of a JSON line, a TFRecord's example or a Parquet row, that holds the text. Several fields make a

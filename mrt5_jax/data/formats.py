@@ -110,7 +110,7 @@ def recognize(path: AnyPath, name: str = "") -> Format:
 
 @contextmanager
 def decompressed(raw: Readable, compression: Sequence[Compression]) -> Iterator[Readable]:
-    """The bytes within a compressed stream; damage raises what `explained_damage` explains."""
+    """Opens the bytes within a compressed stream; damage raises what `explained_damage` explains."""
     with ExitStack() as opened:
         stream: Any = raw
         for layer in compression:
@@ -136,7 +136,7 @@ class _LeftOpen:
         self.read = stream.read
 
     def close(self) -> None:
-        """Nothing."""
+        """Leaves the stream open."""
 
 
 @contextmanager
@@ -159,7 +159,7 @@ def explained_damage(name: str) -> Iterator[None]:
 
 
 def damaged(name: str, error: Exception | str) -> UserError:
-    """The file is broken at a place that `name` tells."""
+    """Makes the error that says that a file is broken at a place that `name` tells."""
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return UserError(f"{name}: damaged ({reason}): fetch or make the file again")
 

@@ -18,7 +18,7 @@ class HashedStream(io.BufferedReader):
         super().__init__(self._ahead, _BLOCK)
 
     def hexdigest(self) -> str:
-        """SHA-256 of the whole stream: what has not been read yet is read now."""
+        """Returns the SHA-256 of the whole stream: what has not been read yet is read now."""
         while self.read(_BLOCK):
             pass
         return self._ahead.digest.hexdigest()

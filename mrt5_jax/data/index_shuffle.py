@@ -21,7 +21,7 @@ _LEAST_BLOCK = 16  # bits
 def shuffled_indices(
     indices: Int[np.ndarray, " block"], epochs: Int[np.ndarray, " block"], *, seed: int, size: int
 ) -> Int[np.ndarray, " block"]:
-    """Where the permutation of 0..size - 1 that belongs to (seed, epoch) takes each index; int64 [block].
+    """Returns where the permutation of 0..size - 1 of (seed, epoch) takes each index; int64 [block].
 
     Args:
         indices: from 0 to size - 1.

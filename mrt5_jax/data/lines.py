@@ -28,7 +28,7 @@ class Line(NamedTuple):
 
 
 def read_lines(path: AnyPath, kinds: Sequence[Kind], wanted: str, name: str = "") -> Iterator[Line]:
-    """The lines of a file that are not blank.
+    """Reads the lines of a file that are not blank.
 
     Args:
         kinds: of files that may be read so.
@@ -47,7 +47,7 @@ def read_lines(path: AnyPath, kinds: Sequence[Kind], wanted: str, name: str = ""
 
 
 def lines_of(raw: Readable, found: Format, name: str) -> Iterator[Line]:
-    """The lines of an open file that are not blank; errors as in `read_lines`."""
+    """Reads the lines of an open file that are not blank; errors as in `read_lines`."""
     number = 0
     with decompressed(raw, found.compression) as stream:
         blocks = split_lines(stream, name)
@@ -66,7 +66,7 @@ def lines_of(raw: Readable, found: Format, name: str) -> Iterator[Line]:
 
 
 def split_lines(stream: Readable, name: str) -> Iterator[list[bytes]]:
-    """All lines with their ends, many at a time."""
+    """Yields all lines with their ends, many at a time."""
     pending = b""
     while block := stream.read(_BLOCK):
         while block.endswith(b"\r") and (more := stream.read(1)):  # the line feed that belongs to it
@@ -83,7 +83,7 @@ def split_lines(stream: Readable, name: str) -> Iterator[list[bytes]]:
 
 
 def read_text(path: AnyPath, wanted: str) -> str:
-    """The text of a small file, its lines ended by line feeds.
+    """Reads the text of a small file, its lines ended by line feeds and blank ones empty.
 
     Raises:
         UserError: the file is not plain text in UTF-8.

@@ -29,7 +29,7 @@ _SHUFFLE_BUFFER = 10_000  # chunks, of a language
 
 
 def language_source(language: str, chunk_length: int) -> TfdsSource:
-    """Examples with `ids` (int32 [chunk_length]); documents are joined by EOS, 128 at a time.
+    """Makes a source of examples with `ids` (int32 [chunk_length]); documents are joined by EOS, 128 at a time.
 
     What is left of 128 documents is an example as well, shorter than the others. How many there are is not known.
     """

@@ -39,12 +39,12 @@ class Mixing:
         self._block = functools.lru_cache(maxsize=4)(self._draw)
 
     def choices(self) -> Iterator[int]:
-        """The place of the task that each of the shard's positions is drawn from, without end."""
+        """Yields the place of the task that each of the shard's positions is drawn from, without end."""
         for number in itertools.count(self._first // CHOICES):
             yield from self._block(number)[self._own(number)].tolist()
 
     def positions(self, task: int) -> Positions:
-        """Where in a task's own order its turns among the shard's positions are: turns of other shards are left out."""
+        """Yields where in a task's own order its turns among the shard's positions are, without other shards' turns."""
         first_block = self._first // CHOICES
         before = sum(int(np.count_nonzero(self._block(number) == task)) for number in range(first_block))
         for number in itertools.count(first_block):

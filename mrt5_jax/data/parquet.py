@@ -43,7 +43,7 @@ def read_batches(
 
 
 def read_rows(path: AnyPath, name: str = "") -> Iterator[dict[str, Any]]:
-    """The rows of a file as Python's values, by column; errors as in `read_batches`."""
+    """Reads the rows of a file as Python's values, by column; errors as in `read_batches`."""
     shown = name or str(path)
     for first, rows in read_batches(path, shown):
         names = rows.schema.names

@@ -24,7 +24,7 @@ class _Generator(NamedTuple):
 
 
 def split_seeds(seeds: Int64[np.ndarray, "seeds 2"], count: int) -> Int64[np.ndarray, "count seeds 2"]:
-    """`count` independent seeds of each seed, as `tf.random.split`."""
+    """Returns `count` independent seeds of each seed, as `tf.random.split`."""
     words = _words(seeds, 4 * count).astype(np.uint64)
     numbers = (words[:, 0::2] | words[:, 1::2] << np.uint64(32)).view(np.int64)
     return np.moveaxis(numbers.reshape(len(seeds), count, 2), 1, 0)
@@ -33,17 +33,17 @@ def split_seeds(seeds: Int64[np.ndarray, "seeds 2"], count: int) -> Int64[np.nda
 def uniform_integers(
     seeds: Int64[np.ndarray, "seeds 2"], count: int, low: int, high: int
 ) -> Int32[np.ndarray, "seeds count"]:
-    """Integers from low to high - 1 of each seed, as `tf.random.stateless_uniform` of int32."""
+    """Draws integers from low to high - 1 of each seed, as `tf.random.stateless_uniform` of int32."""
     return (_words(seeds, count) % np.uint32(high - low)).astype(np.int32) + np.int32(low)
 
 
 def uniform_floats(seeds: Int64[np.ndarray, "seeds 2"], count: int) -> Float32[np.ndarray, "seeds count"]:
-    """Numbers from 0 up to 1 of each seed, as `tf.random.stateless_uniform` of float32."""
+    """Draws numbers from 0 up to 1 of each seed, as `tf.random.stateless_uniform` of float32."""
     return _to_floats(_words(seeds, count))
 
 
 def normal_floats(seeds: Int64[np.ndarray, "seeds 2"]) -> Float32[np.ndarray, " seeds"]:
-    """A standard normal number of each seed, as `tf.random.stateless_normal` of float32 (Box and Muller 1958)."""
+    """Draws a standard normal number of each seed, as `tf.random.stateless_normal` of float32 (Box and Muller 1958)."""
     first, second = _to_floats(_words(seeds, 2)).T
     # Logarithm and sine as a good C library rounds them: in float64, and once.
     logarithm = np.log(np.maximum(first, np.float32(1e-7)).astype(np.float64)).astype(np.float32)

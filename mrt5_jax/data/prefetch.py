@@ -32,11 +32,11 @@ class Prefetched(Iterator[Any]):
         return batch
 
     def state(self) -> dict[str, Any]:
-        """As `TrainBatches.state`, after the last batch handed out."""
+        """Returns `TrainBatches.state` as it was after the last batch handed out."""
         return self._state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """As `TrainBatches.restore`."""
+        """Goes on from a state as `TrainBatches.restore` does, and drops the batches that lie ready."""
         self._batches.restore(state)
         self._ready.clear()
         self._state = self._batches.state()

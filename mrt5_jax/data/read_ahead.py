@@ -11,7 +11,7 @@ _END: Any = object()
 
 
 def read_ahead(items: Iterator[T], ahead: int = 2) -> Iterator[T]:
-    """The same items, of which the next few are made in a thread while the last one is used.
+    """Yields the same items, of which the next few are made in a thread while the last one is used.
 
     What the making raises is raised when the item is asked for.
     """

@@ -18,7 +18,8 @@ class RecordFile:
         texts: whether all fields have to be text.
 
     Raises:
-        UserError: the file is damaged or of another kind, or a record lacks a field, with its line or row.
+        UserError: the file is damaged or of another kind, or a record lacks a field, with its line or row; with
+            `texts`, a field holds something else.
     """
 
     def __init__(self, path: Path, fields: Sequence[str], *, texts: bool = False):
@@ -40,7 +41,7 @@ class RecordFile:
         return len(self.index.places)
 
     def row(self, number: int) -> list[Any]:
-        """The fields' values of record `number`, from 0."""
+        """Returns the fields' values of record `number`, from 0."""
         begin = int(self.index.places[number - 1]) + 1 - number if number else 0
         return json.loads(self._bytes[begin : int(self.index.places[number]) - number].tobytes())
 

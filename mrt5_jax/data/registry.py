@@ -45,17 +45,17 @@ def add_mixture(name: str, rates: Mapping[str, Rate]) -> str:
 
 
 def registered() -> Mapping[str, TaskSpec | Mixture]:
-    """All that are registered here, by name."""
+    """Returns all that are registered here, by name."""
     return {**_tasks, **_mixtures}
 
 
 def known_tasks() -> list[str]:
-    """Of all tasks and mixtures, those registered with seqio included."""
+    """Returns the names of all tasks and mixtures, those registered with seqio included."""
     return list(dict.fromkeys([*registered(), *_names_in_seqio()]))
 
 
 def find_task(name: str) -> TaskSpec | Mixture:
-    """The task or mixture of that name.
+    """Returns the task or mixture of that name.
 
     Raises:
         UserError: there is none; the nearest names are offered. Or it is one of seqio's that cannot be used here.
@@ -76,24 +76,24 @@ def find_task(name: str) -> TaskSpec | Mixture:
 
 
 def is_known(name: str) -> bool:
-    """Whether `find_task` finds it."""
+    """Says whether `find_task` finds it."""
     known = known_tasks()
     return name in known or len(_labelled(name, known)) == 1
 
 
 def tasks_of(name: str) -> Sequence[TaskSpec]:
-    """The task of that name, or the tasks of the mixture; see `find_task`."""
+    """Returns the task of that name, or the tasks of the mixture; see `find_task`."""
     found = find_task(name)
     return found.tasks if isinstance(found, Mixture) else (found,)
 
 
 def task_languages(name: str) -> tuple[str, ...]:
-    """The languages of a task or mixture, sorted; see `find_task`."""
+    """Returns the languages of a task or mixture, sorted; see `find_task`."""
     return tuple(sorted({language for task in tasks_of(name) for language in task.languages}))
 
 
 def find_split(name: str, split: str) -> list[TaskSpec]:
-    """The tasks behind a name that have the split.
+    """Returns the tasks behind a name that have the split.
 
     Raises:
         UserError: an unknown task, a mixture of no tasks, no such split, or one that is not there to be read.

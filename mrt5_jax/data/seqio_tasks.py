@@ -23,7 +23,7 @@ seqio: Any = import_optional("seqio", "a seqio task")
 
 
 def adapted(name: str, known: Mapping[str, TaskSpec]) -> TaskSpec | Mixture:
-    """seqio's task or mixture of that name.
+    """Returns seqio's task or mixture of that name.
 
     Args:
         known: tasks that are not seqio's own, by name; a mixture's are taken from there.
@@ -98,7 +98,7 @@ class SeqioSource:
         return self._task.num_input_examples(split)
 
     def read(self, split: str, positions: Positions, order: Order, lengths: RowLengths | None) -> Iterator[Example]:
-        """See `ExampleSource`."""
+        """See `ExampleSource`; without INDEX_FEATURE and SEED_FEATURE, as seqio's steps draw for themselves."""
         has_order = self._task.shuffle_buffer_size is None and not self._task.source.performs_internal_shuffling
         if order.shuffle and has_order:
             raise UserError(
@@ -151,7 +151,7 @@ def register_mixture(mixture: Mixture) -> None:
 
 
 def byte_features() -> dict[str, Any]:
-    """`inputs` and `targets` in ByT5's vocabulary, ended by EOS."""
+    """Returns `inputs` and `targets` as seqio's features: in ByT5's vocabulary, ended by EOS."""
     vocabulary = seqio.ByteVocabulary(extra_ids=0)
     return {name: seqio.Feature(vocabulary, add_eos=True) for name in (INPUTS, TARGETS)}
 
@@ -176,7 +176,7 @@ class _SpecSource(seqio.DataSource):
     def get_dataset(
         self, split: str = "train", shuffle: bool = True, seed: int | None = None, shard_info: Any = None, **unused: Any
     ) -> Any:
-        """One epoch. Repeating it repeats the same draws."""
+        """Returns one epoch. Repeating it repeats the same draws."""
         del unused  # seqio's interface hands over what only other kinds of sources use
         shard = shard_info or seqio.ShardInfo(index=0, num_shards=1)
         order = Order(seed or 0, shuffle, num_epochs=1)

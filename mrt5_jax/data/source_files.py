@@ -12,20 +12,20 @@ _MOST_LANGUAGES = 12
 
 
 def name_files(files: Sequence[SourceFile]) -> str:
-    """The files' paths, as far as they are few."""
+    """Names the first few paths of the files, and says how many more there are."""
     paths = list(dict.fromkeys(str(file.path) for file in files))
     more = f" and {len(paths) - _MOST_NAMED} more" if len(paths) > _MOST_NAMED else ""
     return f"{', '.join(paths[:_MOST_NAMED])}{more}"
 
 
 def count_documents(files: Sequence[SourceFile]) -> str:
-    """`3 documents, 1,234 bytes`."""
+    """Says how much the files hold, as in `3 documents, 1,234 bytes`."""
     documents = sum(file.index.num_documents for file in files)
     return f"{_count(documents, 'document')}, {_count(sum(file.index.num_bytes for file in files), 'byte')}"
 
 
 def describe_files(files: Sequence[SourceFile]) -> list[str]:
-    """Lines that say what was understood: of every split its languages, files, formats and documents."""
+    """Returns lines that say what was understood: of every split its languages, files, formats and documents."""
     lines = []
     for split, in_split in _groups(files, "split").items():
         by_language = _groups(in_split, "language")
@@ -59,7 +59,7 @@ def _groups(files: Sequence[SourceFile], field: str) -> dict[str, list[SourceFil
 
 
 def record_of(files: Sequence[SourceFile]) -> list[dict[str, Any]]:
-    """For JSON: what a run was begun with."""
+    """Returns, for JSON, the files that a run was begun with: their content and where they lay."""
     return [
         {
             "split": file.split,

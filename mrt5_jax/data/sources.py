@@ -57,11 +57,11 @@ class ExampleSource(Protocol):
         ...
 
     def num_examples(self, split: str) -> int | None:
-        """None where only reading to the end would tell."""
+        """Returns None where only reading to the end would tell."""
         ...
 
     def read(self, split: str, positions: Positions, order: Order, lengths: RowLengths | None) -> Iterator[Example]:
-        """The examples at some positions, with INDEX_FEATURE and SEED_FEATURE, until the last epoch ends.
+        """Yields the examples at some positions, with INDEX_FEATURE and SEED_FEATURE, until the last epoch ends.
 
         Args:
             lengths: of the run's rows, for sources that cut rows themselves.
@@ -69,12 +69,12 @@ class ExampleSource(Protocol):
         ...
 
     def read_once(self, split: str, lengths: RowLengths | None) -> Iterator[Example]:
-        """All examples, always in the same order: evaluation's."""
+        """Yields all examples, always in the same order: evaluation's."""
         ...
 
 
 def every(step: int = 1, first: int = 0) -> Positions:
-    """The positions first, first + step, first + 2 step, ... without end."""
+    """Yields the positions first, first + step, first + 2 step, ... without end."""
     for begin in itertools.count(first, step * BLOCK):
         yield begin + step * np.arange(BLOCK, dtype=np.int64)
 
@@ -132,5 +132,5 @@ class IndexedSource:
 def one_by_one(
     make_example: Callable[[str, int], Example],
 ) -> Callable[[str, Int[np.ndarray, " block"]], Iterator[Example]]:
-    """For an IndexedSource, of a function without state: (split, index) -> features."""
+    """Makes a function of blocks, for an IndexedSource, of one without state: (split, index) -> features."""
     return lambda split, indices: (make_example(split, int(index)) for index in indices)

@@ -4,6 +4,7 @@ A chunk of raw ids is split at random into as many kept as corrupted spans, a ke
 corrupted span is replaced by a sentinel; the targets are the sentinels, each followed by what it replaced.
 """
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -32,13 +33,15 @@ class Corruption(NamedTuple):
     sentinels: vocabulary.Sentinels = "bytes"
 
     def lengths(self, raw: int) -> Lengths:
-        """Of a chunk of `raw` ids, at least 2."""
+        """Computes the lengths for a chunk of `raw` ids, at least 2."""
         noise = min(max(round(raw * self.noise_density), 1), raw - 1)
         spans = min(max(round(noise / self.mean_span_length), 1), noise, raw - noise)
         return Lengths(raw, noise, spans, inputs=raw - noise + spans + 1, targets=noise + spans + 1)
 
     def lengths_for_inputs(self, input_length: int) -> Lengths:
-        """Of the longest chunk whose inputs fit into `input_length`; 1024 gives 1193 raw ids and 189 targets.
+        """Computes the lengths for the longest chunk whose inputs fit into `input_length`.
+
+        An `input_length` of 1024 gives 1193 raw ids and 189 targets.
 
         Raises:
             UserError: the input is too short to corrupt, or so long that the sentinels run out.
@@ -104,9 +107,10 @@ def corrupt(example: Example, corruption: Corruption, num_sentinels: int) -> Exa
     Args:
         num_sentinels: how many ids are set apart, the same for all examples, so that shorter chunks read alike.
     """
-    sentinels = np.array(vocabulary.sentinel_ids(num_sentinels, corruption.sentinels), np.int32)
+    sentinels = _sentinels(num_sentinels, corruption.sentinels)
     ids = example["ids"]
-    clash = (ids >= sentinels.min()) & (ids <= sentinels.max())
+    lowest, highest = sorted((sentinels[0], sentinels[-1]))
+    clash = (ids >= lowest) & (ids <= highest)
     replaced = int(np.count_nonzero(clash))
     if replaced:
         ids = np.where(clash, np.int32(vocabulary.UNK_ID), ids)
@@ -115,20 +119,27 @@ def corrupt(example: Example, corruption: Corruption, num_sentinels: int) -> Exa
     return {**rest, "inputs": inputs, "targets": targets, "replaced_bytes": replaced}
 
 
+@functools.cache
+def _sentinels(count: int, kind: vocabulary.Sentinels) -> Int[np.ndarray, " spans"]:
+    return np.array(vocabulary.sentinel_ids(count, kind), np.int32)
+
+
 def corrupt_chunk(
     ids: Int[np.ndarray, " raw"],
     seed: Int[np.ndarray, "2"],
     corruption: Corruption,
     sentinels: Int[np.ndarray, " spans"],
 ) -> Corrupted:
-    """A chunk of at least two ids, its spans drawn by `seed` alone."""
+    """Corrupts a chunk of at least two ids, its spans drawn by `seed` alone."""
     lengths = corruption.lengths(len(ids))
     generator = np.random.Generator(np.random.Philox(key=seed.astype(np.uint64)))
     corrupted = _random_composition(lengths.noise, lengths.spans, generator)
     kept = _random_composition(lengths.raw - lengths.noise, lengths.spans, generator)
-    ends = np.stack([kept, corrupted], axis=1).ravel().cumsum()
+    runs = np.empty(2 * lengths.spans, np.int64)
+    runs[0::2], runs[1::2] = kept, corrupted
+    ends = runs.cumsum()
     corrupted_starts, kept_starts = ends[0::2], ends[1::2] - corrupted - kept
-    is_kept = np.repeat(np.arange(2 * lengths.spans) % 2 == 0, np.diff(ends, prepend=0))
+    is_kept = np.repeat(np.arange(2 * lengths.spans) % 2 == 0, runs)
     return Corrupted(
         _replace(ids, is_kept, corrupted_starts, sentinels[: lengths.spans]),
         _replace(ids, ~is_kept, kept_starts, sentinels[: lengths.spans]),
@@ -137,8 +148,10 @@ def corrupt_chunk(
 
 def _random_composition(total: int, parts: int, generator: np.random.Generator) -> np.ndarray:
     """`parts` positive lengths that sum to `total`, all such splits equally likely."""
-    cuts = np.sort(generator.choice(total - 1, parts - 1, replace=False, shuffle=False)) + 1
-    return np.diff(cuts, prepend=0, append=total)
+    ends = np.empty(parts + 1, np.int64)
+    ends[0], ends[-1] = 0, total
+    ends[1:-1] = np.sort(generator.choice(total - 1, parts - 1, replace=False, shuffle=False)) + 1
+    return ends[1:] - ends[:-1]  # np.diff would take several times as long for so few
 
 
 def _replace(ids: np.ndarray, shown: np.ndarray, hidden_starts: np.ndarray, sentinels: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ class TrainStream:
                 )
 
     def batches(self, *, start: int, rows: int) -> Iterator[dict[str, np.ndarray]]:
-        """`inputs` and `targets`, padded, int32 [rows length], from this shard's example `start` on.
+        """Yields `inputs` and `targets`, padded, int32 [rows length], from this shard's example `start` on.
 
         Where examples have languages, `language_ids` (int32 [rows]) as well: places in `languages`, -1 for none.
         """
@@ -84,13 +84,13 @@ def _batched(examples: Iterator[Example], rows: int) -> Iterator[list[Example]]:
 
 
 def language_ids(found: Iterable[str], languages: Sequence[str]) -> Int[np.ndarray, " rows"]:
-    """The place of each among the languages, int32; -1 for one that is not among them."""
+    """Returns the place of each among the languages, int32; -1 for one that is not among them."""
     places = {language: place for place, language in enumerate(languages)}
     return np.array([places.get(language, -1) for language in found], np.int32)
 
 
 def eval_languages(name: str, data: DataConfig) -> tuple[str, ...]:
-    """What `language_ids` count through when a task is evaluated: as in training, so that an id is the same language.
+    """Returns what `language_ids` count through when a task is evaluated: as in training, so that ids mean the same.
 
     Empty where the task has no languages; its own where training has none, or its task is not known here.
     """
@@ -100,7 +100,7 @@ def eval_languages(name: str, data: DataConfig) -> tuple[str, ...]:
 
 
 def example_language(example: Mapping[str, Any]) -> str:
-    """Empty where it has none."""
+    """Returns its language; empty where it has none."""
     return _text(example.get(LANGUAGE, ""))
 
 
@@ -111,7 +111,7 @@ def _text(value: str | bytes) -> str:
 def eval_examples(
     name: str, data: DataConfig, *, split: str, num_examples: int | None
 ) -> Iterator[tuple[ExampleInfo, Mapping[str, Any]]]:
-    """The examples of a split, task by task, in an order that never changes and mixes the languages of a task."""
+    """Yields a split's examples, task by task, in an order that never changes and mixes the languages of a task."""
     lengths = {INPUTS: data.input_length, TARGETS: data.target_length}
     for task in find_split(name, split):
         examples = itertools.islice(task.read_once(split, lengths), num_examples)

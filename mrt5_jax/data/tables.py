@@ -13,10 +13,10 @@ _TAB, _LINE_FEED, _CARRIAGE_RETURN = 9, 10, 13
 
 
 class Table:
-    """A TSV file, compressed or not, mapped into memory, with the places of its rows; blank lines are none.
+    """A TSV file, compressed or not, mapped into memory, with the places of its rows; empty lines are none.
 
     Raises:
-        UserError: the file is damaged or no text, or a row has not exactly two columns, with its line.
+        UserError: the file is damaged, no text or only empty lines, or a row has not two columns, with its line.
     """
 
     def __init__(self, path: Path):
@@ -48,6 +48,6 @@ class Table:
         return len(self._begins)
 
     def row(self, number: int) -> tuple[bytes, bytes]:
-        """Input and target of row `number`, from 0."""
+        """Returns input and target of row `number`, from 0."""
         begin, end, tab = self._begins[number], self._ends[number], self._tabs[number]
         return self._bytes[begin:tab].tobytes(), self._bytes[tab + 1 : end].tobytes()

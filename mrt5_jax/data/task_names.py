@@ -20,22 +20,22 @@ def key_of(value: object) -> str:
 
 
 def name_with_key(label: str, key: str) -> str:
-    """The name under which a task is registered."""
+    """Makes the name under which a task is registered."""
     return f"{label}:{key}"
 
 
 def label_of(name: str) -> str:
-    """A task's name as people read it."""
+    """Returns a task's name as people read it."""
     return _KEY.sub("", _former.get(name, name))
 
 
 def identifier(text: str) -> str:
-    """`text` with what names of tasks may have."""
+    """Replaces what names of tasks may not have, all but letters and digits, by underscores."""
     return "".join(letter if letter.isalnum() else "_" for letter in text)
 
 
 def languages_label(languages: Sequence[str]) -> str:
-    """The languages, as far as they are few."""
+    """Joins the languages into a part of a name or, where there are many, counts them."""
     distinct = sorted(set(languages))
     if len(distinct) > _MOST_LANGUAGES:
         return f"{len(distinct)}_languages"
@@ -48,6 +48,6 @@ def add_former_name(former: str, name: str) -> None:
 
 
 def names_as_saved(names: Iterable[str], saved: Iterable[str]) -> dict[str, str]:
-    """Of each name what a MODEL_DIR calls the task: a former name that it has saved, or the name itself."""
+    """Maps each name to what a MODEL_DIR calls the task: a former name that it has saved, or the name itself."""
     formerly = {_former[name]: name for name in saved if name in _former}
     return {name: formerly.get(name, name) for name in names}

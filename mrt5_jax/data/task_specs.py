@@ -20,16 +20,17 @@ Metric = Callable[[Sequence[Any], Sequence[Any]], Mapping[str, Any]]
 
 INPUTS, TARGETS = "inputs", "targets"
 LANGUAGE = "language"
+_END = np.array([EOS_ID], np.int32)
 ANSWERS = "answers"
 
 
 def unchanged(example: Example) -> Example:
-    """The example as its source gives it."""
+    """Returns the example as its source gives it."""
     return example
 
 
 def ended_rows(example: Example, lengths: RowLengths | None) -> Example:
-    """`inputs` and `targets` as int32 ids with their EOS, cut so that it fits; SEED_FEATURE goes.
+    """Makes `inputs` and `targets` int32 ids with their EOS, cut so that it fits; SEED_FEATURE goes.
 
     Texts stay, as `inputs_pretokenized` and `targets_pretokenized`. `inputs_cut` and `targets_cut` (bool) say whether
     something was cut off.
@@ -45,12 +46,12 @@ def ended_rows(example: Example, lengths: RowLengths | None) -> Example:
             value = encode(value)
         ids = value if lengths is None else value[: lengths[key] - 1]
         ended[cut_feature(key)] = len(ids) < len(value)
-        ended[key] = np.append(ids, np.int32(EOS_ID))
+        ended[key] = np.concatenate((ids, _END))
     return ended
 
 
 def cut_feature(key: str) -> str:
-    """What says of an example whether its `inputs` or `targets` were cut."""
+    """Names what says of an example whether its `inputs` or `targets` were cut."""
     return f"{key}_cut"
 
 
@@ -90,11 +91,11 @@ class TaskSpec:
     def read(
         self, split: str, positions: Positions, order: Order, lengths: RowLengths | None = None
     ) -> Iterator[Example]:
-        """Rows at some positions of an order, see `ExampleSource.read`."""
+        """Yields rows at some positions of an order, see `ExampleSource.read`."""
         return self._rows(self.source.read(split, positions, order, lengths), lengths)
 
     def read_once(self, split: str, lengths: RowLengths | None = None) -> Iterator[Example]:
-        """All rows of a split, always in the same order."""
+        """Yields all rows of a split, always in the same order."""
         return self._rows(self.source.read_once(split, lengths), lengths)
 
     def _rows(self, examples: Iterator[Example], lengths: RowLengths | None) -> Iterator[Example]:
@@ -120,6 +121,6 @@ class Mixture:
     rates: Mapping[str, Rate]
 
     def rate(self, task: TaskSpec) -> float:
-        """How often a task is drawn, relative to the others."""
+        """Returns how often a task is drawn, relative to the others."""
         rate = self.rates[task.name]
         return float(rate(task) if callable(rate) else rate)

@@ -14,7 +14,7 @@ from mrt5_jax.errors import UserError
 
 
 def import_tensorflow(needed_for: str) -> Any:
-    """The module tensorflow, kept off the accelerator.
+    """Imports tensorflow, and keeps it off the accelerator.
 
     Args:
         needed_for: what takes it, for the message.
@@ -29,7 +29,7 @@ def import_tensorflow(needed_for: str) -> Any:
 
 
 def import_optional(name: str, needed_for: str) -> Any:
-    """A module of tensorflow, seqio or tensorflow_datasets, without what its native code writes when it is imported.
+    """Imports tensorflow, seqio or tensorflow_datasets without what its native code writes when it is imported.
 
     Raises:
         UserError: it, or what it needs, is not installed.
@@ -49,14 +49,17 @@ def import_optional(name: str, needed_for: str) -> Any:
 
 @contextlib.contextmanager
 def imports_of_users(after_seqio: Callable[[], None]) -> Iterator[None]:
-    """While the context lasts, a module of a user's may import seqio, and TensorFlow without what it writes meanwhile.
+    """Lets modules of users import seqio, and TensorFlow without what it writes meanwhile.
 
     TensorFlow reads its log level too late for its first lines (missing CUDA drivers, CPU features), which would stand
     before every message of ours. Errors of the import are raised as always.
 
     Args:
-        after_seqio: called when seqio has been imported, before the module that imports it goes on.
+        after_seqio: called when seqio has been imported, before the module that imports it goes on; at once where it
+            was imported before.
     """
+    if sys.modules.get("seqio") is not None:
+        after_seqio()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     finder = _Watching({"tensorflow": _quietly, "seqio": functools.partial(_and_then, after_seqio)})
     sys.meta_path.insert(0, finder)

@@ -23,7 +23,7 @@ _IDS[[10, 13]] = EOS_ID  # line feed, carriage return
 
 
 def find_files(patterns: str | Sequence[str]) -> list[Path]:
-    """Files with at least one byte that have one of the names or match one of the globs, sorted, each once.
+    """Finds the files that are not empty and match one of the names or globs, sorted, each once.
 
     Raises:
         UserError: a pattern matches nothing, or nothing but folders or empty files; a pipe, or a link to nothing.
@@ -83,7 +83,7 @@ class TextFile:
         """In ids."""
 
     def read(self, begin: int, end: int) -> Int[np.ndarray, " length"]:
-        """int32 ids of the places begin..end, within the file."""
+        """Reads the int32 ids of the places from `begin` up to, but not including, `end`, within the file."""
         return self._content.read(begin, end)
 
 
@@ -129,7 +129,7 @@ class _Documents:
 
 
 def map_bytes(path: Path) -> np.ndarray:
-    """uint8: a file's bytes, mapped into memory."""
+    """Maps a file's bytes (uint8) into memory."""
     if not files_for(path).stat(path).size:
         return np.zeros(0, np.uint8)
     with files_for(path).open(path) as file:
@@ -205,7 +205,7 @@ class TextStream:
         return self._begins[-1]
 
     def read(self, begin: int, end: int) -> Int[np.ndarray, " length"]:
-        """int32 ids of the places begin..end, within the stream."""
+        """Reads the int32 ids of the places from `begin` up to, but not including, `end`, within the stream."""
         parts = []
         number = bisect.bisect_right(self._begins, begin) - 1
         while begin < end:
@@ -213,4 +213,4 @@ class TextStream:
             stop = min(end, self._begins[number + 1])
             parts.append(self._filled[number].read(begin - offset, stop - offset))
             begin, number = stop, number + 1
-        return np.concatenate(parts)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)

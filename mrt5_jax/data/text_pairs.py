@@ -16,7 +16,7 @@ Globs = Mapping[str, str | Sequence[str]]
 
 
 def pair_source(files: Globs, fields: Sequence[str] = ("inputs", "targets"), language: str = "") -> IndexedSource:
-    """Rows `input<TAB>target`, or records with named fields, as examples with the texts `inputs` and `targets`.
+    """Reads rows `input<TAB>target`, or records with named fields, as examples with the texts `inputs` and `targets`.
 
     Args:
         fields: of JSON lines and Parquet files, that hold input and target.
@@ -36,10 +36,10 @@ def pair_source(files: Globs, fields: Sequence[str] = ("inputs", "targets"), lan
 
 
 def record_source(files: Globs, fields: Sequence[str], language: str = "") -> IndexedSource:
-    """Records of JSON lines and Parquet files as examples with those of their fields.
+    """Reads records of JSON lines and Parquet files as examples with those of their fields.
 
     Raises:
-        UserError: as `pair_source`.
+        UserError: as `pair_source`; plain text is refused.
     """
     opened = {split: [RecordFile(path, fields) for path in find_files(patterns)] for split, patterns in files.items()}
     return _source(opened, fields, language)
@@ -61,13 +61,13 @@ def _source(
 
 
 def content_name(label: str, source: IndexedSource, settings: object = None) -> str:
-    """A task's name: what it is called, and a key of what its files hold and of how they are read."""
+    """Makes a task's name: what it is called, and a key of what its files hold and of how they are read."""
     contents = _by_split(source, lambda file: (file.index.sha256, file.index.num_bytes))
     return name_with_key(label, key_of(contents if settings is None else (contents, settings)))
 
 
 def former_name(label: str, source: IndexedSource) -> str | None:
-    """What earlier versions made of the files' paths and sizes; None where they read other rows."""
+    """Returns what earlier versions made of the files' paths and sizes; None where they read other rows."""
     if not all(file.index.has_former_meaning and file.index.format.kind == "text" for file in source.files):
         return None
     places = _by_split(source, lambda file: (str(file.path.resolve()), file.index.num_bytes))

@@ -106,7 +106,7 @@ class TfdsSource:
 
 
 def read(name: str, split: str) -> "tf.data.Dataset":
-    """A split in its own order.
+    """Opens a split in its own order.
 
     Raises:
         UserError: it is not prepared; with the command that prepares it.
@@ -134,10 +134,10 @@ def _builder(name: str) -> Any:
 
 
 def text(value: Any) -> str:
-    """A feature's text; TensorFlow gives bytes, records give strings."""
+    """Returns a feature's text; TensorFlow gives bytes, records give strings."""
     return value.decode(errors="surrogateescape") if isinstance(value, bytes) else str(value)
 
 
 def texts(values: Any) -> list[str]:
-    """A feature's texts."""
+    """Returns a feature's texts."""
     return [text(value) for value in np.asarray(values, object).tolist()]

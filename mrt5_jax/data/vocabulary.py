@@ -25,7 +25,7 @@ MAX_SENTINELS = {"bytes": 11, "extra_ids": VOCAB_SIZE - BYTE_OFFSET - NUM_BYTES}
 
 
 def sentinel_ids(count: int, sentinels: Sentinels = "bytes") -> range:
-    """The first `count` sentinels, in the order in which they appear in an example."""
+    """Returns the first `count` sentinels, in the order in which they appear in an example."""
     last_byte = BYTE_OFFSET + NUM_BYTES - 1
     if sentinels == "bytes":
         return range(last_byte, last_byte - count, -1)
@@ -33,7 +33,7 @@ def sentinel_ids(count: int, sentinels: Sentinels = "bytes") -> range:
 
 
 def encode(text: str | bytes) -> Int[np.ndarray, " length"]:
-    """int32 ids of a text's UTF-8 bytes, or of bytes as they are; no end of sequence is added."""
+    """Returns int32 ids of a text's UTF-8 bytes, or of bytes as they are; no end of sequence is added."""
     data = text.encode() if isinstance(text, str) else text
     return bytes_to_ids(np.frombuffer(data, np.uint8))
 
@@ -43,12 +43,12 @@ def bytes_to_ids(data: UInt8[np.ndarray, " length"]) -> Int[np.ndarray, " length
 
 
 def decode(ids: Iterable[int | np.integer]) -> bytes:
-    """The bytes among the ids; special tokens and ids above 258 are left out."""
+    """Returns the bytes among the ids; special tokens and ids above 258 are left out."""
     return bytes(int(i) - BYTE_OFFSET for i in ids if BYTE_OFFSET <= i < BYTE_OFFSET + NUM_BYTES)
 
 
 def decode_to_text(ids: Iterable[int | np.integer], sentinels: range = range(0)) -> str:
-    r"""Text to look at: nothing that the ids hold is hidden but pads and the final end of sequence.
+    r"""Decodes ids to look at: nothing that they hold is hidden but pads and the final end of sequence.
 
     Bytes that are no UTF-8 appear as \xNN, the ids in `sentinels` as <extra_id_0>, <extra_id_1>, ..., an end of
     sequence between documents as </s>.

@@ -115,7 +115,7 @@ def _indices(batch: EvalBatch) -> Int[np.ndarray, " batch"]:
 
 
 def make_records(examples: Sequence[ExampleInfo], results: RowResults, deletion: Deletion) -> list[Record]:
-    """Makes the records of a batch's first rows; the rows after them are filler."""
+    """Makes the records of a batch's first rows; the rows after them are padding."""
     host = _on_host(results)
     return [
         Record(

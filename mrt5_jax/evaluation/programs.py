@@ -36,7 +36,7 @@ class Predicted(NamedTuple):
 
 
 class RowResults(NamedTuple):
-    """What a program returns for a batch; of filler rows, nothing counts."""
+    """What a program returns for a batch; of rows of padding, nothing counts."""
 
     losses: RowLosses
     predictions: Int[Array, "batch target"]
@@ -62,7 +62,7 @@ def make_evaluator(
     num_chunks: int = 1,
     num_shards: int = 1,
 ) -> Evaluator:
-    """Programs compiled once for each deletion and batch shape.
+    """Makes programs that are compiled once for each deletion and batch shape.
 
     Args:
       ladder: the lengths that deletions that remove positions run at, see `make_ladder`.

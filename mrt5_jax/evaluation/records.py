@@ -102,7 +102,7 @@ def deletions_in(records: Iterable[Record]) -> list[Deletion]:
 def soft_hard_gap(records: Sequence[Record]) -> float | None:
     """Returns hard deletion's cross-entropy minus soft deletion's, nats per target token; None unless there are both.
 
-    Far above zero, the model looks through the soft mask at positions that hard deletion takes away.
+    Far above zero, the model looks through soft deletion's bias at positions that hard deletion takes away.
     """
     if not set(GAP) <= set(deletions_in(records)):
         return None

@@ -32,7 +32,7 @@ Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no equality that is one bool: an engine equals itself
 class Engine:
-    """A model under one deletion. Rows of only pads are filler: they change nothing.
+    """A model under one deletion. Rows of padding change nothing.
 
     A model without a gate deletes nothing, whatever the deletion. Of `execution`, `inference_dispatch` says who
     chooses the lengths; in generation every chunk is a decoding loop of its own. `capacity` is the share of its length

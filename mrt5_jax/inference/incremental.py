@@ -38,7 +38,7 @@ class IncrementalLayer(DecoderLayer):
     """`DecoderLayer`, with the same parameters, for one position."""
 
     def memorize(self, hidden: Float[Array, "batch slots embed"]) -> KeyValues:
-        """Cross-attention's keys and values of the encoder's output."""
+        """Computes cross-attention's keys and values of the encoder's output."""
         return _heads_first(*self.encoder_decoder_attention.keys_and_values(hidden))
 
     def step(
@@ -81,7 +81,7 @@ class CachedDecoder(NamedTuple):
 
     @property
     def active(self) -> Bool[Array, " batch"]:
-        """Rows with input; the others are filler."""
+        """Rows with input; the others are rows of padding."""
         return jnp.any(self.keys.mask, axis=1)
 
     def empty_past(self, rows: int, slots: int) -> Past:

@@ -212,7 +212,7 @@ def cut_into_batches(requests: Sequence[Request], batch_size: int) -> Iterator[l
 
 
 def pad_requests(rows: Sequence[Request], batch_size: int, limits: Limits) -> dict[str, np.ndarray]:
-    """Returns the requests as a batch of the smallest static lengths that hold them; rows after them are filler."""
+    """Returns the requests as a batch of the smallest static lengths that hold them; rows after them are padding."""
     tokens = _pad([row.input_ids for row in rows], batch_size, limits.input_length)
     targets = _pad([row.target_ids for row in rows], batch_size, limits.target_length)
     return {

@@ -171,7 +171,7 @@ def _as_stored(
 
 
 def differences(first: str | Path, second: str | Path) -> list[str]:
-    """Tensors in which two folders differ, in name, type, shape or a single bit; empty where they are the same."""
+    """Lists the tensors in which two folders differ, in name, type, shape or a single bit; none if they are equal."""
     left, right = (read_weights(find_weights(Path(folder))) for folder in (first, second))
     return [
         name

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 def rms_norm(
     inputs: Float[Array, "*batch embed"], scale: Float[Array, " embed"], epsilon: float
 ) -> Float[Array, "*batch embed"]:
-    """inputs / root(mean(inputs^2) + epsilon) * scale, in the inputs' type."""
+    """Computes inputs / root(mean(inputs^2) + epsilon) * scale, in the inputs' type."""
     wide = _widened(inputs)
     mean_square = jnp.mean(jnp.square(wide), axis=-1, keepdims=True)
     normed = wide * jax.lax.rsqrt(mean_square + epsilon)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 def project(
     inputs: Float[Array, "rows embed"], kernel: Float[Array, "embed features"]
 ) -> Float[Array, "rows features"]:
-    """inputs kernel in the inputs' type, read in that type and added up in at least float32, as are its gradients."""
+    """Multiplies inputs by a kernel in the inputs' type; it and its gradients are added up in at least float32."""
     return product("ie,ef->if", inputs, kernel).astype(inputs.dtype)
 
 

@@ -17,9 +17,9 @@ class MultiplyAdds(NamedTuple):
     prefix: int
     """Encoder layers at full length, before the gate; of a model without a gate, all."""
     suffix: int
-    """Encoder layers at the kept length."""
+    """Encoder layers over the slots."""
     decoder: int
-    """Decoder and output head, the cross-attention's keys and values at the kept length."""
+    """Decoder and output head, the cross-attention's keys and values over the slots."""
 
     @property
     def total(self) -> int:
@@ -27,7 +27,7 @@ class MultiplyAdds(NamedTuple):
 
 
 def forward_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> MultiplyAdds:
-    """Counts one row's forward pass, teacher-forced, with `slots` positions after the gate."""
+    """Counts one row's forward pass, teacher-forced, with so many slots after the gate."""
     before = model.gate.layer if model.gate else model.num_encoder_layers
     after = model.num_encoder_layers - before
     targets, width, embed = data.target_length, model.num_heads * model.head_dim, model.emb_dim

@@ -25,7 +25,7 @@ class TokenLosses(NamedTuple):
 
 
 class RowLosses(NamedTuple):
-    """Token losses summed over each row; rows whose `num_tokens` is 0 are filler."""
+    """Token losses summed over each row; rows whose `num_tokens` is 0 are rows of padding."""
 
     nll: Float[Array, " batch"]
     z: Float[Array, " batch"]
@@ -34,7 +34,7 @@ class RowLosses(NamedTuple):
     num_correct: Float[Array, " batch"]
     """Sum of the weights of correct positions."""
     all_correct: Bool[Array, " batch"]
-    """Whether every position with a weight is correct. True for filler."""
+    """Whether every position with a weight is correct. True for rows of padding."""
 
 
 class Denominators(NamedTuple):
@@ -110,5 +110,5 @@ def target_term(rows: RowLosses, denominators: Denominators) -> Float[Array, ""]
 
 
 def score_term(score_penalty: Float[Array, " batch"], rows: RowLosses, denominators: Denominators) -> Float[Array, ""]:
-    """Returns the mean over rows, filler left out, of the attention scores' excess."""
+    """Returns the mean over rows, those of padding left out, of the attention scores' excess."""
     return jnp.sum(jnp.where(rows.num_tokens > 0, score_penalty, 0)) / denominators.rows

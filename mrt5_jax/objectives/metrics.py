@@ -64,7 +64,7 @@ def deletion_metrics(
     deletion_rate: inputs that the gate deletes / inputs, over tokens that are not padding.
     kept_length: tokens per row that the gate keeps and the encoder's rest saw.
     rung: slots per row that the encoder's rest ran with.
-    rescued: share of rows that would have been empty (`never_empty`).
+    rescued: share of rows that, or of which a packed example, would have been empty (`never_empty`).
     dropped: tokens per row that the gate keeps and a fixed capacity had no slot for (`restrict`).
 
     So a row's inputs are those deleted, kept and dropped.
@@ -73,7 +73,7 @@ def deletion_metrics(
         input_mask: True where the input is not padding.
         keep: what the gate keeps, after rescue; what is dropped among it.
         rung: slots of each row's chunk.
-        rescued: rows whose last token was rescued.
+        rescued: rows that, or of which a packed example, would have been empty (`rescued_rows`).
         dropped: tokens dropped from each row.
     """
     inputs = count_kept(input_mask)

@@ -43,7 +43,7 @@ LOGICAL_AXIS_RULES: AxisRules = (
     ("embed", "fsdp"),
     ("layers", None),
     ("length", None),
-    ("kept_length", None),
+    ("slots", None),
     ("target", None),
     ("head_dim", None),
     ("relpos_buckets", None),

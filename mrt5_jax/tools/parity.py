@@ -73,7 +73,7 @@ class _Computed(NamedTuple):
     gate: Float[Array, ""] | None
     """Mean gate value over the input positions."""
     logits: Float[Array, "batch target vocab"]
-    hidden: Float[Array, "batch kept_length embed"]
+    hidden: Float[Array, "batch slots embed"]
     keep: Bool[Array, "batch length"]
     gate_logits: Any
     """[batch length], or None without a gate."""

@@ -146,7 +146,7 @@ def objective_of(gate: GateConfig | None, loss: LossConfig, alpha: Float[Array, 
 def loss_and_gradients(
     setting: Setting, params: Params, batch: DeviceBatch, objective: Objective, row_keys: RowKeys | None = None
 ) -> Part:
-    """Loss (MrT5 section 3.2) and its gradient with respect to all parameters, in one program.
+    """Computes the loss (MrT5 section 3.2) and its gradient with respect to all parameters, in one program.
 
     Args:
       batch: `encoder_input_tokens`, `decoder_input_tokens`, `decoder_target_tokens`, `decoder_loss_weights`; of packed

@@ -85,7 +85,7 @@ def jit_init(make_state: Callable[..., TrainState], abstract: TrainState) -> Any
 
 
 def abstract_state(make_state: Callable[..., TrainState], mesh: Mesh, *args: Any) -> TrainState:
-    """Shapes, types and shardings of what `init_sharded` would make: what a checkpoint is restored to."""
+    """Returns shapes, types and shardings of what `init_sharded` would make: what a checkpoint is restored to."""
     boxed = jax.eval_shape(make_state, *args)
     return jax.tree.map(
         lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),

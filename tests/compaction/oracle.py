@@ -3,11 +3,11 @@
 import numpy as np
 
 
-def plan(keep, kept_length):
+def plan(keep, num_slots):
     """Positions and mask, as lists built row by row."""
     batch, length = keep.shape
-    positions = np.full((batch, kept_length), length - 1)
-    mask = np.zeros((batch, kept_length), bool)
+    positions = np.full((batch, num_slots), length - 1)
+    mask = np.zeros((batch, num_slots), bool)
     for row in range(batch):
         slot = 0
         for position in range(length):

@@ -27,21 +27,21 @@ def _never_empty(keep, scores, input_mask, segments=None):
 
 
 def _lengths(length):
-    """The kept lengths tried for a sequence length."""
+    """The numbers of slots tried for a sequence length."""
     return sorted({1, (length + 1) // 2, length})
 
 
-def _fitting(batch, kept_length):
+def _fitting(batch, num_slots):
     """A keep mask that fits: only the first kept positions stay."""
-    return batch.keep & (np.cumsum(batch.keep, axis=1) <= kept_length)
+    return batch.keep & (np.cumsum(batch.keep, axis=1) <= num_slots)
 
 
 @given(contents(), st.data())
 def test_plan_equals_the_oracle(batch, data):
-    kept_length = data.draw(st.sampled_from(_lengths(batch.keep.shape[1])))
-    keep = _fitting(batch, kept_length)
-    result = _plan(keep, kept_length)
-    positions, mask = oracle.plan(keep, kept_length)
+    num_slots = data.draw(st.sampled_from(_lengths(batch.keep.shape[1])))
+    keep = _fitting(batch, num_slots)
+    result = _plan(keep, num_slots)
+    positions, mask = oracle.plan(keep, num_slots)
     np.testing.assert_array_equal(result.positions, positions)
     np.testing.assert_array_equal(result.mask, mask)
     assert result.positions.dtype == jnp.int32
@@ -194,10 +194,10 @@ def test_count_kept():
     np.testing.assert_array_equal(count_kept(jnp.array([[True, False, True], [False] * 3])), [2, 0])
 
 
-@pytest.mark.parametrize("kept_length", [0, 4])
-def test_a_kept_length_outside_the_sequence_is_refused(kept_length):
-    with pytest.raises(UserError, match=f"kept length {kept_length}: .* 1 to 3"):
-        plan(jnp.ones((1, 3), bool), kept_length)
+@pytest.mark.parametrize("num_slots", [0, 4])
+def test_a_number_of_slots_outside_the_sequence_is_refused(num_slots):
+    with pytest.raises(UserError, match=f"{num_slots} slots: .* 1 to 3"):
+        plan(jnp.ones((1, 3), bool), num_slots)
 
 
 def test_an_empty_capacity_is_refused():

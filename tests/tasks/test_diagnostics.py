@@ -4,10 +4,11 @@ import numpy as np
 import seqio
 
 from mrt5_jax.data import vocabulary
-from mrt5_jax.tasks import diagnostics
+from mrt5_jax.tasks import diagnostics, register_with_seqio
 
 
 def test_the_tasks_of_the_paper_are_registered_with_64_ids() -> None:
+    register_with_seqio()
     for kind in ("copy", "vowel_removal", "contextual_vowel_removal", "merge_abc"):
         task = seqio.TaskRegistry.get(f"diagnostics.{kind}")
         example = next(task.get_dataset(split="test", shuffle=False).as_numpy_iterator())
