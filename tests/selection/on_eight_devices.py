@@ -1,8 +1,9 @@
 """Runs a toy on eight simulated devices; prints loss, gradients and collectives as JSON.
 
-python -m tests.selection.on_eight_devices '[["soft gate", 4], ...]'      (toys, and their numbers of chunks)
+python -m tests.selection.on_eight_devices 'soft gate' 4      (a toy, and its number of chunks)
 """
 
+import dataclasses
 import json
 import sys
 from typing import Any
@@ -34,7 +35,7 @@ def found(name: str, num_chunks: int) -> dict[str, Any]:
         "loss": float(part.total.loss),
         "gradients": [leaf.tolist() for leaf in jax.tree.leaves(part.total.gradients)],
         "rungs": part.rows["rung"].tolist(),
-        "collectives": [one._asdict() for one in collectives(parse_hlo(compiled.as_text() or ""))],
+        "collectives": [dataclasses.asdict(one) for one in collectives(parse_hlo(compiled.as_text() or ""))],
     }
 
 
