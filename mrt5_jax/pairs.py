@@ -11,7 +11,13 @@ from typing import get_args
 
 from mrt5_jax.config import RunConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
-from mrt5_jax.selection.deletions import MIXED_IN, TRAINED_WITHOUT_REMOVING, TRAINED_WITHOUT_SELECTOR
+from mrt5_jax.selection.deletions import (
+    MIXED_IN,
+    POOLING,
+    TRAINED_WITHOUT_POOLING,
+    TRAINED_WITHOUT_REMOVING,
+    TRAINED_WITHOUT_SELECTOR,
+)
 from mrt5_jax.selection.selectors import SELECTORS
 
 Mode = Callable[[RunConfig], str]
@@ -81,6 +87,7 @@ _REMOVES_NOTHING = (
     "config.CompactionConfig.capacity: no step of deletion = {!r} removes positions; set it to None, or train with "
     "deletion = 'saturated' or 'hard', or with a hard_probability"
 )
+_POOLS = f"config.TrainingConfig.deletion = {{!r}}: a model that pools trains under {POOLING} alone; set it to that"
 
 REFUSED = (
     Refused(
@@ -112,6 +119,13 @@ REFUSED = (
         )
         for deletion in get_args(TrainingDeletion)
         if deletion != MIXED_IN
+    ),
+    *(
+        Refused(("selector", kind), ("deletion", mode), _POOLS.format(deletion))
+        for kind, rule in SELECTORS.items()
+        if rule.pools
+        for deletion in TRAINED_WITHOUT_POOLING
+        for mode in (deletion, f"{deletion} and hard")
     ),
     Refused(
         ("selector", "none"), ("capacity", "a share"), f"config.CompactionConfig.capacity: {_NO_GATE} set it to None"

@@ -12,9 +12,9 @@ from mrt5_jax import config
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.errors import UserError
 from mrt5_jax.pairs import check_pairs
-from mrt5_jax.selection.deletions import DELETIONS, check_pooling
+from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
-from mrt5_jax.selection.selectors import SELECTORS, deletion_threshold, selector_rule
+from mrt5_jax.selection.selectors import SELECTORS, check_deletion, check_stride, deletion_threshold, selector_rule
 from mrt5_jax.spelling import nearest
 from mrt5_jax.unread_settings import unread
 
@@ -195,13 +195,9 @@ def _check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
 
 
 def _check_pooling(run: config.RunConfig, gate: config.GateConfig) -> None:
-    if not selector_rule(gate).pools:
-        return
-    check_pooling(run.training.deletion, "config.TrainingConfig.deletion")
     for deletion in run.evaluation.deletions:
-        check_pooling(deletion, "config.EvaluationConfig.deletions")
-    if gate.stride > min(input_lengths(run.data)):
-        _refuse(gate, "stride", f"at most the shortest input length, {min(input_lengths(run.data))}")
+        check_deletion(gate, deletion, "config.EvaluationConfig.deletions")
+    check_stride(gate, min(input_lengths(run.data)), "the shortest input length of config.DataConfig")
     if gate.drop_tail and run.data.rows == "packed":
         raise UserError(
             "config.GateConfig.drop_tail: in packed rows a window would read pads and other examples' tails; set it to "

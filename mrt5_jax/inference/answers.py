@@ -12,7 +12,15 @@ import numpy as np
 from mrt5_jax.data.vocabulary import decode
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
-from mrt5_jax.inference.requests import InferMode, Limits, Request, cut_into_batches, pad_requests, read_requests
+from mrt5_jax.inference.requests import (
+    InferMode,
+    Limits,
+    Request,
+    cut_into_batches,
+    pad_requests,
+    read_requests,
+    static_lengths,
+)
 from mrt5_jax.inference.sampling import row_keys
 
 NOT_FINITE = "the model's numbers are not finite for this line"
@@ -70,7 +78,8 @@ class Job:
         """
         ahead: tuple[list[int], Callable[[], _Fields]] | None = None
         for indices in cut_into_batches(requests, self.batch_size):
-            arrays = pad_requests([requests[index] for index in indices], self.batch_size, self.limits)
+            rows = [requests[index] for index in indices]
+            arrays = pad_requests(rows, self.batch_size, self._input_lengths, static_lengths(self.limits.target_length))
             if self.mode == "score":
                 following = indices, self._score(arrays, len(indices))
             else:
@@ -80,6 +89,13 @@ class Job:
             ahead = following
         if ahead is not None:
             yield ahead
+
+    @property
+    def _input_lengths(self) -> Sequence[int]:
+        """What inputs are padded to: one length alone where a model's pooling reads its pads, so that no row's answer
+        depends on the rows beside it."""
+        gate, limit = self.engine.config.gate, self.limits.input_length
+        return (limit,) if gate is not None and gate.drop_tail else static_lengths(limit)
 
     def _score(self, arrays: dict[str, np.ndarray], num_rows: int) -> Callable[[], _Fields]:
         scored = self.engine.start_scoring(arrays)

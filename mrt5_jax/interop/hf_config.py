@@ -90,17 +90,18 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
             raise UserError(f"{place}: {name} is {complete[name]!r}, not {value!r}: {reason}")
 
     def get(name: str, kind: type[Value]) -> Value:
-        value = complete[name]
+        value = complete.get(name)
         if kind is float and type(value) is int:
             return kind(value)
         if type(value) is not kind or (kind is int and value <= 0):
             raise UserError(f"{place}: {name} is {value!r}, not a valid {kind.__name__}")
         return value
 
-    gate = None
-    if _CANINE in fields.get("architectures", ()):
+    gate, layer = None, "delete_gate_layer"
+    if _CANINE in (fields.get("architectures") or ()):
+        layer = "downsampling_layer"
         gate = GateConfig(
-            layer=get("downsampling_layer", int),
+            layer=get(layer, int),
             kind="every_kth",
             stride=get("downsampling_rate", int),
             reduction="convolution",
@@ -113,7 +114,7 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
         kind = _KINDS[deletion_type]
         share = {"random": "random_deletion_probability", "fixed": "fixed_deletion_amount"}
         gate = GateConfig(
-            layer=get("delete_gate_layer", int),
+            layer=get(layer, int),
             kind=kind,
             scale=get("sigmoid_mask_scale", float),
             threshold=get("deletion_threshold", float),
@@ -137,9 +138,9 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
         layer_norm_epsilon=get("layer_norm_epsilon", float),
     )
     if gate is not None and gate.layer >= config.num_encoder_layers:
-        raise UserError(
-            f"{place}: delete_gate_layer is {gate.layer}; the encoder has {config.num_encoder_layers} layers"
-        )
+        raise UserError(f"{place}: {layer} is {gate.layer}; the encoder has {config.num_encoder_layers} layers")
+    if gate is not None and pools(gate) and gate.stride < 2:
+        raise UserError(f"{place}: downsampling_rate is {gate.stride}, which pools nothing; give at least 2")
     return config
 
 
@@ -180,7 +181,8 @@ def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str
         }
     before = _complete(source)
     fields = dict(source) | {name: value for name, value in ours.items() if before.get(name) != value}
-    if before["model_type"] != ours["model_type"]:
+    pooled_before = _CANINE in (source.get("architectures") or ())
+    if (before["model_type"], pooled_before) != (ours["model_type"], pools(config.gate)):
         fields["architectures"] = [_architecture(config.gate)]
     return fields
 

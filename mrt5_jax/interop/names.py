@@ -29,14 +29,14 @@ class Tensor(NamedTuple):
     """convolution: [width * in, out] here, [out, in, width] in PyTorch."""
 
     def turned(self, array: np.ndarray) -> np.ndarray:
-        """The array of Hugging Face's layout, from ours."""
+        """Returns an array of ours in Hugging Face's layout."""
         if self.orientation == "convolution":
             out = array.shape[1]
             return array.reshape(-1, out, out).transpose(2, 1, 0)
         return array.T if self.orientation == "transposed" else array
 
     def turned_back(self, array: np.ndarray) -> np.ndarray:
-        """The inverse of `turned`."""
+        """Returns an array of Hugging Face's in our layout."""
         if self.orientation == "convolution":
             return array.transpose(2, 1, 0).reshape(-1, array.shape[0])
         return array.T if self.orientation == "transposed" else array
@@ -101,7 +101,7 @@ GATE = [
 ]
 
 
-POOLING = [
+CONVOLUTION = [
     _norm("encoder/pooling/norm", "encoder.block.{layer}.down_ln"),
     Tensor(
         "encoder/pooling/kernel",
@@ -126,7 +126,7 @@ def gate_tensors(config: ModelConfig) -> list[Tensor]:
     if config.gate is None:
         return []
     if pools(config.gate):
-        return _at(config.gate.layer, POOLING if config.gate.reduction == "convolution" else [])
+        return _at(config.gate.layer, CONVOLUTION if config.gate.reduction == "convolution" else [])
     if not selector_rule(config.gate).is_steered:
         return []
     return _at(config.gate.layer, [GATE_NORM, *GATE] if config.gate.layer_norm else GATE)

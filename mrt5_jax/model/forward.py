@@ -20,11 +20,11 @@ from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
 from mrt5_jax.model.encoder_decoder import Compact, Decoded, MrT5, Prefix
 from mrt5_jax.model.layers import Keys, Queries
 from mrt5_jax.model.parameters import Params, split_stages
-from mrt5_jax.selection.deletions import DELETIONS, check_pooling, removes_positions
+from mrt5_jax.selection.deletions import DELETIONS, removes_positions
 from mrt5_jax.selection.protocol import Selection, Signals
 from mrt5_jax.selection.random_choice import token_keys
 from mrt5_jax.selection.reductions import Members
-from mrt5_jax.selection.selectors import pools
+from mrt5_jax.selection.selectors import check_deletion
 from mrt5_jax.selection.survivors import Survivors, handed_signals, survivors
 
 DeviceBatch = Mapping[str, Array]
@@ -214,8 +214,7 @@ def up_to_gate(
       selector_keys: what random deletion draws from; by default the row's tokens.
     """
     rule = DELETIONS[setting.deletion]
-    if pools(setting.model.config.gate):
-        check_pooling(setting.deletion, "deletion")
+    check_deletion(setting.model.config.gate, setting.deletion, "deletion")
     prefix = run_prefix(setting.model, params, tokens, segments=segments)
     keys = token_keys(tokens) if selector_keys is None else selector_keys
     found = survivors(prefix.mask, prefix.selection, setting.deletion, keys, segments=segments)

@@ -9,7 +9,6 @@ import dataclasses
 from typing import Literal, get_args
 
 from mrt5_jax.config import Deletion, TrainingDeletion
-from mrt5_jax.errors import UserError
 
 Keep = Literal["inputs", "selected", "unsaturated", "as_many_at_random"]
 """Which positions survive: all inputs; those that the selector keeps; those that attention can see, however low their
@@ -60,25 +59,18 @@ GAP: tuple[Deletion, Deletion] = ("soft", "hard")
 
 
 TRAINED_WITHOUT_REMOVING = tuple(deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].removes)
+TRAINED_WITHOUT_POOLING = tuple(deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].pools)
 TRAINED_WITHOUT_SELECTOR = tuple(
     deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].heeds_selector
 )
+
+POOLING = " or ".join(repr(name) for name, rule in DELETIONS.items() if rule.pools)
+"""The deletions that can pool, for messages."""
 
 
 def removes_positions(deletion: Deletion | TrainingDeletion) -> bool:
     """Says whether the rest of the model runs on fewer positions."""
     return DELETIONS[deletion].removes
-
-
-def check_pooling(deletion: Deletion | TrainingDeletion, field: str) -> None:
-    """Refuses a deletion that cannot pool; `field` is what asked for it.
-
-    Raises:
-        UserError: names the field and the deletions that can.
-    """
-    if not DELETIONS[deletion].pools:
-        able = " or ".join(repr(name) for name, rule in DELETIONS.items() if rule.pools)
-        raise UserError(f"{field} = {deletion!r}: a model that pools positions runs under {able} alone; give that")
 
 
 def is_random(deletion: Deletion | TrainingDeletion) -> bool:

@@ -1,19 +1,20 @@
 """Who chooses the lengths, and how rows are cut into chunks, changes no result of inference."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import make_ladder
-from mrt5_jax.config import Dispatch, ExecutionConfig
+from mrt5_jax.config import Dispatch, ExecutionConfig, GateConfig
 from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Generated, Search
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.sampling import Sampling, row_keys
 
-from .models import CONFIG, LENGTHS, MAX_LENGTH, PARAMS, TOKENS, as_targets
+from .models import CONFIG, LENGTHS, MAX_LENGTH, PARAMS, TOKENS, as_targets, random_params, small_config
 
 TOLERANCE = 1e-4
 ENGINE = Engine(CONFIG, PARAMS)
@@ -37,6 +38,22 @@ def test_dispatch_and_chunks_change_nothing(dispatch: Dispatch, chunks: int, gen
     expected = ENGINE.score(batch)._asdict()
     for name, values in engine.score(batch)._asdict().items():
         np.testing.assert_allclose(values, expected[name], rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize("reduction", ["convolution", pytest.param("segment_mean", marks=pytest.mark.slow)])
+def test_pooled_answers_do_not_depend_on_dispatch_chunks_or_padding(reduction: Any) -> None:
+    config = small_config(gate=GateConfig(1, "every_kth", stride=3, reduction=reduction))
+    params, padded = random_params(config, seed=1), np.pad(TOKENS, ((0, 0), (0, 7)))
+    plain = Engine(config, params)
+    expected = plain.generate(TOKENS, MAX_LENGTH)
+    batch = as_targets(TOKENS, expected)
+    for tokens, dispatch in ((padded, "host"), (TOKENS, "in_graph")):
+        execution = ExecutionConfig(max_rungs=2, rounding=4, inference_dispatch=dispatch, chunks=2)
+        other = Engine(config, params, execution=execution)
+        np.testing.assert_array_equal(other.generate(tokens, MAX_LENGTH).tokens, expected.tokens)
+        found = other.score({**batch, "encoder_input_tokens": tokens})
+        np.testing.assert_allclose(found.score, plain.score(batch).score, rtol=TOLERANCE, atol=TOLERANCE)
+        np.testing.assert_array_equal(found.num_kept_tokens, -(-np.array(LENGTHS) // 3))
 
 
 def test_an_engine_is_equal_to_itself_alone_and_can_be_a_key() -> None:

@@ -13,6 +13,7 @@ from mrt5_jax.compaction.on_host import OnHost
 from mrt5_jax.compaction.staged import in_graph
 from mrt5_jax.config import (
     CompactionConfig,
+    ControllerConfig,
     DataConfig,
     EvaluationConfig,
     GateConfig,
@@ -29,11 +30,14 @@ from mrt5_jax.selection.selectors import make_selector
 from mrt5_jax.training.gradients import Setting, objective_of, training_stages
 from mrt5_jax.validation import validate
 
-from .small import LENGTH, TARGET, by_path, in_double, make_batch, make_config, make_params
+from .small import LENGTH, LENGTHS, TARGET, by_path, in_double, make_batch, make_config, make_params
 
 STRIDE, STEP = 3, 1e-6
-REDUCTIONS = ["segment_mean", "convolution"]
 SEGMENTS = np.array([[1] * 7 + [2] * 5, [1] * 4 + [2] + [3] * 3 + [0] * 4, [0] * 12], np.int32)
+
+
+def slow(value: Any) -> Any:
+    return pytest.param(value, marks=pytest.mark.slow)
 
 
 def pooled(reduction: Any, **changes: Any) -> ModelConfig:
@@ -83,7 +87,7 @@ def test_a_slot_holds_the_mean_of_its_positions() -> None:
     assert set(np.asarray(ours.rungs).tolist()) == {4}
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+@pytest.mark.parametrize("reduction", [slow("segment_mean"), "convolution"])
 def test_gradients_of_both_stages_are_finite_differences_however_a_batch_is_cut(reduction: str) -> None:
     """In float64: in-graph and on the host, in one chunk and in two, at rungs that differ."""
     config, batch = pooled(reduction), jax.tree.map(jnp.asarray, make_batch())
@@ -121,25 +125,45 @@ def test_gradients_of_both_stages_are_finite_differences_however_a_batch_is_cut(
     assert len(pooling) == (3 if reduction == "convolution" else 0)
 
 
-@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_a_capacity_drops_windows_whole_and_counts_them() -> None:
+    """The last ones of a row: what is left is as if the input ended before them."""
+    config, batch = pooled("segment_mean"), jax.tree.map(jnp.asarray, make_batch())
+    with jax.enable_x64(True):
+        params, model = jax.tree.map(jnp.asarray, make_params(config)), MrT5(config)
+        slots = 2
+        found = forward(ForwardSetting(model, "hard", Ladder((slots,))), params, batch)
+        windows = -(-np.array(LENGTHS) // STRIDE)
+        np.testing.assert_array_equal(found.at_gate.dropped, np.maximum(windows - slots, 0))
+        prefix = run_prefix(model, params, batch["encoder_input_tokens"])
+        means = [prefix.hidden[:1, start : start + STRIDE].mean(1) for start in range(0, slots * STRIDE, STRIDE)]
+        kept = Compact(jnp.stack(means, 1), jnp.arange(slots)[None] * STRIDE, Keys(jnp.ones((1, slots), bool)))
+        expected = run_second_stage(model, params, kept, batch["decoder_input_tokens"][:1])
+        np.testing.assert_allclose(found.logits[0], expected.logits[0], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("reduction", ["segment_mean", slow("convolution")])
 def test_the_model_applied_whole_is_the_staged_one(reduction: str) -> None:
-    """At full length; and longer padding changes nothing."""
+    """At full length; and neither longer padding nor other rows change anything."""
     config, batch = pooled(reduction), jax.tree.map(jnp.asarray, make_batch())
     with jax.enable_x64(True):
         params, model = jax.tree.map(jnp.asarray, make_params(config)), MrT5(config)
         ours = forward(ForwardSetting(model, "hard", Ladder((4, LENGTH)), num_chunks=2), params, batch).logits
         inputs = batch["encoder_input_tokens"], batch["decoder_input_tokens"]
-        whole = model.apply({"params": params}, *inputs)
-        longer = model.apply({"params": params}, jnp.pad(inputs[0], ((0, 0), (0, 5))), inputs[1])
+        apply = jax.jit(model.apply)
+        whole = apply({"params": params}, *inputs)
+        longer = apply({"params": params}, jnp.pad(inputs[0], ((0, 0), (0, 5))), inputs[1])
+        others = apply({"params": params}, *(rows.at[1:].set(jnp.roll(rows[1:], 1, axis=0)) for rows in inputs))
         real = np.asarray(inputs[0] > 0).any(1)
+        np.testing.assert_allclose(others.logits[0], whole.logits[0], rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(ours[real], whole.logits[real], rtol=1e-9, atol=1e-9)
         np.testing.assert_allclose(longer.logits[real], whole.logits[real], rtol=1e-9, atol=1e-9)
 
 
+DATA = DataConfig("t", ("t",), LENGTH, TARGET, 4, 4)
 RUN = RunConfig(
     "m",
     make_config(vocab_size=384, gate=GateConfig(1, "every_kth", stride=STRIDE)),
-    DataConfig("t", ("t",), LENGTH, TARGET, 4, 4),
+    DATA,
     TrainingConfig(num_steps=4, deletion="hard"),
     evaluation=EvaluationConfig(deletions=("hard",)),
 )
@@ -150,19 +174,23 @@ RUN = RunConfig(
     [
         (
             {"training": TrainingConfig(num_steps=4, deletion="soft")},
-            "TrainingConfig.deletion = 'soft': .* 'hard' alone",
+            "TrainingConfig.deletion = 'soft': .* trains under 'hard' alone",
         ),
         ({"training": TrainingConfig(num_steps=4, deletion="none")}, "TrainingConfig.deletion = 'none'"),
+        ({"training": TrainingConfig(num_steps=4, deletion="saturated")}, "TrainingConfig.deletion = 'saturated'"),
+        ({"training": TrainingConfig(4, "hard", hard_probability=0.5)}, "hard_probability = 0.5: nothing reads it"),
         ({"evaluation": EvaluationConfig()}, "EvaluationConfig.deletions = 'soft'"),
+        ({"controller": ControllerConfig(0.5)}, "nothing steers a selector of kind = 'every_kth'"),
+        ({"drop_tail": True, "data": dataclasses.replace(DATA, rows="packed")}, "drop_tail: in packed rows a window"),
         ({"stride": 1}, "stride = 1: should be at least 2"),
-        ({"stride": LENGTH + 1}, "stride = 13: should be at most the shortest input length, 12"),
+        ({"stride": LENGTH + 1}, "shortest input length of .* = 12: should be at least .*stride = 13"),
         ({"threshold": -1.0}, "threshold = -1.0: nothing reads it"),
         ({"loss": LossConfig(penalties=(("ratio", 0.1),))}, "names 'ratio': .* 'every_kth' provides none"),
     ],
 )
 def test_what_pooling_cannot_do_is_refused_in_one_line(change: dict[str, Any], words: str) -> None:
     validate(RUN)
-    gate = {name: value for name, value in change.items() if name in ("stride", "threshold")}
+    gate = {name: value for name, value in change.items() if name in ("stride", "threshold", "drop_tail")}
     rest = {name: value for name, value in change.items() if name not in gate}
     assert RUN.model.gate is not None
     model = dataclasses.replace(RUN.model, gate=dataclasses.replace(RUN.model.gate, **gate))
@@ -172,6 +200,7 @@ def test_what_pooling_cannot_do_is_refused_in_one_line(change: dict[str, Any], w
 
 
 def test_an_inference_that_cannot_pool_is_refused() -> None:
-    setting = ForwardSetting(MrT5(pooled("segment_mean")), "soft", Ladder((LENGTH,)))
+    config = pooled("segment_mean")
+    setting = ForwardSetting(MrT5(config), "soft", Ladder((LENGTH,)))
     with pytest.raises(UserError, match="runs under 'hard' alone"):
-        forward(setting, {}, jax.tree.map(jnp.asarray, make_batch()))
+        forward(setting, make_params(config), jax.tree.map(jnp.asarray, make_batch()))

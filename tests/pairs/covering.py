@@ -1,4 +1,4 @@
-"""Twenty runs that have every pair of options that goes together, each in at least one of them."""
+"""Twenty-eight runs that have every pair of options that goes together, each in at least one of them."""
 
 from .options import VALUES, Options
 
@@ -23,6 +23,14 @@ none | learned | off | none | packed | on | on | float32 | none | host | several
 soft | fixed | off | none | one_a_row | on | off | float64 | none | in_graph | one | several | data
 saturated | learned | off | none | in buckets | off | on | float64 | none | in_graph | one | several | parameters
 none | none | off | none | one_a_row | off | off | float32 | none | host | one | one | data
+soft and hard | log_sigmoid | off | a share | packed | on | off | float32 | none | in_graph | one | one | data
+soft | log_sigmoid | on | none | one_a_row | off | on | float64 | some | host | several | several | parameters
+hard | every_kth | off | a share | one_a_row | off | on | bfloat16 | none | host | several | several | data
+hard | every_kth | off | none | in buckets | on | off | float64 | some | in_graph | one | one | parameters
+saturated | log_sigmoid | off | a share | in buckets | on | on | bfloat16 | none | host | several | one | parameters
+hard | every_kth | off | a share | packed | off | on | float32 | none | in_graph | several | several | data
+none | log_sigmoid | off | none | in buckets | on | off | bfloat16 | none | host | one | one | data
+hard | log_sigmoid | off | a share | packed | off | on | float64 | none | in_graph | one | one | parameters
 """
 
 RUNS: tuple[Options, ...] = tuple(
