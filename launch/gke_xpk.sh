@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Continued pretraining of ByT5-small on TPUs of a GKE cluster, by XPK (pip install xpk). Run it from the checkout:
-#   launch/gke_xpk.sh image && launch/gke_xpk.sh storage && launch/gke_xpk.sh train
+#   launch/gke_xpk.sh bucket && launch/gke_xpk.sh image && launch/gke_xpk.sh train
 #   launch/gke_xpk.sh list; launch/gke_xpk.sh delete
 # Every variable below can be set in the environment instead.
 set -euo pipefail
@@ -12,20 +12,20 @@ set -euo pipefail
 : "${NUM_SLICES:=1}"
 : "${WORKLOAD:=mrt5-small}"
 : "${IMAGE:=us-docker.pkg.dev/$PROJECT/mrt5/mrt5:latest}"
-: "${TEXT_FILES:=/mnt/mrt5/mc4/*.txt}"
-: "${WARM_START:=/mnt/mrt5/byt5_small}"
-: "${MODEL_DIR:=/mnt/mrt5/runs/mrt5_small}"
+: "${BUCKET:=gs://my-mrt5}"            # in the TPUs' region; the pods' service account may read and write it
+: "${TEXT_FILES:=$BUCKET/mc4/*.json.gz}"
+: "${WARM_START:=$BUCKET/byt5_small}"  # mrt5 convert hf-import byt5-small gs://my-mrt5/byt5_small
+: "${MODEL_DIR:=$BUCKET/runs/mrt5_small}"
 
 WHERE=(--cluster="$CLUSTER" --project="$PROJECT" --zone="$ZONE")
+
+bucket() {
+  gcloud storage buckets create "$BUCKET" --project="$PROJECT" --location="${ZONE%-*}" --uniform-bucket-level-access
+}
 
 image() {
   docker build --file launch/Dockerfile --build-arg PLATFORM=tpu --tag "$IMAGE" .
   docker push "$IMAGE"
-}
-
-storage() { # a Filestore share that every pod mounts: checkpoints need locks and atomic renames
-  xpk storage create mrt5 "${WHERE[@]}" --type=gcpfilestore --vol=mrt5 --size=1024 --tier=BASIC_SSD \
-    --access-mode=ReadWriteMany --mount-point=/mnt/mrt5 --auto-mount=true --readonly=false
 }
 
 train() {
@@ -42,6 +42,6 @@ list() { xpk workload list "${WHERE[@]}"; }
 delete() { xpk workload delete "${WHERE[@]}" --workload="$WORKLOAD"; }
 
 case "${1:-}" in
-  image | storage | train | list | delete) "$1" ;;
+  bucket | image | train | list | delete) "$1" ;;
   *) sed -n '2,5p' "$0" >&2; exit 2 ;;
 esac

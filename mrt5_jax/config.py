@@ -215,8 +215,11 @@ class ExecutionConfig:
     rungs: tuple[int, ...] | None = None
     """Lengths after the gate, increasing; the input length comes on top of them. None: by rounding and max_rungs."""
     rounding: int | None = None
-    """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8."""
-    max_rungs: int = 8
+    """Rungs are multiples of this. None: at most the backend's (128 on TPU, 64 elsewhere) and a share of the length (an
+    eighth on TPU, a sixteenth elsewhere), and only rungs that save at least 8 positions and about a sixteenth of the
+    work after the gate over the next longer one."""
+    max_rungs: int | None = None
+    """None: 8 where one program holds them all (in_graph), 16 where each is a program of its own (host)."""
     chunks: int = 1
     """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. `mrt5
     infer` has a flag for it."""

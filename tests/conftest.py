@@ -3,7 +3,9 @@
 import importlib.metadata
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # before jax is imported, by whomever
 # Tests compile much and compute little: XLA's costly passes would take several times longer than they save, and so
@@ -62,3 +64,29 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs golden models and text in {folder}, which is not there")
     return folder
+
+
+@pytest.fixture(scope="session")
+def _bucket_servers() -> Iterator[dict[str, Any]]:
+    """Storage servers on loopback by scheme, started when they are wanted."""
+    pytest.importorskip("gcsfs", reason="needs the extras gcs, s3 and dev")
+    pytest.importorskip("s3fs", reason="needs the extras gcs, s3 and dev")
+    pytest.importorskip("gcp_storage_emulator", reason="needs the extra dev")
+    pytest.importorskip("moto", reason="needs the extra dev")
+    from .bucket_servers import GcsServer, S3Server
+
+    servers = {server.scheme: server for server in (GcsServer(), S3Server())}
+    for server in servers.values():
+        server.start()
+    yield servers
+    for server in servers.values():
+        server.stop()
+
+
+@pytest.fixture(params=["gs", "s3"])
+def bucket_server(request: pytest.FixtureRequest, _bucket_servers: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A storage server, to which the clients in this process and in those that it starts are led."""
+    server = _bucket_servers[request.param]
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    return server

@@ -9,7 +9,8 @@ import pytest
 from .counting import circles, double_functions, double_names, imports, modules
 
 LAYERS = [
-    {"config", "errors", "host_memory", "moved_names", "randomness", "runs.files", "spelling", "user_cache"},
+    {"config", "errors", "host_memory", "moved_names", "randomness", "spelling", "user_cache"},
+    {"runs.bucket_clients", "runs.buckets", "runs.file_status", "runs.files"},
     {"kernels", "selection.deletions", "selection.protocol"},
     {"compaction"},
     {"objectives"},

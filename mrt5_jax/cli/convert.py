@@ -76,22 +76,26 @@ def run(args: argparse.Namespace) -> int:
 
 def _hf_import(args: argparse.Namespace, folder: Path) -> None:
     from mrt5_jax.interop.hf import read_hf
+    from mrt5_jax.runs.folders import local_copy
 
     _check_gate_flags(args)
-    imported = read_hf(args.source)
-    _check_finite(args, imported.not_finite)
-    _write(args, folder, imported)
-    if args.repeat_check:
-        _repeat_check(folder, args.source)
+    with local_copy(args.source) as source:
+        imported = read_hf(source)
+        _check_finite(args, imported.not_finite)
+        _write(args, folder, imported)
+        if args.repeat_check:
+            _repeat_check(folder, str(source))
 
 
 def _t5x_import(args: argparse.Namespace, folder: Path) -> None:
     from mrt5_jax.interop.t5x import read_t5x
+    from mrt5_jax.runs.folders import local_copy
 
     _check_gate_flags(args)
-    imported = read_t5x(args.source)
-    _check_finite(args, imported.not_finite)
-    _write(args, folder, imported)
+    with local_copy(args.source) as source:
+        imported = read_t5x(source)
+        _check_finite(args, imported.not_finite)
+        _write(args, folder, imported)
 
 
 def _hf_export(args: argparse.Namespace, folder: Path) -> None:

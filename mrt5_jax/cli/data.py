@@ -218,7 +218,7 @@ def _make(args: argparse.Namespace, console: Any) -> None:
     if not pairs["train"]:
         reasons = "".join(f", {count:,} {reason}" for reason, count in left_out.most_common())
         raise UserError(f"{args.source}: too little to make a train split of ({total:,} lines{reasons}): give more")
-    for split, count in character_data.write_splits(Path(args.out), pairs).items():
+    for split, count in character_data.write_splits(args.out, pairs).items():
         rows = f"{count:,} rows" if count else "not written, since by their hashes no row is of this split; give more"
         console.print(f"{args.out}/{split}.tsv: {rows}", highlight=False, soft_wrap=True)
     all_pairs = [pair for own in pairs.values() for pair in own]

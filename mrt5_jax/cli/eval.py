@@ -4,13 +4,12 @@ import argparse
 import dataclasses
 import typing
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import given_path, read_bytes
+from mrt5_jax.runs.files import as_path, given_path, read_bytes
 
 if TYPE_CHECKING:
     from mrt5_jax.cli.gin_setup import Resolved
@@ -78,7 +77,7 @@ def _saved_config(model_dir: str) -> str:
     """MODEL_DIR/config.gin; empty where there is none, as after an import."""
     from mrt5_jax.runs.run_files import CONFIG_GIN
 
-    path = Path(model_dir) / CONFIG_GIN
+    path = as_path(model_dir) / CONFIG_GIN
     try:
         return read_bytes(path).decode()
     except FileNotFoundError:
@@ -98,11 +97,11 @@ def _resolved(args: argparse.Namespace) -> "Resolved":
     saved = _saved_config(args.model_dir)
     if not saved and not args.gin_file:
         raise UserError(f"{args.model_dir} has no configuration of a run: give the data and the model by --gin_file")
-    resolved = gin_setup.resolve_arguments(args, saved, str(Path(args.model_dir) / CONFIG_GIN))
+    resolved = gin_setup.resolve_arguments(args, saved, str(as_path(args.model_dir) / CONFIG_GIN))
     if args.num_examples is not None:
         evaluation = dataclasses.replace(resolved.run.evaluation, num_examples=args.num_examples)
         resolved = dataclasses.replace(resolved, run=dataclasses.replace(resolved.run, evaluation=evaluation))
-    check_same_config(model, resolved.run.model, str(Path(args.model_dir) / MODEL_CONFIG))
+    check_same_config(model, resolved.run.model, str(as_path(args.model_dir) / MODEL_CONFIG))
     resolved.check()
     return resolved
 

@@ -29,7 +29,7 @@ from mrt5_jax.data.lines import read_text
 from mrt5_jax.data.registry import register_all_with_seqio
 from mrt5_jax.data.tensorflow_on_demand import imports_of_users
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import given_path
+from mrt5_jax.runs.files import explained, files_for, given_path
 from mrt5_jax.spelling import nearest
 from mrt5_jax.validation import validate
 
@@ -181,7 +181,11 @@ class _NamedText(io.StringIO):
 
 def _is_there(path: str | Path) -> bool:
     """Whether there is something to read: a file, or a pipe."""
-    return os.path.exists(path) and not os.path.isdir(path)
+    with explained(path):
+        try:
+            return files_for(path).stat(path).kind != "folder"
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
 
 def _check_tokens(path: str, text: str) -> None:
@@ -202,7 +206,7 @@ def _installed() -> Path:
 
 def _parse_file(name: str) -> None:
     name = given_path(name)
-    places = [Path(prefix) / name for prefix in gin_config._LOCATION_PREFIXES]
+    places = [os.path.join(prefix, name) for prefix in gin_config._LOCATION_PREFIXES]
     if not any(map(_is_there, places)):
         names = [path.relative_to(_installed()).as_posix() for path in _installed().rglob("*.gin")]
         looked_for = ", ".join(dict.fromkeys(map(str, places)))

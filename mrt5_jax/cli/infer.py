@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from mrt5_jax.config import Dispatch
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import LAST_VERSION, OLD_CAPACITY, say_once
-from mrt5_jax.runs.files import files_for, given_path, rereadable
+from mrt5_jax.runs.files import files_for, given_path, in_bucket, rereadable
 
 if TYPE_CHECKING:
     from mrt5_jax.config import ExecutionConfig, RunConfig
@@ -162,7 +162,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     restored = restore_params(args.model_dir, args.step)
     seed = args.seed or 0
     settings = {
-        "model_dir": str(Path(args.model_dir).resolve()),
+        "model_dir": _resolved(args.model_dir),
         "step": restored.step,
         "input_sha256": survey.sha256,
         "mode": args.mode,
@@ -197,6 +197,11 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
             file=sys.stderr,
         )
     return 1 if num_failed else 0
+
+
+def _resolved(path: str) -> str:
+    """Returns the same text for the same folder."""
+    return path if in_bucket(path) else str(Path(path).resolve())
 
 
 def _search(args: argparse.Namespace) -> "Search":

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import explained, given_path, read_bytes
+from mrt5_jax.runs.files import explained, given_path, in_bucket, read_bytes
 
 DEFAULT_LENGTH = 1024
 """ByT5's input length, for models that were imported and so come without a run's configuration."""
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the text with what is deleted; writes the page where asked."""
     data = _read(args)
-    if args.html and not Path(args.html).absolute().parent.is_dir():
+    if args.html and not in_bucket(args.html) and not Path(args.html).absolute().parent.is_dir():
         raise UserError(f"--html={args.html}: the folder {Path(args.html).parent} is not there")
 
     from rich.console import Console
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         introduction = " ".join([f"What the gate of {args.model_dir} deletes at step {restored.step}.", *cut])
         page = _page(args, found, config.gate.scale, introduction)
         try:
-            write_atomically(Path(args.html), page)
+            write_atomically(args.html, page)
         except OSError as error:
             raise UserError(f"--html={args.html} cannot be written ({error.strerror}): give another name") from None
         Console().print(f"written: {args.html}", soft_wrap=True, highlight=False)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mrt5_jax.config import Deletion, RunConfig
-from mrt5_jax.runs.files import given_path
+from mrt5_jax.runs.files import given_local_path
 
 if TYPE_CHECKING:
     from mrt5_jax.evaluation.evaluate import Evaluation
@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output_dir",
         default="quickstart",
-        type=given_path,
+        type=given_local_path,
         metavar="DIR",
         help="default: quickstart; started again, it goes on there",
     )

@@ -14,11 +14,11 @@ import random
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import explained, files_for
+from mrt5_jax.runs.file_status import AnyPath
+from mrt5_jax.runs.files import as_path, exists, explained, files_for
 
 SPLITS = ("train", "validation", "test")
 
@@ -108,18 +108,16 @@ def word_search_pairs(
         yield Pair(f"{hint}: {''.join(letters)}", word)
 
 
-def write_splits(folder: Path, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, int]:
+def write_splits(folder: AnyPath, pairs: Mapping[str, Sequence[Pair]]) -> dict[str, int]:
     """Writes `<split>.tsv` files and tells how many rows each has; there is no file of a split without rows.
 
     Raises:
         UserError: the folder cannot be written, or has a file of a split that has no rows now.
     """
-    paths = {split: folder / f"{split}.tsv" for split in pairs}
+    paths = {split: as_path(folder) / f"{split}.tsv" for split in pairs}
     for split, path in paths.items():
-        if not pairs[split] and path.exists():
+        if not pairs[split] and exists(path):
             raise UserError(f"{path} is there already, and there are no {split} rows to replace it: remove it")
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     for split, path in paths.items():
         rows = ["\t".join(field.replace("\t", " ") for field in pair) + "\n" for pair in pairs[split]]
         if rows:

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +10,7 @@ from mrt5_jax.data.documents import former_language_of, language_of
 from mrt5_jax.data.sources import Example, IndexedSource
 from mrt5_jax.data.text_files import SourceFile, TextStream, check_no_overlap, find_files
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import FilePath
 
 HELD_OUT_SHARE = 0.02
 """Of every language, where no validation files are given."""
@@ -59,7 +59,7 @@ def open_former_corpus(
 
 
 def _open(
-    train: Patterns, validation: Patterns | None, chunk_length: int, field: str, language: Callable[[Path], str]
+    train: Patterns, validation: Patterns | None, chunk_length: int, field: str, language: Callable[[FilePath], str]
 ) -> Splits:
     splits = {"train": _regions(train, field, language)}
     if validation is None:
@@ -118,7 +118,7 @@ def languages_of(splits: Splits) -> tuple[str, ...]:
     return tuple(sorted({region.language for regions in splits.values() for region in regions}))
 
 
-def _regions(patterns: Patterns, field: str, language: Callable[[Path], str]) -> list[Region]:
+def _regions(patterns: Patterns, field: str, language: Callable[[FilePath], str]) -> list[Region]:
     """One a language; languages without a line of text are left out."""
     paths = sorted(find_files(patterns), key=lambda path: (language(path), path))
     streams = {name: TextStream(list(found), field) for name, found in itertools.groupby(paths, key=language)}

@@ -3,7 +3,6 @@
 import json
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from mrt5_jax.data.formats import Format, damaged
@@ -12,6 +11,7 @@ from mrt5_jax.data.lines import lines_of
 from mrt5_jax.data.parquet import explained_rows, read_batches
 from mrt5_jax.data.tensorflow_on_demand import import_tensorflow
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import FilePath, rereadable
 
 _decode = json.JSONDecoder().decode  # a third quicker than json.loads, which guesses the encoding of every line
 _C4_SHARD = re.compile(r"c4-(?P<language>.+?)(-validation)?\.tfrecord-.*")
@@ -27,7 +27,7 @@ Fields = str | tuple[str, ...]
 """The field that holds a document's text; or several, whose values' JSON list is the document."""
 
 
-def language_of(path: Path) -> str:
+def language_of(path: FilePath) -> str:
     """Reads a file's language off its name: what comes before the first dot, without the number of a shard.
 
     Of a C4 shard, it is the language in the name; of a name that is only a number, the folder's name.
@@ -40,13 +40,13 @@ def language_of(path: Path) -> str:
     return name.encode(errors="backslashreplace").decode()  # names of files may be no text
 
 
-def former_language_of(path: Path) -> str:
+def former_language_of(path: FilePath) -> str:
     """Returns what versions that did not know of shards took for a file's language."""
     shard = _C4_SHARD.fullmatch(path.name)
     return shard["language"] if shard else path.name.partition(".")[0]
 
 
-def read_documents(path: Path, found: Format, field: Fields, stream: HashedStream) -> Iterator[bytes]:
+def read_documents(path: FilePath, found: Format, field: Fields, stream: HashedStream) -> Iterator[bytes]:
     """Reads the documents of a file that is not plain text, in order, without empty ones.
 
     Args:
@@ -68,7 +68,7 @@ def read_documents(path: Path, found: Format, field: Fields, stream: HashedStrea
     return (document for document in documents if document)
 
 
-def _json_lines(path: Path, found: Format, field: Fields, stream: HashedStream) -> Iterator[bytes]:
+def _json_lines(path: FilePath, found: Format, field: Fields, stream: HashedStream) -> Iterator[bytes]:
     for number, line in lines_of(stream, found, str(path)):
         try:
             value = _decode(line.decode(errors="surrogatepass"))
@@ -77,7 +77,7 @@ def _json_lines(path: Path, found: Format, field: Fields, stream: HashedStream) 
         yield _text(value, field, path, number) if isinstance(field, str) else _values(value, field, path, number)
 
 
-def _text(value: Any, field: str, path: Path, number: int) -> bytes:
+def _text(value: Any, field: str, path: FilePath, number: int) -> bytes:
     if not isinstance(value, dict):
         raise UserError(f"{path}, line {number}: no JSON object with a field '{field}'")
     text = value.get(field)
@@ -88,7 +88,7 @@ def _text(value: Any, field: str, path: Path, number: int) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _values(value: Any, fields: Sequence[str], path: Path, number: int) -> bytes:
+def _values(value: Any, fields: Sequence[str], path: FilePath, number: int) -> bytes:
     """The JSON list of several fields' values."""
     if not isinstance(value, dict):
         raise UserError(f"{path}, line {number}: no JSON object with the fields {', '.join(fields)}")
@@ -98,7 +98,7 @@ def _values(value: Any, fields: Sequence[str], path: Path, number: int) -> bytes
     return json.dumps([value[field] for field in fields]).encode()
 
 
-def _parquet(path: Path, field: Fields) -> Iterator[bytes]:
+def _parquet(path: FilePath, field: Fields) -> Iterator[bytes]:
     """Strings as the bytes that they are: Parquet promises UTF-8, and does not always keep it."""
     import pyarrow as pa
 
@@ -131,15 +131,21 @@ def _holds_bytes(pa: Any, kind: Any) -> bool:
     return types.is_null(kind) or any(test(kind) for test in strings + binaries)
 
 
-def _tfrecords(path: Path, found: Format, field: str) -> Iterator[bytes]:
+def _tfrecords(path: FilePath, found: Format, field: str) -> Iterator[bytes]:
     if found.compression not in ((), ("gzip",)):
         raise UserError(f"{path}: TFRecords in {found.compression[0]}: unpack them, or use gzip")
-    from google.protobuf.message import DecodeError
 
     tf = import_tensorflow(f"{path}: reading TFRecords")
 
-    number = 0
-    records = iter(tf.data.TFRecordDataset(str(path), "GZIP" if found.compression else ""))
+    with rereadable(path) as local:  # TensorFlow opens it
+        yield from _features(path, tf, tf.data.TFRecordDataset(local, "GZIP" if found.compression else ""), field)
+
+
+def _features(path: FilePath, tf: Any, dataset: Any, field: str) -> Iterator[bytes]:
+    """Yields a feature of every record."""
+    from google.protobuf.message import DecodeError
+
+    number, records = 0, iter(dataset)
     while True:
         place = f"{path}, after record {number}"
         try:

@@ -25,7 +25,8 @@ from mrt5_jax.data.formats import Compression, Format, Kind, decompressed, expla
 from mrt5_jax.data.hashing import HashedStream
 from mrt5_jax.data.line_scan import LineScan
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import FileStatus, explain, explained, files_for
+from mrt5_jax.runs.file_status import FileStatus
+from mrt5_jax.runs.files import FilePath, explain, explained, files_for, in_bucket
 from mrt5_jax.user_cache import cache_folder
 
 VERSION = 1
@@ -50,14 +51,14 @@ class FileIndex(NamedTuple):
     """Of plain text: whether the last line has no end of its own."""
     has_former_meaning: bool
     """Whether versions that knew names alone, and no line ends but line feeds, read the same documents."""
-    text: Path
-    """Bytes of the documents: the file itself or its unpacked copy."""
+    text: FilePath
+    """Bytes of the documents: the file itself or its unpacked copy. What lies in a bucket is copied once."""
     places: np.ndarray
     """int64, increasing. Of text: of each byte that is not read, its place less the number of such bytes before it; so
     the ids from that place on lie behind it. Else: where in the ids the EOS of each document is."""
 
 
-def index_file(path: Path, field: Fields = "text") -> FileIndex:
+def index_file(path: FilePath, field: Fields = "text") -> FileIndex:
     """Returns the index of a file, from the cache where the file has not changed since.
 
     Args:
@@ -74,24 +75,26 @@ def index_file(path: Path, field: Fields = "text") -> FileIndex:
     return _load(folder, path, status) or _build(folder, path, status, field)
 
 
-def _settled(path: Path) -> FileStatus:
+def _settled(path: FilePath) -> FileStatus:
     """The file's status, once the next change would show in it."""
     status = files_for(path).stat(path)
-    age = time.time_ns() - max(status.identity[-2:])
+    age = -1 if status.changed is None else time.time_ns() - status.changed
     if 0 <= age < _SETTLED_NANOSECONDS:
         time.sleep((_SETTLED_NANOSECONDS - age) / 1e9)
         status = files_for(path).stat(path)
     return status
 
 
-def _load(folder: Path, path: Path, status: FileStatus) -> FileIndex | None:
+def _load(folder: Path, path: FilePath, status: FileStatus) -> FileIndex | None:
     """None where the cache has no index of the file, or not all of it."""
     try:
         facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
         places = np.load(folder / _PLACES, mmap_mode="r") if facts["num_places"] else np.zeros(0, np.int64)
-        text = folder / _TEXT if facts["unpacked_bytes"] is not None else path
-        if facts["unpacked_bytes"] is not None and text.stat().st_size != facts["unpacked_bytes"]:
-            return None
+        text, unpacked = path, facts["unpacked_bytes"]
+        if unpacked is not None:
+            text = folder / _TEXT
+            if text.stat().st_size != unpacked:
+                return None
         found = Format(cast(tuple[Compression, ...], tuple(facts["compression"])), cast(Kind, facts["kind"]))
         return FileIndex(
             facts["sha256"], status.size, found, facts["num_documents"], facts["ends_open"],
@@ -101,9 +104,9 @@ def _load(folder: Path, path: Path, status: FileStatus) -> FileIndex | None:
         return None
 
 
-def _build(folder: Path, path: Path, status: FileStatus, field: Fields) -> FileIndex:
+def _build(folder: Path, path: FilePath, status: FileStatus, field: Fields) -> FileIndex:
     found = recognize(path)
-    unpacks = found != Format((), "text")
+    unpacks = found != Format((), "text") or in_bucket(path)
     with _scratch_folder(folder.parent, needed=unpacks) as scratch:
         with explained(path), files_for(path).open(path) as raw, HashedStream(raw) as stream:
             if found.kind == "text":
@@ -164,7 +167,7 @@ def _no_cache(error: OSError, folder: Path) -> UserError:
     return UserError(f"{folder}: {explain(error, folder)}: set MRT5_CACHE_DIR to a folder with room for unpacked files")
 
 
-def _scan_text(path: Path, found: Format, stream: HashedStream, copy: Path | None) -> LineScan:
+def _scan_text(path: FilePath, found: Format, stream: HashedStream, copy: Path | None) -> LineScan:
     """Reads a text to its end, and writes what was compressed into `copy`."""
     scan = LineScan()
     place, done, size = str(path), 0, _BLOCK

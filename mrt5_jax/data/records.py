@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from mrt5_jax.data.file_index import index_file
 from mrt5_jax.data.formats import KIND_NAMES
 from mrt5_jax.data.text_files import map_bytes
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import FilePath
 
 
 class RecordFile:
@@ -22,7 +22,7 @@ class RecordFile:
             `texts`, a field holds something else.
     """
 
-    def __init__(self, path: Path, fields: Sequence[str], *, texts: bool = False):
+    def __init__(self, path: FilePath, fields: Sequence[str], *, texts: bool = False):
         self.path = path
         self.index = index_file(path, tuple(fields))
         if self.index.format.kind not in ("json", "parquet"):

@@ -1,13 +1,12 @@
 """Files of rows `input<TAB>target`."""
 
-from pathlib import Path
-
 import numpy as np
 
 from mrt5_jax.data.file_index import index_file
 from mrt5_jax.data.formats import BYTE_ORDER_MARK, KIND_NAMES
 from mrt5_jax.data.text_files import map_bytes
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import FilePath
 
 _TAB, _LINE_FEED, _CARRIAGE_RETURN = 9, 10, 13
 
@@ -19,7 +18,7 @@ class Table:
         UserError: the file is damaged, no text or only empty lines, or a row has not two columns, with its line.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: FilePath):
         self.path = path
         self.index = index_file(path)
         if self.index.format.kind != "text":

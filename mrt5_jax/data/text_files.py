@@ -6,7 +6,6 @@ which a line's end reads as EOS and blank lines are not there. Bytes that are no
 
 import bisect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,20 +14,20 @@ from jaxtyping import Int
 from mrt5_jax.data.file_index import FileIndex, index_file
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, EOS_ID, NUM_BYTES, bytes_to_ids
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import explain, explained, files_for, given_path
+from mrt5_jax.runs.files import FilePath, as_path, explain, explained, files_for, given_path
 
 _BLOCK = 1 << 20
 _IDS = np.arange(NUM_BYTES, dtype=np.int32) + BYTE_OFFSET
 _IDS[[10, 13]] = EOS_ID  # line feed, carriage return
 
 
-def find_files(patterns: str | Sequence[str]) -> list[Path]:
+def find_files(patterns: str | Sequence[str]) -> list[FilePath]:
     """Finds the files that are not empty and match one of the names or globs, sorted, each once.
 
     Raises:
         UserError: a pattern matches nothing, or nothing but folders or empty files; a pipe, or a link to nothing.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, FilePath] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = _matches(pattern)
         filled = [path for path in matches if files_for(path).stat(path).size]
@@ -38,9 +37,10 @@ def find_files(patterns: str | Sequence[str]) -> list[Path]:
     return sorted(found.values())
 
 
-def _matches(pattern: str) -> list[Path]:
+def _matches(pattern: str) -> list[FilePath]:
     expanded = given_path(pattern)
-    names = files_for(expanded).list(expanded)
+    with explained(expanded):
+        names = files_for(expanded).list(expanded)
     kinds = {}
     for name in names:
         with explained(name):
@@ -50,7 +50,7 @@ def _matches(pattern: str) -> list[Path]:
             raise UserError(
                 f"{name}: a pipe or a device, which can be read only once: write it to a file, and give that file"
             )
-    files = [Path(name) for name, kind in kinds.items() if kind == "file"]
+    files = [as_path(name) for name, kind in kinds.items() if kind == "file"]
     if names and not files:
         folder = names[0].rstrip("/")
         raise UserError(f"{folder}: a folder: name the files in it, as in '{folder}/*'")
@@ -75,7 +75,7 @@ class TextFile:
         field: of a JSON line, a TFRecord's example or a Parquet row, that holds the text.
     """
 
-    def __init__(self, path: Path, field: str = "text"):
+    def __init__(self, path: FilePath, field: str = "text"):
         self.path = path
         self.index: FileIndex = index_file(path, field)
         self._content = _content_of(self.index)
@@ -128,7 +128,7 @@ class _Documents:
         return np.insert(ids, places, EOS_ID)
 
 
-def map_bytes(path: Path) -> np.ndarray:
+def map_bytes(path: FilePath) -> np.ndarray:
     """Maps a file's bytes (uint8) into memory."""
     if not files_for(path).stat(path).size:
         return np.zeros(0, np.uint8)
@@ -142,7 +142,7 @@ class SourceFile(NamedTuple):
     split: str
     language: str
     """Empty where the task has no languages."""
-    path: Path
+    path: FilePath
     index: FileIndex
 
 
@@ -192,7 +192,7 @@ class TextStream:
         field: of JSON lines, TFRecords and Parquet files, that holds the text.
     """
 
-    def __init__(self, paths: Sequence[Path], field: str = "text"):
+    def __init__(self, paths: Sequence[FilePath], field: str = "text"):
         self.files = [TextFile(path, field) for path in paths]
         self.identity = tuple((file.index.sha256, file.index.num_bytes) for file in self.files)
         """Equal for streams that hold the same ids."""

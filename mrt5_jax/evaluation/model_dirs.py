@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,11 +33,13 @@ from mrt5_jax.evaluation.records import (
     to_json_lines,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params, path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import check_batch_size, put_batch
 from mrt5_jax.parallel.mesh import make_mesh, row_shards
 from mrt5_jax.parallel.shardings import param_shardings
+from mrt5_jax.runs.files import AnyPath, FilePath, as_path
 from mrt5_jax.runs.model_dir import write_atomically
 from mrt5_jax.runs.restoring import restore_params
 
@@ -56,7 +57,7 @@ class LoadedModel:
     mesh: Mesh
 
 
-def load_model(model_dir: str | Path, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
+def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
     """Loads the model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
 
     Raises:
@@ -98,14 +99,16 @@ def evaluate_task(
             f"eval_batch_size={run.data.eval_batch_size} does not divide over {shards} device(s) x "
             f"chunks={execution.chunks}: give a multiple of {shards * execution.chunks}"
         )
-    ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity)
+    cost = body_multiply_adds(run.model, run.data.target_length)
+    lengths, dispatch = input_lengths(run.data), execution.inference_dispatch
+    ladders = make_ladders(lengths, execution, jax.default_backend(), capacity, cost, dispatch)
     evaluator = ByLength(
         ladders,
         lambda ladder: make_evaluator(
             loaded.model,
             ladder,
             run.evaluation.seed,
-            dispatch=execution.inference_dispatch,
+            dispatch=dispatch,
             num_chunks=execution.chunks,
             num_shards=shards,
         ),
@@ -121,7 +124,7 @@ def evaluate_task(
     return found
 
 
-def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, split: str, step: int) -> Path:
+def write_evaluation(model_dir: AnyPath, evaluation: Evaluation, task: str, split: str, step: int) -> FilePath:
     """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder.
 
     Raises:
@@ -138,9 +141,8 @@ def write_evaluation(model_dir: str | Path, evaluation: Evaluation, task: str, s
         "languages": {name: _summary(group) for name, group in group_by(records, "language").items() if name},
     }
     timing = {"milliseconds_per_batch": evaluation.milliseconds}
-    folder = Path(model_dir) / EVALUATIONS / f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
+    folder = as_path(model_dir) / EVALUATIONS / f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         write_atomically(folder / RECORDS, to_json_lines(records))
         write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         write_atomically(folder / TIMING, json.dumps(timing, indent=2, allow_nan=False) + "\n")

@@ -3,13 +3,12 @@
 import json
 import math
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import NamedTuple, get_type_hints
 
 from mrt5_jax.config import Deletion
 from mrt5_jax.errors import UserError
 from mrt5_jax.objectives.metrics import Mean
-from mrt5_jax.runs.files import read_bytes
+from mrt5_jax.runs.files import AnyPath, read_bytes
 from mrt5_jax.selection.deletions import GAP
 
 
@@ -115,13 +114,12 @@ def to_json_lines(records: Iterable[Record]) -> str:
     return "".join(json.dumps(record._asdict(), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
 
 
-def read_records(path: str | Path) -> list[Record]:
+def read_records(path: AnyPath) -> list[Record]:
     """Reads the records of a file that `to_json_lines` made.
 
     Raises:
         UserError: the file is not there, or a line is no record; the message has the line's number.
     """
-    path = Path(path)
     try:
         lines = read_bytes(path).split(b"\n")
     except OSError as error:

@@ -5,11 +5,23 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import STANDARD_INPUT, explain, explained, files_for, read_bytes
+from mrt5_jax.inference.parts import Parts
+from mrt5_jax.runs.bucket_lock import bucket_lock
+from mrt5_jax.runs.buckets import BucketPath
+from mrt5_jax.runs.files import (
+    STANDARD_INPUT,
+    AnyPath,
+    FilePath,
+    as_path,
+    exists,
+    explain,
+    explained,
+    files_for,
+    read_bytes,
+)
 from mrt5_jax.runs.model_dir import write_atomically
 
 _MARK = {"made_by": "mrt5 infer"}
@@ -36,7 +48,7 @@ class ResumableLines:
         self.num_lines += len(lines)
 
 
-def check_output(path: str | Path) -> None:
+def check_output(path: AnyPath) -> None:
     """Refuses an OUTPUT that nothing can go on with.
 
     Raises:
@@ -52,7 +64,7 @@ def check_output(path: str | Path) -> None:
 
 
 @contextlib.contextmanager
-def resume_lines(path: str | Path, settings: dict[str, Any]) -> Iterator[ResumableLines]:
+def resume_lines(path: AnyPath, settings: dict[str, Any]) -> Iterator[ResumableLines | Parts]:
     """Opens OUTPUT to append to it.
 
     OUTPUT.settings.json, beside it, says what made the lines. If it says the same again, what OUTPUT has is kept, but
@@ -62,24 +74,42 @@ def resume_lines(path: str | Path, settings: dict[str, Any]) -> Iterator[Resumab
       UserError: OUTPUT was made by something else or under other settings, or cannot be written.
     """
     check_output(path)
-    path, settings = Path(path), _MARK | settings
+    path, settings = as_path(path), _MARK | settings
     settings_path = path.with_name(f"{path.name}.settings.json")
+    if isinstance(path, BucketPath):
+        with _resumed_parts(path, settings_path, settings) as parts:
+            yield parts
+        return
     with _explained(path):
         begun = path.exists() and path.stat().st_size > 0
-        if begun or settings_path.exists():
+        if begun or exists(settings_path):
             _check_settings(path, settings_path, settings if begun else None)
         file = path.open("ab+")
     with file:
         with _explained(path):
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if not begun:
-                write_atomically(settings_path, json.dumps(settings, indent=2, allow_nan=False) + "\n")
+                _write_settings(settings_path, settings)
             num_lines = _cut_half_line(file)
         yield ResumableLines(file, num_lines)
 
 
 @contextlib.contextmanager
-def _explained(path: str | Path) -> Iterator[None]:
+def _resumed_parts(path: BucketPath, settings_path: FilePath, settings: dict[str, Any]) -> Iterator[Parts]:
+    with bucket_lock(path.with_name(f"{path.name}.lock"), str(path)):
+        with _explained(path):
+            parts = Parts(path)
+            if parts.num_lines or exists(settings_path):
+                _check_settings(path, settings_path, settings if parts.num_lines else None)
+            if not parts.num_lines:
+                _write_settings(settings_path, settings)
+        yield parts
+        with _explained(path):
+            parts.finish()
+
+
+@contextlib.contextmanager
+def _explained(path: AnyPath) -> Iterator[None]:
     try:
         yield
     except BlockingIOError:
@@ -88,7 +118,11 @@ def _explained(path: str | Path) -> Iterator[None]:
         raise UserError(f"{path}: {explain(error, path)}") from None
 
 
-def _check_settings(path: Path, settings_path: Path, settings: dict[str, Any] | None) -> None:
+def _write_settings(path: FilePath, settings: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(settings, indent=2, allow_nan=False) + "\n")
+
+
+def _check_settings(path: FilePath, settings_path: FilePath, settings: dict[str, Any] | None) -> None:
     """That `settings_path` is ours and, unless `settings` is None, says the same."""
     try:
         old = json.loads(read_bytes(settings_path))

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import numpy as np
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop.models import ImportedFolder, Model
+from mrt5_jax.runs import folders
+from mrt5_jax.runs.bucket_checkpoints import commit
+from mrt5_jax.runs.buckets import BucketPath
 from mrt5_jax.runs.checkpoints import save_model
-from mrt5_jax.runs.model_dir import read_model_config, write_atomically
+from mrt5_jax.runs.files import AnyPath, LocalFiles, as_path, exists, explained, files_for
+from mrt5_jax.runs.model_dir import CHECKPOINTS, read_model_config, write_atomically
 from mrt5_jax.runs.restoring import restore_params
 
 SOURCE = "hf_source.json"
@@ -20,13 +25,18 @@ SOURCE = "hf_source.json"
 
 
 @contextlib.contextmanager
-def complete_or_absent(folder: str | Path) -> Iterator[Path]:
-    """Returns a new folder to fill, which gets its name when the block ends and is removed when it fails.
+def complete_or_absent(folder: AnyPath) -> Iterator[Path]:
+    """Returns a new folder to fill, which gets its name, or is sent to its bucket, when the block ends without error.
 
     Raises:
         UserError: `folder` exists and is not empty, or cannot be made.
     """
-    folder = Path(folder)
+    target = as_path(folder)
+    if isinstance(target, BucketPath):
+        with _sent_when_complete(target) as temporary:
+            yield temporary
+        return
+    folder = target
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} exists already: give a new folder, or remove it")
     temporary = folder.absolute().with_name(f".{folder.absolute().name}.unfinished-{os.getpid()}")
@@ -41,6 +51,21 @@ def complete_or_absent(folder: str | Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def _sent_when_complete(target: BucketPath) -> Iterator[Path]:
+    with explained(target):
+        if files_for(target).below(target):
+            raise UserError(f"{target} exists already: give a new folder, or remove it")
+    with tempfile.TemporaryDirectory(prefix="mrt5-") as scratch:
+        folder = Path(scratch)
+        yield folder
+        with explained(target):
+            for step in (folder / CHECKPOINTS).glob("*"):
+                commit(step, target / CHECKPOINTS / step.name)
+            names = LocalFiles().below(folder)
+            folders.send(folder, target, [name for name in names if not name.startswith(f"{CHECKPOINTS}/")])
+
+
 def write_model_dir(folder: Path, model: Model, *, allow_non_finite: bool = False) -> None:
     """Fills a new MODEL_DIR, which eval, infer and train accept; see `save_model`."""
     if model.source is not None:
@@ -48,7 +73,7 @@ def write_model_dir(folder: Path, model: Model, *, allow_non_finite: bool = Fals
     save_model(folder, model.params, model.config, allow_non_finite=allow_non_finite)
 
 
-def read_model_dir(folder: str | Path, step: int | None = None) -> Model:
+def read_model_dir(folder: AnyPath, step: int | None = None) -> Model:
     """Returns the model of a MODEL_DIR, with NumPy arrays as parameters.
 
     Args:
@@ -58,7 +83,7 @@ def read_model_dir(folder: str | Path, step: int | None = None) -> Model:
     Raises:
         UserError: it is no MODEL_DIR, or has no such checkpoint.
     """
-    source = Path(folder) / SOURCE
+    source = as_path(folder) / SOURCE
     config = read_model_config(folder)
     params = jax.tree.map(np.asarray, restore_params(folder, step).params)
-    return Model(config, params, ImportedFolder.from_json(source) if source.exists() else None)
+    return Model(config, params, ImportedFolder.from_json(source) if exists(source) else None)

@@ -3,13 +3,13 @@
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop.weight_files import read_json
 from mrt5_jax.model.parameters import Params
+from mrt5_jax.runs.files import FilePath
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class ImportedFolder:
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
 
     @classmethod
-    def from_json(cls, path: Path) -> "ImportedFolder":
+    def from_json(cls, path: FilePath) -> "ImportedFolder":
         """Reads what `to_json` wrote; a UserError where the file is something else."""
         try:
             return cls(**read_json(path))

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import FilePath, read_bytes
 
 SAFETENSORS = "model.safetensors"
 _FORMATS = (SAFETENSORS, "pytorch_model.bin")
@@ -40,10 +41,10 @@ def read_weights(path: Path) -> dict[str, np.ndarray]:
     return _read_shards(path) if path.suffix == ".json" else _read_file(path)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: FilePath) -> dict[str, Any]:
     """Returns a JSON object of a file; a UserError names the file where there is none."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        value = json.loads(read_bytes(path).decode(), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise UserError(f"{path} is not there") from None
     except (ValueError, OSError) as error:

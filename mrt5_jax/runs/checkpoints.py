@@ -25,12 +25,17 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.parallel.processes import say
 from mrt5_jax.runs.beginning import set_aside
+from mrt5_jax.runs.bucket_checkpoints import BucketManager
+from mrt5_jax.runs.buckets import BucketPath
+from mrt5_jax.runs.files import AnyPath, FilePath, as_path
+from mrt5_jax.runs.folders import move
 from mrt5_jax.runs.integrity import CHECKSUM_RULE, as_saved, describe_arrays, not_finite
 from mrt5_jax.runs.model_dir import CHECKPOINTS, DAMAGED, write_model_config
 from mrt5_jax.runs.restoring import (
     ITEMS,
     NOT_FINITE_ALLOWED,
     DamagedError,
+    Manager,
     best_of,
     first_line,
     hard_losses,
@@ -83,7 +88,10 @@ class _Keep(ocp.checkpoint_managers.PreservationPolicy):
     hard_losses: dict[int, float]
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        steps = [checkpoint.step for checkpoint in checkpoints]
+        return self.of([checkpoint.step for checkpoint in checkpoints])
+
+    def of(self, steps: Sequence[int]) -> list[bool]:
+        """Whether each of all steps there are, in their order, is kept."""
         kept = set(steps[-self.config.keep :])
         if self.config.keep_period is not None:
             kept |= {step for step in steps if step % self.config.keep_period == 0}
@@ -98,17 +106,15 @@ class Checkpoints:
     disk) is a UserError of the next `save`, of `wait` or of the end, and leaves older checkpoints whole.
     """
 
-    def __init__(self, model_dir: str | Path, config: CheckpointConfig, seed: int, *, start_over: bool = False) -> None:
+    def __init__(self, model_dir: AnyPath, config: CheckpointConfig, seed: int, *, start_over: bool = False) -> None:
         """`start_over`: where no checkpoint of training is whole, set them aside and begin."""
-        self._directory = (Path(model_dir) / CHECKPOINTS).absolute()
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"{self._directory} cannot be made or read: {error.strerror}") from None
+        self._directory = (as_path(model_dir) / CHECKPOINTS).absolute()
         self._seed, self._start_over = seed, start_over
         self._keep = _Keep(config, {})
-        options = ocp.CheckpointManagerOptions(preservation_policy=self._keep, cleanup_tmp_directories=True)
-        self._manager = ocp.CheckpointManager(self._directory, item_names=ITEMS, options=options)
+        try:
+            self._manager = _writer(self._directory, self._keep)
+        except OSError as error:
+            raise UserError(f"{self._directory} cannot be made or read: {error.strerror}") from None
         self._keep.hard_losses.update(hard_losses(self._manager))
 
     def __enter__(self) -> "Checkpoints":
@@ -248,10 +254,17 @@ class Checkpoints:
     def _set_aside(self, step: int) -> None:
         aside = self._directory.parent / DAMAGED
         if jax.process_index() == 0:
-            aside.mkdir(exist_ok=True)
-            (self._directory / str(step)).rename(aside / f"{step}-{time.time_ns()}")
+            move(self._directory / str(step), aside / f"{step}-{time.time_ns()}")
         multihost_utils.sync_global_devices(f"checkpoint {step} set aside")
         self._manager.reload()
+
+
+def _writer(directory: FilePath, keep: _Keep) -> Manager:
+    if isinstance(directory, BucketPath):
+        return BucketManager(directory, ITEMS, keep.of)
+    directory.mkdir(parents=True, exist_ok=True)
+    options = ocp.CheckpointManagerOptions(preservation_policy=keep, cleanup_tmp_directories=True)
+    return ocp.CheckpointManager(directory, item_names=ITEMS, options=options)
 
 
 def save_model(model_dir: str | Path, params: Params, config: ModelConfig, *, allow_non_finite: bool = False) -> Path:
@@ -273,7 +286,7 @@ def save_model(model_dir: str | Path, params: Params, config: ModelConfig, *, al
     return directory
 
 
-def _save(manager: ocp.CheckpointManager, step: int, items: dict[str, Any], run: dict[str, Any]) -> None:
+def _save(manager: Manager, step: int, items: dict[str, Any], run: dict[str, Any]) -> None:
     arrays = ocp.args.StandardSave
     manager.save(
         step,

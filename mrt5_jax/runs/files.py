@@ -1,10 +1,9 @@
-"""Files as runs see them: opened by ranges, listed, written whole, created once; local ones now.
+"""Files as runs see them: opened by ranges, listed, written whole, created once; on this machine and in buckets.
 
-Whatever a run reads or writes by its path goes through `files_for(path)`. A bucket is one more entry of SERVED.
+Whatever a run reads or writes by its path goes through `files_for(path)`.
 """
 
 import contextlib
-import dataclasses
 import errno
 import glob
 import os
@@ -13,29 +12,21 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol, runtime_checkable
+from typing import BinaryIO, Protocol, runtime_checkable
 
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.buckets import BucketFiles, BucketPath
+from mrt5_jax.runs.file_status import AnyPath, FileStatus
 
-AnyPath = str | Path
+FilePath = Path | BucketPath
+"""The path of a file as an object; one in a bucket is a name, which only `Files` opens."""
 
 STANDARD_INPUT = "-"
 _DESCRIPTOR = re.compile(r"/dev/(std(in|out|err)|fd/\d+)|/proc/[^/]+/fd/\d+")
 """What a process has open, which is used up as it is read or written, also where it is a file."""
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-
-
-@dataclasses.dataclass(frozen=True)
-class FileStatus:
-    """What is known of a file without opening it."""
-
-    size: int
-    kind: Literal["file", "folder", "stream"]
-    """stream: a pipe, a socket or a device, which can be read only once."""
-    identity: tuple[int, ...]
-    """Another one after every change of the content."""
 
 
 @runtime_checkable
@@ -58,6 +49,10 @@ class Files(Protocol):
         """Opens a readable stream of the bytes from `start` on."""
         ...
 
+    def read(self, path: AnyPath) -> bytes:
+        """Reads a whole file, as it was at one moment where it is written whole."""
+        ...
+
     def list(self, pattern: AnyPath) -> list[str]:
         """Lists the paths that match a glob, sorted; `pattern` alone where something has that very name.
 
@@ -66,11 +61,11 @@ class Files(Protocol):
         ...
 
     def write(self, path: AnyPath, data: bytes) -> None:
-        """Replaces the whole file or, if anything stops it, leaves the old one as it was."""
+        """Replaces the whole file or, if anything stops it, leaves the old one as it was. Its folder is made."""
         ...
 
     def create(self, path: AnyPath, data: bytes) -> None:
-        """Writes a file that must not exist yet; FileExistsError where it does."""
+        """Writes a file that must not exist yet; FileExistsError where it does. Its folder is made."""
         ...
 
     def remove(self, path: AnyPath) -> None:
@@ -81,9 +76,13 @@ class Files(Protocol):
         """Returns size, kind and identity; links are followed."""
         ...
 
+    def below(self, folder: AnyPath) -> Sequence[str]:
+        """Lists the names of all files below a folder, as seen from it, sorted; none where there is no such folder."""
+        ...
+
 
 def _with_existing_folders(pattern: str) -> str:
-    """The glob with the characters of folders that exist taken as they are: `a[1]/*` in a folder `a[1]`."""
+    """Returns the glob with the characters of folders that exist taken as they are: `a[1]/*` in a folder `a[1]`."""
     folder, name = os.path.split(pattern)
     if not folder or not name:
         return pattern
@@ -100,6 +99,11 @@ class LocalFiles:
             file.seek(start)
         return file
 
+    def read(self, path: AnyPath) -> bytes:
+        """See `Files`."""
+        with self.open(path) as file:
+            return file.read()
+
     def list(self, pattern: AnyPath) -> list[str]:
         """See `Files`."""
         if os.path.lexists(pattern):
@@ -110,6 +114,7 @@ class LocalFiles:
         """See `Files`. The data are on the disk when it returns."""
         target = Path(os.path.realpath(path))  # a link stays a link
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("wb") as file:
                 file.write(data)
@@ -121,6 +126,7 @@ class LocalFiles:
 
     def create(self, path: AnyPath, data: bytes) -> None:
         """See `Files`."""
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         with Path(path).open("xb") as file:
             try:
                 file.write(data)
@@ -140,10 +146,16 @@ class LocalFiles:
         is_file = stat.S_ISREG(found.st_mode) and not _DESCRIPTOR.fullmatch(os.path.abspath(path))
         # ctime too: whoever rewrites a file can set its other times back, but not this one.
         identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
-        return FileStatus(found.st_size, "file" if is_file else "folder" if is_folder else "stream", identity)
+        kind = "file" if is_file else "folder" if is_folder else "stream"
+        return FileStatus(found.st_size, kind, identity, max(found.st_mtime_ns, found.st_ctime_ns))
+
+    def below(self, folder: AnyPath) -> Sequence[str]:
+        """See `Files`."""
+        found = [os.path.join(parent, name) for parent, _, names in os.walk(folder) for name in names]
+        return sorted(os.path.relpath(name, folder) for name in found)
 
 
-SERVED: dict[str, Files] = {"": LocalFiles()}
+SERVED: dict[str, Files] = {"": LocalFiles(), "gs": BucketFiles("gs"), "s3": BucketFiles("s3")}
 """What serves which scheme; "" is for paths without one."""
 
 
@@ -160,7 +172,7 @@ def files_for(path: AnyPath) -> Files:
     if name == "file":
         raise UserError(f"{path}: write a local path without a scheme: {str(path)[len('file://') :]}")
     raise UserError(
-        f"{path}: nothing here serves {name}://, only local paths are: copy it here or mount it, and give that path"
+        f"{path}: nothing here serves {name}://, only gs://, s3:// and local paths are: copy it there or here"
     )
 
 
@@ -172,16 +184,53 @@ def given_path(path: AnyPath) -> str:
     """
     text = str(path)
     files_for(text)
+    if in_bucket(text):
+        scheme, _, rest = text.partition("://")
+        if not all(rest.partition("/")[::2]):
+            raise UserError(f"{text}: names no path in a bucket: write {scheme.lower()}://BUCKET/PATH")
+        return f"{scheme.lower()}://{rest}"
     expanded = os.path.expanduser(text)
     if expanded == text and text.startswith("~") and not os.path.lexists(text):
         raise UserError(f"{text}: there is no user {text[1:].partition('/')[0]} here; ~ alone is your home folder")
     return expanded
 
 
+def in_bucket(path: AnyPath) -> bool:
+    """Says whether a path names an object in a bucket; every other one is a local file's."""
+    return _SCHEME.match(str(path)) is not None
+
+
+def as_path(path: AnyPath) -> FilePath:
+    """Returns the path as an object, for its parts."""
+    if isinstance(path, FilePath):
+        return path
+    return BucketPath(path) if in_bucket(path) else Path(path)
+
+
+def exists(path: AnyPath) -> bool:
+    """Says whether there is anything at a path."""
+    try:
+        files_for(path).stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def given_local_path(path: AnyPath) -> str:
+    """Returns a path as a user gives it, of what has to lie on this machine; see `given_path`.
+
+    Raises:
+        UserError: it is in a bucket.
+    """
+    given = given_path(path)
+    if in_bucket(given):
+        raise UserError(f"{path}: this has to be a local path")
+    return given
+
+
 def read_bytes(path: AnyPath) -> bytes:
     """Reads a whole file."""
-    with files_for(path).open(path) as file:
-        return file.read()
+    return files_for(path).read(path)
 
 
 @contextlib.contextmanager
@@ -210,7 +259,9 @@ def explain(error: OSError, path: AnyPath) -> str:
 
 @contextlib.contextmanager
 def rereadable(path: AnyPath, flag: str = "") -> Iterator[str]:
-    """Gives a path that can be read more than once: `path`, or a copy of what a pipe or "-" (standard input) gives.
+    """Gives a local path that can be read more than once: `path`, or a copy of what a bucket, a pipe or "-" gives.
+
+    "-" is standard input.
 
     Args:
         flag: that gave the path, for the message, as in "--input=".
@@ -223,10 +274,10 @@ def rereadable(path: AnyPath, flag: str = "") -> Iterator[str]:
             kind = files_for(path).stat(path).kind
         if kind == "folder":
             raise UserError(f"{flag}{path}: a folder: name a file in it")
-        if kind == "file":
+        if kind == "file" and not in_bucket(path):
             yield str(path)
             return
-        if _is_device(path):
+        if kind == "stream" and _is_device(path):
             raise UserError(f"{flag}{path}: a device: give a file or a pipe")
     with tempfile.NamedTemporaryFile(prefix="mrt5-") as copy:
         with explained(path, flag), _stream(path) as stream:

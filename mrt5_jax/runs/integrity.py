@@ -6,7 +6,6 @@ A checkpoint names the rule of its checksums; without a name it is rule 1, of ve
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,11 +15,12 @@ from jaxtyping import Array, Bool, UInt32
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.parameters import path_name
+from mrt5_jax.runs.files import FilePath
 
 _ONCE_NARROW = ("rest/controller/", "rest/monitor/")
 
 
-def check_same_arrays(saved: dict[str, Any], wanted: dict[str, Any], place: Path) -> None:
+def check_same_arrays(saved: dict[str, Any], wanted: dict[str, Any], place: FilePath) -> None:
     """Compares names, shapes and types, before anything is read.
 
     Args:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import explain
+from mrt5_jax.runs.bucket_lock import bucket_lock
+from mrt5_jax.runs.files import AnyPath, as_path, explain
 
 LOCK = "run.lock"
 
@@ -19,15 +20,19 @@ _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def run_lock(model_dir: str | Path) -> Iterator[None]:
-    """Holds MODEL_DIR for this run. The system frees it when the process ends, however it ends.
+def run_lock(model_dir: AnyPath) -> Iterator[None]:
+    """Holds MODEL_DIR for this run. The system frees it when the process ends, however it ends; see also `bucket_lock`.
 
     To be held by one process of a run: the one that writes.
 
     Raises:
         UserError: another run holds it; the message names that run.
     """
-    path = Path(model_dir) / LOCK
+    path = as_path(model_dir) / LOCK
+    if not isinstance(path, Path):
+        with bucket_lock(path, str(model_dir)):
+            yield
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         opened = path.open("a+", encoding="utf-8")

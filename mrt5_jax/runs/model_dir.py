@@ -10,17 +10,18 @@ MODEL_DIR/
     timing.jsonl         what is clocked
     events/              TensorBoard
     run.lock             the run that is writing here, while it lives
+
+In a bucket some of them have another form; see docs/buckets.md.
 """
 
 import dataclasses
 import json
-from pathlib import Path
 from typing import Any
 
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import renew_model
-from mrt5_jax.runs.files import files_for, read_bytes
+from mrt5_jax.runs.files import AnyPath, as_path, exists, files_for, read_bytes
 from mrt5_jax.runs.saved_configs import read_config
 
 MODEL_CONFIG = "model_config.json"
@@ -31,42 +32,41 @@ TIMING = "timing.jsonl"
 EVENTS = "events"
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: AnyPath, text: str) -> None:
     """Writes a whole file or, if anything stops it, leaves the old one as it was."""
     files_for(path).write(path, text.encode())
 
 
-def write_model_config(model_dir: str | Path, config: ModelConfig) -> None:
+def write_model_config(model_dir: AnyPath, config: ModelConfig) -> None:
     """Writes MODEL_DIR/model_config.json, or checks the one that is there.
 
     Raises:
         UserError: MODEL_DIR belongs to another model; the message lists every difference. Nothing is written.
     """
     path, text = (
-        Path(model_dir) / MODEL_CONFIG,
+        as_path(model_dir) / MODEL_CONFIG,
         json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + "\n",
     )
     check_model_config(model_dir, config)
-    if path.exists() and read_bytes(path) == text.encode():
+    if exists(path) and read_bytes(path) == text.encode():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
 
 
-def check_model_config(model_dir: str | Path, config: ModelConfig) -> None:
+def check_model_config(model_dir: AnyPath, config: ModelConfig) -> None:
     """Refuses a MODEL_DIR of another model; see `write_model_config`."""
-    path = Path(model_dir) / MODEL_CONFIG
-    if path.exists():
+    path = as_path(model_dir) / MODEL_CONFIG
+    if exists(path):
         check_same_config(read_model_config(model_dir), config, str(path))
 
 
-def read_model_config(model_dir: str | Path) -> ModelConfig:
+def read_model_config(model_dir: AnyPath) -> ModelConfig:
     """Reads the model of a MODEL_DIR.
 
     Raises:
         UserError: there is none, or it cannot be read; see `read_config`.
     """
-    path = Path(model_dir) / MODEL_CONFIG
+    path = as_path(model_dir) / MODEL_CONFIG
     config = read_config(ModelConfig, path, renew_model)
     if config is None:
         raise UserError(f"{path} is not there: {model_dir} is not a MODEL_DIR made by train or convert")

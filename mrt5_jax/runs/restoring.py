@@ -8,7 +8,6 @@ import contextlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +18,9 @@ from jax.experimental import multihost_utils
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.parameters import Params
+from mrt5_jax.runs.bucket_checkpoints import BucketManager
+from mrt5_jax.runs.buckets import BucketPath
+from mrt5_jax.runs.files import AnyPath, FilePath, as_path, exists, explained
 from mrt5_jax.runs.integrity import CHECKSUM_RULE, check_same_arrays, describe_arrays, not_finite
 from mrt5_jax.runs.model_dir import CHECKPOINTS
 from mrt5_jax.runs.storage_trouble import is_storage_trouble, trouble_below
@@ -26,6 +28,7 @@ from mrt5_jax.runs.storage_trouble import is_storage_trouble, trouble_below
 ITEMS = ("params", "rest", "run")
 NOT_FINITE_ALLOWED = "not_finite_allowed"
 """In the description of imported weights that were to be taken as they are."""
+Manager = ocp.CheckpointManager | BucketManager
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +44,7 @@ class DamagedError(Exception):
 
 
 def restore_params(
-    model_dir: str | Path, step: int | None = None, sharding_of: Callable[[str], jax.sharding.Sharding] | None = None
+    model_dir: AnyPath, step: int | None = None, sharding_of: Callable[[str], jax.sharding.Sharding] | None = None
 ) -> RestoredParams:
     """Restores the parameters of a checkpoint, whatever trained them.
 
@@ -69,22 +72,25 @@ def restore_params(
         raise UserError(f"{manager.directory} has no checkpoint that is whole{at_step}")
 
 
-def best_step(model_dir: str | Path) -> int | None:
+def best_step(model_dir: AnyPath) -> int | None:
     """Returns the step with the lowest cross-entropy under hard deletion of those there; None if unmeasured."""
     with _reader(model_dir) as manager:
         return next(iter(best_of(hard_losses(manager), manager.all_steps())), None)
 
 
-def _reader(model_dir: str | Path) -> ocp.CheckpointManager:
+def _reader(model_dir: AnyPath) -> Manager:
     """A manager that changes nothing."""
-    directory = (Path(model_dir) / CHECKPOINTS).absolute()
-    if not directory.is_dir():
-        raise UserError(f"{directory} is not there: {model_dir} has no checkpoint")
+    directory = (as_path(model_dir) / CHECKPOINTS).absolute()
+    with explained(directory):
+        if not exists(directory):
+            raise UserError(f"{directory} is not there: {model_dir} has no checkpoint")
+        if isinstance(directory, BucketPath):
+            return BucketManager(directory, ITEMS)
     options = ocp.CheckpointManagerOptions(create=False)
     return ocp.CheckpointManager(directory, item_names=ITEMS, options=options)
 
 
-def hard_losses(manager: ocp.CheckpointManager) -> dict[int, float]:
+def hard_losses(manager: Manager) -> dict[int, float]:
     """Returns the cross-entropy of each step under hard deletion, where it was measured and can be read."""
     losses = {}
     for step in manager.all_steps():
@@ -100,19 +106,17 @@ def best_of(hard_losses: Mapping[int, float], steps: Sequence[int]) -> list[int]
     return sorted(measured, key=lambda step: (hard_losses[step], -step))
 
 
-def read_description(manager: ocp.CheckpointManager, step: int) -> dict[str, Any]:
+def read_description(manager: Manager, step: int) -> dict[str, Any]:
     def read() -> dict[str, Any]:
         run = manager.restore(step, args=ocp.args.Composite(run=ocp.args.JsonRestore()))["run"]
         if not isinstance(run, dict) or not isinstance(run.get("arrays"), dict):
             raise ValueError("its description is incomplete")
         return run
 
-    return _in_every_process(read, Path(manager.directory) / str(step))
+    return _in_every_process(read, as_path(str(manager.directory)) / str(step))
 
 
-def read_arrays(
-    manager: ocp.CheckpointManager, step: int, wanted: dict[str, Any], run: dict[str, Any]
-) -> dict[str, Any]:
+def read_arrays(manager: Manager, step: int, wanted: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """Reads the items of `wanted` (name -> tree of ShapeDtypeStructs), equal to what was saved or not at all."""
 
     def read() -> dict[str, Any]:
@@ -120,7 +124,7 @@ def read_arrays(
         restored = manager.restore(step, args=ocp.args.Composite(**args))
         return {name: restored[name] for name in wanted}
 
-    place, rule = Path(manager.directory) / str(step), run.get("checksum_rule", 1)
+    place, rule = as_path(str(manager.directory)) / str(step), run.get("checksum_rule", 1)
     check_same_arrays(run["arrays"], wanted, place)
     if rule not in range(1, CHECKSUM_RULE + 1):
         raise UserError(f"{place} has checksums by rule {rule}, which this version does not know: use a newer one")
@@ -133,7 +137,7 @@ def read_arrays(
     return items
 
 
-def _in_every_process(read: Callable[[], dict[str, Any]], place: Path) -> dict[str, Any]:
+def _in_every_process(read: Callable[[], dict[str, Any]], place: FilePath) -> dict[str, Any]:
     """What `read` returns or, if it fails in any process, DamagedError in all, so that they fall back together.
 
     Raises:

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,7 +16,7 @@ from mrt5_jax.data.task_names import names_as_saved
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import renew_run
-from mrt5_jax.runs.files import read_bytes
+from mrt5_jax.runs.files import AnyPath, FilePath, as_path, exists, read_bytes
 from mrt5_jax.runs.model_dir import check_model_config, check_same_config, write_atomically, write_model_config
 from mrt5_jax.runs.saved_configs import read_config
 from mrt5_jax.unread_settings import without_unread
@@ -37,13 +36,13 @@ class SavedRun(RunConfig):
     """Input lengths and their slots under a capacity, as they were when the run began."""
 
 
-def read_run(model_dir: str | Path) -> SavedRun | None:
+def read_run(model_dir: AnyPath) -> SavedRun | None:
     """Reads the run that MODEL_DIR was trained by; None after an import.
 
     Raises:
         UserError: the saved configuration cannot be read; see `read_config`.
     """
-    return read_config(SavedRun, Path(model_dir) / RUN_CONFIG, renew_run)
+    return read_config(SavedRun, as_path(model_dir) / RUN_CONFIG, renew_run)
 
 
 def slots_of(run: RunConfig, backend: str | None = None) -> Slots:
@@ -77,7 +76,7 @@ _NAMED_BY_PATH = re.compile(r"span_corruption\.files_[0-9a-f]{12}|characters\..*
 def under_saved_names(run: RunConfig) -> RunConfig:
     """Returns the run, with its tasks named as its MODEL_DIR does, where an earlier version named them otherwise."""
     try:
-        data = json.loads(read_bytes(Path(run.model_dir) / RUN_CONFIG))["data"]
+        data = json.loads(read_bytes(as_path(run.model_dir) / RUN_CONFIG))["data"]
         saved = [data["train_task"], *data["eval_tasks"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return run  # what is wrong with the file is said when the run is claimed
@@ -92,11 +91,11 @@ def under_saved_names(run: RunConfig) -> RunConfig:
 
 def check_claim(run: RunConfig, files: Sequence[SourceFile] = ()) -> SavedRun | None:
     """Returns the run that MODEL_DIR has, if any, which has to be this one; see `claim`. Writes nothing."""
-    folder = Path(run.model_dir)
+    folder = as_path(run.model_dir)
     try:
         old, data_files = read_run(folder), folder / DATA_FILES
         if old is not None:
-            if data_files.exists():
+            if exists(data_files):
                 check_same_files(_read_data_files(data_files), files, str(data_files))
             if old.data.train_task != run.data.train_task and _NAMED_BY_PATH.match(old.data.train_task):
                 raise UserError(
@@ -120,7 +119,7 @@ def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) ->
     Raises:
         UserError: MODEL_DIR belongs to another run; the message lists every difference. Nothing is written.
     """
-    folder = Path(run.model_dir)
+    folder = as_path(run.model_dir)
     check_claim(run, files)
     try:
         slots = slots_of(run)
@@ -134,7 +133,7 @@ def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) ->
         raise UserError(f"MODEL_DIR {folder}: {error.strerror}; give a folder that can be written") from None
 
 
-def _read_data_files(path: Path) -> list[dict[str, Any]]:
+def _read_data_files(path: FilePath) -> list[dict[str, Any]]:
     try:
         record = json.loads(read_bytes(path))
         if record["version"] != _DATA_FILES_VERSION:

@@ -6,17 +6,18 @@ import math
 import types
 import typing
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import read_bytes
+from mrt5_jax.runs.files import FilePath, read_bytes
 from mrt5_jax.validation import check_ranges
 
 Config = TypeVar("Config")
 
 
-def read_config(cls: type[Config], path: Path, renew: Callable[[dict[str, Any], str], dict[str, Any]]) -> Config | None:
+def read_config(
+    cls: type[Config], path: FilePath, renew: Callable[[dict[str, Any], str], dict[str, Any]]
+) -> Config | None:
     """Reads a JSON file; None where there is no such file.
 
     Args:

@@ -3,7 +3,8 @@
 import errno
 import os
 import re
-from pathlib import Path
+
+from mrt5_jax.runs.file_status import AnyPath
 
 _NAMES = (
     "EACCES EPERM EIO ESTALE EISDIR EBUSY EAGAIN EINTR ENOMEM EMFILE ENFILE ENODEV ENXIO "
@@ -33,7 +34,7 @@ def is_storage_trouble(error: BaseException) -> bool:
     return False
 
 
-def trouble_below(folder: Path) -> OSError | None:
+def trouble_below(folder: AnyPath) -> OSError | None:
     """Returns what keeps a folder, or anything in it, from being opened; libraries may say that it is not there."""
     errors: list[OSError] = []
     for parent, _, names in os.walk(folder, onerror=errors.append):

@@ -2,7 +2,8 @@
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import jax
 import numpy as np
@@ -46,6 +47,13 @@ class Clock:
         """Notes how long it took to make a batch."""
         self._data_wait += seconds
 
+    @contextmanager
+    def storing(self) -> Iterator[None]:
+        """Notes how long the block takes, in which steps wait for numbers to be written or for a save."""
+        start = time.perf_counter()
+        yield
+        self._storage_wait += time.perf_counter() - start
+
     def step(self, metrics: Scalars, num_bytes: int, input_length: int) -> None:
         """Notes that a step was dispatched.
 
@@ -73,6 +81,7 @@ class Clock:
             "tokens_per_second": tokens / seconds,
             "bytes_per_second": self._bytes / seconds,
             "data_seconds_per_step": self._data_wait / len(rungs),
+            "storage_seconds_per_step": self._storage_wait / len(rungs),
             "compilations": self._compilations,
             "compile_seconds": self._compile_seconds,
         }
@@ -85,7 +94,7 @@ class Clock:
         self._since = time.perf_counter()
         self._rungs: list[Scalar] = []
         self._lengths: list[int] = []
-        self._bytes, self._data_wait = 0, 0.0
+        self._bytes, self._data_wait, self._storage_wait = 0, 0.0, 0.0
         self._compilations, self._compile_seconds = 0, 0.0
 
     def _on_duration(self, event: str, duration_secs: float, **kwargs: str | int) -> None:

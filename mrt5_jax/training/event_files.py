@@ -4,8 +4,9 @@ import itertools
 import os
 import socket
 import time
-from pathlib import Path
 
+from mrt5_jax.runs.files import AnyPath, as_path
+from mrt5_jax.runs.mirrored import Mirrored
 from mrt5_jax.runs.model_dir import EVENTS
 from mrt5_jax.training.writers import Numbers, with_timing
 
@@ -16,11 +17,12 @@ _numbers = itertools.count()
 class TensorBoardWriter:
     """TensorBoard events in MODEL_DIR/events; clocked numbers under timing/."""
 
-    def __init__(self, model_dir: str | Path) -> None:
+    def __init__(self, model_dir: AnyPath) -> None:
         from tensorboard.compat.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
         from tensorboard.summary.writer.record_writer import RecordWriter
 
-        folder = Path(model_dir) / EVENTS
+        self._mirrored = Mirrored(as_path(model_dir) / EVENTS)
+        folder = self._mirrored.folder
         folder.mkdir(parents=True, exist_ok=True)
         # The name that TensorFlow gives such a file: TensorBoard reads a folder's files in the order of their seconds.
         name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}.{next(_numbers)}"
@@ -43,6 +45,7 @@ class TensorBoardWriter:
             for name, number in with_timing(metrics, timing).items()
         ]
         self._records.write(Event(wall_time=time.time(), step=step, summary=Summary(value=values)).SerializeToString())
+        self._mirrored.send_soon(self._file.flush)
 
     def flush(self) -> None:
         """See `writers.Writer`."""
@@ -52,3 +55,4 @@ class TensorBoardWriter:
     def close(self) -> None:
         """See `writers.Writer`."""
         self._file.close()
+        self._mirrored.close()

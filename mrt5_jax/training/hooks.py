@@ -146,8 +146,9 @@ class Report(Hook):
 
     def __call__(self, moment: Moment) -> None:
         """See `Hook`."""
-        state = moment.state
-        moment.report(moment.metrics | _controller_terms(state) | monitor_metrics(state), self._clock.lap())
+        state, timing = moment.state, self._clock.lap()
+        with self._clock.storing():
+            moment.report(moment.metrics | _controller_terms(state) | monitor_metrics(state), timing)
 
 
 def is_reported(run: RunConfig, step: int) -> bool:
@@ -207,9 +208,15 @@ class Save(Hook):
     """
 
     def __init__(
-        self, every: int, checkpoints: Checkpoints, writers: Writers, hard_loss: Callable[[int], float | None]
+        self,
+        every: int,
+        checkpoints: Checkpoints,
+        writers: Writers,
+        clock: Clock,
+        hard_loss: Callable[[int], float | None],
     ) -> None:
-        self._every, self._checkpoints, self._writers, self._hard_loss = every, checkpoints, writers, hard_loss
+        self._every, self._checkpoints, self._writers = every, checkpoints, writers
+        self._clock, self._hard_loss = clock, hard_loss
 
     def due(self, moment: Moment) -> bool:
         """See `Hook`."""
@@ -221,8 +228,9 @@ class Save(Hook):
 
     def save(self, step: int, state: TrainState, data_state: DataState) -> None:
         """Saves the state after a step, once what has been reported up to it cannot be lost."""
-        self._writers.flush()
-        self._checkpoints.save(state, data_state, self._hard_loss(step))
+        with self._clock.storing():
+            self._writers.flush()
+            self._checkpoints.save(state, data_state, self._hard_loss(step))
 
 
 class UsersHook(Hook):

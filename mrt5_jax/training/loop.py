@@ -122,7 +122,7 @@ def train(
             programs.prepare_steps()
         monitor = Monitor(run.monitor, programs.check, state)
         evaluate = Evaluate(run, mesh, programs.evaluator, clock)
-        save = Save(run.checkpoints.every, checkpoints, all_writers, evaluate.hard_loss)
+        save = Save(run.checkpoints.every, checkpoints, all_writers, clock, evaluate.hard_loss)
         trace = StepTrace(run.model_dir, run.training.profile_steps)
         in_order = [monitor, trace, Report(run, clock), evaluate, save, *map(UsersHook, hooks)]
         for hook in in_order:

@@ -1,7 +1,7 @@
 """What became of dispatched steps: a loss that is not finite ends a run, as do many refused steps in a row."""
 
+import io
 import math
-from pathlib import Path
 from typing import NoReturn
 
 import jax
@@ -12,6 +12,7 @@ from mrt5_jax.data.prefetch import Prefetched
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.processes import say
 from mrt5_jax.runs.checkpoints import Checkpoints, DataState
+from mrt5_jax.runs.files import FilePath, as_path, files_for
 from mrt5_jax.training.hooks import is_reported
 from mrt5_jax.training.step import Metrics
 from mrt5_jax.training.writers import Writers
@@ -79,10 +80,12 @@ class Outcomes:
             f"batch is in {batch}; try a lower learning rate"
         )
 
-    def _save_batch(self, step: int, data_state: DataState) -> Path:
+    def _save_batch(self, step: int, data_state: DataState) -> FilePath:
         """Reads the batch of a step again, and writes this process's rows of it into MODEL_DIR."""
         self._batches.restore(data_state)
         of_process = f"_process_{jax.process_index()}" if jax.process_count() > 1 else ""
-        path = Path(self._run.model_dir) / f"non_finite_batch_{step}{of_process}.npz"
-        np.savez(path, **next(self._batches).rows)  # pyright: ignore[reportArgumentType]
+        path = as_path(self._run.model_dir) / f"non_finite_batch_{step}{of_process}.npz"
+        content = io.BytesIO()
+        np.savez(content, **next(self._batches).rows)  # pyright: ignore[reportArgumentType]
+        files_for(path).write(path, content.getvalue())
         return path

@@ -7,7 +7,6 @@ stays newly initialised.
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import cast
 
 import jax
@@ -18,6 +17,7 @@ from jaxtyping import Array
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.parameters import PREFIX, SUFFIX, Params
+from mrt5_jax.runs.files import AnyPath
 from mrt5_jax.runs.integrity import not_finite
 from mrt5_jax.runs.restoring import restore_params
 
@@ -47,7 +47,7 @@ class WarmStart:
         return "\n".join(f"{name:{width}}  {origin}" for name, origin in sorted(rows))
 
 
-def warm_start(params: Params, model_dir: str | Path, step: int | None = None) -> WarmStart:
+def warm_start(params: Params, model_dir: AnyPath, step: int | None = None) -> WarmStart:
     """Replaces what another model also has.
 
     Args:

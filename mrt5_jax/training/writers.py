@@ -6,16 +6,16 @@ They are kept apart: metrics.jsonl of a resumed run equals that of an uninterrup
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import read_bytes
+from mrt5_jax.parallel.processes import say
+from mrt5_jax.runs.appended import open_to_append
+from mrt5_jax.runs.files import AnyPath, FilePath, as_path, read_bytes
 from mrt5_jax.runs.model_dir import METRICS, TIMING, write_atomically
 
 Numbers = Mapping[str, int | float]
@@ -78,27 +78,28 @@ class JsonLinesWriter:
     NaN and infinities, which JSON lacks, are the strings "nan", "inf" and "-inf": `float` reads them.
     """
 
-    def __init__(self, model_dir: str | Path, step: int | None) -> None:
+    def __init__(self, model_dir: AnyPath, step: int | None) -> None:
         """Appends after `step` (None: from the start): lines beyond it, of a run that was stopped, are cut."""
         self._files = []
         for name in (METRICS, TIMING):
-            path = Path(model_dir) / name
-            cut_beyond(path, -1 if step is None else step)
-            self._files.append(path.open("a", encoding="utf-8"))
+            path = as_path(model_dir) / name
+            lost = cut_beyond(path, -1 if step is None else step)
+            if name == METRICS and lost is not None:
+                again = f"what was made after step {step or 0}, the last checkpoint, is made again"
+                say(f"{path} went to step {lost}: {again}")
+            self._files.append(open_to_append(path))
 
     def write(self, step: int, metrics: Numbers, timing: Numbers) -> None:
-        """See `Writer`. A line is handed to the operating system at once: it survives the end of the process."""
+        """See `Writer`. A line survives the end of the process; see `Appended`."""
         for file, numbers in zip(self._files, (metrics, timing), strict=True):
             if numbers:
                 line = {"step": step} | {name: _json_number(number) for name, number in numbers.items()}
                 file.write(json.dumps(line, sort_keys=True, allow_nan=False) + "\n")
-                file.flush()
 
     def flush(self) -> None:
         """See `Writer`."""
         for file in self._files:
             file.flush()
-            os.fsync(file.fileno())
 
     def close(self) -> None:
         """See `Writer`."""
@@ -106,10 +107,13 @@ class JsonLinesWriter:
             file.close()
 
 
-def cut_beyond(path: Path, step: int) -> None:
+def cut_beyond(path: FilePath, step: int) -> int | None:
     """Drops the lines of a JSON-lines file beyond `step`, and a last line that was not written to its end.
 
     The file is replaced as a whole: a cut that is interrupted has not happened.
+
+    Returns:
+        The last step of the lines that were dropped; None where none was.
 
     Raises:
         UserError: a line that is whole is not a JSON object with a step.
@@ -117,18 +121,22 @@ def cut_beyond(path: Path, step: int) -> None:
     try:
         lines = read_bytes(path).decode(errors="replace").splitlines(keepends=True)
     except FileNotFoundError:
-        return
-    kept = []
+        return None
+    kept, lost = [], None
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
             break
         try:
-            if json.loads(line)["step"] <= step:
+            of_line = int(json.loads(line)["step"])
+            if of_line <= step:
                 kept.append(line)
+            else:
+                lost = of_line
         except (ValueError, KeyError, TypeError):
             raise UserError(f"{path}:{number} is not a line that training wrote: fix or remove it") from None
     if kept != lines:
         write_atomically(path, "".join(kept))
+    return lost
 
 
 def with_timing(metrics: Numbers, timing: Numbers) -> dict[str, int | float]:

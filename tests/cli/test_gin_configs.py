@@ -23,7 +23,12 @@ INCLUDED = {
     for path in REPOSITORY.glob("gin_configs/*/*.gin")
     for name in re.findall("^include '(.*)'", path.read_text(), re.M)
 }
-OVERLAYS = {"runs/eval.gin"}
+RECIPES = {
+    "runs/base_on_v5e_8x8.gin": ("base", 4),
+    "runs/large_on_v5p_4x4x4.gin": ("large", 16),
+    "runs/xl_on_v5p_4x4x4.gin": ("xl", 16),
+}
+OVERLAYS = {"runs/eval.gin", *RECIPES}
 RUNS = [name for name in FILES if name.startswith("runs/") and name not in INCLUDED | OVERLAYS]
 
 SIZES = {
@@ -127,6 +132,18 @@ def test_continued_pretraining_is_the_papers_recipe(resolve: Callable[[str], gin
     assert (run.optimizer.warmup_steps, run.optimizer.weight_decay, run.model.dropout_rate) == (0, 0.0, 0.1)
     assert run.model.softmax1
     assert run.controller == config.ControllerConfig(0.5, proportional_gain=0.5, integral_gain=1e-5, smoothing=0.9)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipes_of_larger_sizes_are_laid_over_the_papers(
+    name: str, resolve: Callable[..., gin_setup.Resolved]
+) -> None:
+    size, fsdp = RECIPES[name]
+    resolved = resolve("runs/continued_pretraining.gin", models=[name])
+    resolved.check()
+    assert (resolved.run.model.emb_dim, resolved.run.model.num_encoder_layers) == (SIZES[size][0], SIZES[size][3])
+    assert resolved.run.execution.mesh == config.MeshConfig(fsdp=fsdp)
+    assert (resolved.run.execution.remat, resolved.run.data.batch_size) == ("full", 1024)
 
 
 def test_diagnostics_are_the_papers_setting(resolve: Callable[[str], gin_setup.Resolved]) -> None:

@@ -141,8 +141,8 @@ def test_a_run_that_knew_its_files_by_path_and_size_goes_on(tmp_path: Path, caps
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--gin.MODEL_DIR='gs://bucket/run'"], "gs://bucket/run: nothing here serves gs://"),
-        (["--gin.TEXT_FILES='s3://b/*.txt'"], "s3://b/*.txt: nothing here serves s3://"),
+        (["--gin.MODEL_DIR='az://bucket/run'"], "az://bucket/run: nothing here serves az://"),
+        (["--gin.TEXT_FILES='hdfs://b/*.txt'"], "hdfs://b/*.txt: nothing here serves hdfs://"),
         (["--gin.TEXT_FILES='file:///data/en.txt'"], "without a scheme: /data/en.txt"),
         (["--gin.config.RunConfig.warm_start='hdfs://h/run'"], "hdfs://h/run: nothing here serves hdfs://"),
         (["--gin_file=https://h/run.gin"], "https://h/run.gin: nothing here serves https://"),

@@ -202,8 +202,8 @@ def test_what_may_be_a_mistake_is_said(command: list[str], tmp_path: Path, capsy
     [
         (["--output=/dev/stdout"], "/dev/stdout: a pipe or a device, where a stopped run could not go on"),
         (["--output=-"], "-: standard output, where a stopped run could not go on"),
-        (["--output=gs://b/out.jsonl"], "gs://b/out.jsonl: nothing here serves gs://"),
-        (["--input=s3://b/in.jsonl"], "s3://b/in.jsonl: nothing here serves s3://"),
+        (["--output=az://b/out.jsonl"], "az://b/out.jsonl: nothing here serves az://"),
+        (["--input=https://b/in.jsonl"], "https://b/in.jsonl: nothing here serves https://"),
         (["--model_dir=https://h/m"], "https://h/m: nothing here serves https://"),
         (["--input=/dev/zero"], "/dev/zero: a device"),
         (["--input=."], ".: a folder: name a file in it"),

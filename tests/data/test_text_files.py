@@ -129,7 +129,7 @@ def test_paths_that_cannot_be_read_say_what_they_are(tmp_path: Path, monkeypatch
     }.items():
         with pytest.raises(UserError, match=message):
             find_files(f"{tmp_path}/{pattern}")
-    with pytest.raises(UserError, match=r"s3://b/\*: nothing here serves s3://"):
-        find_files("s3://b/*")
+    with pytest.raises(UserError, match=r"az://b/\*: nothing here serves az://"):
+        find_files("az://b/*")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_files("~/f*.txt") == [tmp_path / "file.txt"]

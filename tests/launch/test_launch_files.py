@@ -42,7 +42,7 @@ def test_scripts_show_their_variables_on_top_and_stop_at_errors(repository: Path
     assert len(variables) >= 4
 
 
-@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("name", [*SCRIPTS, "skypilot.yaml"])
 def test_what_they_train_is_a_run(repository: Path, name: str, capsys: pytest.CaptureFixture[str], tmp_path) -> None:
     """Flags exist, and the gin files take the macros and bindings."""
     text = (repository / "launch" / name).read_text().replace("\\\n", " ").replace('\\"', '"')

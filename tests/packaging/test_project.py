@@ -68,8 +68,8 @@ def test_every_requirement_is_pinned_and_the_pin_satisfies_it(repository: Path, 
 
 
 def test_what_the_requirements_require_is_pinned_too(repository: Path, declared) -> None:
-    """So that next year's install is today's."""
-    pins, missing, seen = pins_of(repository, RUNNING), set(), set()
+    """So that next year's install is today's; and by versions that go together, or there is none."""
+    pins, missing, unfit, seen = pins_of(repository, RUNNING), set(), set(), set()
     installed = (requirements for extra, requirements in declared.items() if extra != "tpu")  # which requires nothing
     direct = [requirement for requirements in installed for requirement in requirements if holds(requirement, RUNNING)]
     wanted = [(requirement.name, extra) for requirement in direct for extra in ("", *requirement.extras)]
@@ -84,12 +84,16 @@ def test_what_the_requirements_require_is_pinned_too(repository: Path, declared)
         for line in importlib.metadata.requires(name) or ():
             requirement = Requirement(line)
             if holds(requirement, RUNNING, extra):
+                pin = pins.get(canonicalize_name(requirement.name))
+                if pin and not requirement.specifier.contains(pin, prereleases=True):
+                    unfit.add(f"{name} requires {requirement}, not {pin}")
                 wanted += [(requirement.name, ""), *((requirement.name, inner) for inner in requirement.extras)]
     assert not missing
+    assert not unfit
 
 
 def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
-    """Runtime code runs on the runtime's requirements; only the weight formats of others may ask for an extra."""
+    """Runtime code runs on the runtime's requirements; only others' weight formats and buckets may ask for an extra."""
     distributions = importlib.metadata.packages_distributions()
     names = {canonicalize_name(requirement.name) for requirement in declared[""]}
     files = [*(repository / "mrt5_jax").rglob("*.py"), *(repository / "tasks").rglob("*.py")]
@@ -99,6 +103,8 @@ def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
             if not names.intersection(map(canonicalize_name, distributions.get(module, []))):
                 undeclared.setdefault(module, []).append(str(file.relative_to(repository)))
     assert undeclared.pop("libtpu", []) in ([], ["mrt5_jax/tools/topology.py"])
+    for module in ("gcsfs", "s3fs"):
+        assert undeclared.pop(module) == ["mrt5_jax/runs/bucket_clients.py"]
     assert set(undeclared) <= {"torch", "transformers"}, undeclared
     assert all("/interop/" in file for files in undeclared.values() for file in files), undeclared
 

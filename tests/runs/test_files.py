@@ -1,4 +1,4 @@
-"""Local files: listed by name before globs, written whole or not at all, created once, told apart by identity."""
+"""Local files: links, pipes, disks that are full, and what a path is; the rest is in test_files_everywhere.py."""
 
 import io
 import os
@@ -11,36 +11,6 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import LocalFiles, explain, files_for, given_path, rereadable
 
 FILES = LocalFiles()
-
-
-def test_files_are_read_from_any_place(tmp_path: Path) -> None:
-    FILES.write(tmp_path / "a", b"0123456789")
-    with FILES.open(tmp_path / "a", 4) as file:
-        assert file.read(3) == b"456"
-
-
-def test_names_win_over_globs(tmp_path: Path) -> None:
-    for name in ("a[1]", "a1", "b"):
-        FILES.write(tmp_path / name, b"")
-    assert FILES.list(tmp_path / "a[1]") == [str(tmp_path / "a[1]")]
-    assert FILES.list(tmp_path / "*") == [str(tmp_path / name) for name in ("a1", "a[1]", "b")]
-    assert FILES.list(tmp_path / "c*") == []
-
-
-def test_folders_that_exist_win_over_globs_too(tmp_path: Path) -> None:
-    for folder, name in (
-        ("a[1]", "en.txt"),
-        ("a[1]", "de.txt"),
-        ("a1", "fr.txt"),
-        ("a[1]/b*", "it.txt"),
-        ("bb", "x.txt"),
-    ):
-        (tmp_path / folder).mkdir(exist_ok=True)
-        FILES.write(tmp_path / folder / name, b"")
-    assert FILES.list(tmp_path / "a[1]" / "*.txt") == [str(tmp_path / "a[1]" / name) for name in ("de.txt", "en.txt")]
-    assert FILES.list(tmp_path / "a[1]" / "b*" / "*") == [str(tmp_path / "a[1]" / "b*" / "it.txt")]
-    assert FILES.list(tmp_path / "a[12]" / "f*") == [str(tmp_path / "a1" / "fr.txt")]
-    assert len(FILES.list(tmp_path / "**" / "*.txt")) == 5
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
@@ -64,15 +34,6 @@ def test_a_link_stays_a_link_when_its_file_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"new"
 
 
-def test_a_file_is_created_once(tmp_path: Path) -> None:
-    FILES.create(tmp_path / "lock", b"mine")
-    with pytest.raises(FileExistsError):
-        FILES.create(tmp_path / "lock", b"yours")
-    assert (tmp_path / "lock").read_bytes() == b"mine"
-    FILES.remove(tmp_path / "lock")
-    assert not (tmp_path / "lock").exists()
-
-
 def test_status_tells_what_a_path_is(tmp_path: Path) -> None:
     FILES.write(tmp_path / "a", b"12")
     os.mkfifo(tmp_path / "pipe")
@@ -84,11 +45,21 @@ def test_status_tells_what_a_path_is(tmp_path: Path) -> None:
     assert FILES.stat(tmp_path / "a").identity != before
 
 
-@pytest.mark.parametrize("path", ["gs://b/x", "S3://b", "hdfs://h/x", "https://h/x.txt", "abfss://c@a/x"])
+@pytest.mark.parametrize("path", ["az://b/x", "hdfs://h/x", "https://h/x.txt", "abfss://c@a/x"])
 def test_a_scheme_that_nothing_serves_is_refused(path: str) -> None:
     for use in (files_for, given_path):
-        with pytest.raises(UserError, match=r"nothing here serves \w+://, only local paths are"):
+        with pytest.raises(UserError, match=r"nothing here serves \w+://, only gs://, s3:// and local paths are"):
             use(path)
+
+
+@pytest.mark.parametrize("path", ["gs://", "gs://bucket", "S3://bucket/", "s3:///x"])
+def test_a_bucket_without_a_path_is_refused(path: str) -> None:
+    with pytest.raises(UserError, match=r"names no path in a bucket: write (gs|s3)://BUCKET/PATH"):
+        given_path(path)
+
+
+def test_schemes_are_written_small() -> None:
+    assert given_path("GS://bucket/Ab") == "gs://bucket/Ab"
 
 
 def test_file_urls_are_refused_with_the_path_to_write() -> None:

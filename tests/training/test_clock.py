@@ -54,18 +54,22 @@ def test_a_lap_is_what_its_steps_took_together(time: Time) -> None:
     clock.step({"rung": jnp.asarray(8.0)}, num_bytes=10, input_length=16)
     clock.waited(0.5)
     clock.waited(0.25)
-    time.now += 8
+    with clock.storing():
+        time.now += 3
+    time.now += 5
     clock.pause(2.0)
     lap = clock.lap()
     assert lap["seconds_per_step"] == 3
     assert lap["tokens_per_second"] == 2 * 4 * (16 + 8) / 6
     assert lap["bytes_per_second"] == 3 * (20 + 10) / 6
     assert lap["data_seconds_per_step"] == 0.75 / 2
+    assert lap["storage_seconds_per_step"] == 3 / 2
     worth = sum(training_multiply_adds(RUN.model, RUN.data, rung) for rung in (16, 8))
     assert lap["matmul_share"] == pytest.approx(worth / 6 / 1e6)
     clock.step({}, num_bytes=0, input_length=16)
     time.now += 1
-    assert clock.lap()["seconds_per_step"] == 1, "a new lap begins"
+    lap = clock.lap()
+    assert (lap["seconds_per_step"], lap["storage_seconds_per_step"]) == (1, 0), "a new lap begins"
 
 
 def test_compilations_are_counted_while_the_clock_is_open(time: Time) -> None:

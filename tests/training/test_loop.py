@@ -30,10 +30,12 @@ from mrt5_jax.config import (
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.axis_rules import RowShards
+from mrt5_jax.runs.files import files_for, read_bytes
 from mrt5_jax.runs.lock import LOCK
+from mrt5_jax.runs.restoring import best_step, restore_params
 from mrt5_jax.runs.run_files import read_run
 from mrt5_jax.training import loop, programs
-from mrt5_jax.training.hooks import Hook
+from mrt5_jax.training.hooks import Every, Hook
 from mrt5_jax.training.loop import train
 from mrt5_jax.training.programs import deletion_of_step
 from mrt5_jax.training.state import TrainState
@@ -152,6 +154,29 @@ def test_a_resumed_run_of_a_model_that_pools_is_the_uninterrupted_one(
     texts = [(Path(one.model_dir) / "metrics.jsonl").read_bytes() for one in (whole, resumed)]
     assert texts[0] == texts[1]
     assert same_bits(whole.state, resumed.state)
+
+
+@pytest.mark.parametrize("bucket_server", ["gs", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)
+def test_a_run_that_is_stopped_and_resumed_in_a_bucket_is_that_of_a_folder(
+    bucket_server: Any, tmp_path: Path, task: str, whole: Trained
+) -> None:
+    model_dir = bucket_server.url(f"{tmp_path.name}/run")
+    run = dataclasses.replace(make_run(tmp_path, task), model_dir=model_dir)
+
+    def stop(_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(run, hooks=[Every(EVERY + 1, stop)])
+    state = train(run)
+    files, folder = files_for(model_dir), Path(whole.model_dir)
+    assert read_bytes(f"{model_dir}/metrics.jsonl") == (folder / "metrics.jsonl").read_bytes()
+    assert same_bits(state, whole.state)
+    for step in (None, EVERY):
+        assert same_bits(restore_params(model_dir, step).params, restore_params(folder, step).params)
+    assert best_step(model_dir) == best_step(folder)
+    assert {name.partition("/")[0] for name in files.below(model_dir)} == {path.name for path in folder.iterdir()}
+    assert any("tfevents" in name for name in files.below(f"{model_dir}/events"))
 
 
 def test_reports_and_evaluations_have_their_rhythms(whole: Trained, task: str) -> None:

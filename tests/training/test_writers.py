@@ -62,6 +62,15 @@ def test_numbers_survive_and_computed_and_clocked_are_apart(tmp_path):
     assert (tmp_path / "timing.jsonl").read_text() == '{"ms": 1.5, "step": 5}\n'
 
 
+def test_a_run_that_goes_on_says_what_it_makes_again(tmp_path, capsys):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 3}\n{"step": 4}\n{"step": 7}\n{"step": 8')
+    JsonLinesWriter(tmp_path, 3).close()
+    assert "metrics.jsonl went to step 7: what was made after step 3, the last checkpoint" in capsys.readouterr().err
+    JsonLinesWriter(tmp_path, 3).close()
+    assert not capsys.readouterr().err
+    assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 3}\n'
+
+
 def test_a_line_of_another_making_is_named(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\nnotes of mine\n')

@@ -57,7 +57,10 @@ def pretend_data(loop: Any, hooks: Any) -> None:
 
 
 def kill_at(loop: Any, at: str, number: int, by: str = "SIGKILL") -> None:
-    """A signal when the batch of the `number`th step is made, or when the save of step `number` is about to be done."""
+    """A signal when the batch of the `number`th step is made, or when the save of step `number` is about to be done.
+
+    at: "step", "commit" in a folder, "sent" in a bucket.
+    """
 
     def kill() -> None:
         os.kill(os.getpid(), signal.Signals[by])
@@ -79,6 +82,17 @@ def kill_at(loop: Any, at: str, number: int, by: str = "SIGKILL") -> None:
                 kill()
 
         sys.addaudithook(hook)
+    if at == "sent":
+        from mrt5_jax.runs import folders
+
+        send = folders.send
+
+        def sending(folder: Any, target: Any, names: Any) -> None:
+            send(folder, target, names)
+            if str(target).endswith(f"/checkpoints/{number}"):
+                kill()
+
+        folders.send = sending
 
 
 def make_run(model_dir: str, **training: Any) -> Any:
