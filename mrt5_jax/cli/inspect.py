@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     if config.gate is None:
         raise UserError(f"{args.model_dir} holds a ByT5, which has no gate: nothing to inspect")
     if pools(config.gate):
-        raise UserError(f"{args.model_dir} pools positions at a fixed stride: there are no gate values to inspect")
+        raise UserError(f"{args.model_dir} pools positions, and has no gate values to inspect")
     run = read_run(args.model_dir)
     input_length = DEFAULT_LENGTH if run is None else run.data.input_length
     restored = restore_params(args.model_dir, args.step)

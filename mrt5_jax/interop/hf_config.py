@@ -90,7 +90,7 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
             raise UserError(f"{place}: {name} is {complete[name]!r}, not {value!r}: {reason}")
 
     def get(name: str, kind: type[Value]) -> Value:
-        value = complete.get(name)
+        value: Any = complete.get(name)
         if kind is float and type(value) is int:
             return kind(value)
         if type(value) is not kind or (kind is int and value <= 0):

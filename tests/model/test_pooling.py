@@ -88,31 +88,15 @@ def test_a_slot_holds_the_mean_of_its_positions() -> None:
 
 
 @pytest.mark.parametrize("reduction", [slow("segment_mean"), "convolution"])
-def test_gradients_of_both_stages_are_finite_differences_however_a_batch_is_cut(reduction: str) -> None:
-    """In float64: in-graph and on the host, in one chunk and in two, at rungs that differ."""
-    config, batch = pooled(reduction), jax.tree.map(jnp.asarray, make_batch())
-
-    def totals(rungs: tuple[int, ...], chunks: int, dispatch: str = "in_graph") -> Any:
-        loss = LossConfig(z_loss=0.01)
-        setting = Setting(MrT5(config), loss, "hard", CompactionConfig(), Ladder(rungs), num_chunks=chunks)
-        staged = training_stages(setting)
-        objective = objective_of(config.gate, loss, jnp.zeros(()), batch)
-        run = jax.jit(in_graph(staged)) if dispatch == "in_graph" else OnHost(staged).start
-        return lambda params: jax.device_get(
-            run(params, objective, (batch, None)).total
-            if dispatch == "in_graph"
-            else run(params, objective, (batch, None))().total
-        )
-
+def test_gradients_of_both_stages_are_finite_differences_in_chunks_too(reduction: str) -> None:
+    """In float64; two chunks at rungs that differ add up to the batch."""
+    config = pooled(reduction)
     with jax.enable_x64(True):
         params = make_params(config)
-        plain = totals((LENGTH,), 1)
+        plain = total_of(config, (LENGTH,))
         whole = plain(params)
         assert by_path(whole.gradients).keys() == by_path(params).keys()
-        for other in (totals((2, 4, LENGTH), 2)(params), totals((2, 4, LENGTH), 2, "host")(params)):
-            assert other.loss == pytest.approx(whole.loss, rel=1e-12)
-            for path, gradient in by_path(other.gradients).items():
-                np.testing.assert_allclose(gradient, by_path(whole.gradients)[path], rtol=1e-9, atol=1e-11)
+        compare(total_of(config, (4, LENGTH), 2)(params), whole)
         rng = np.random.default_rng(0)
         direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
         ahead, behind = (
@@ -123,6 +107,37 @@ def test_gradients_of_both_stages_are_finite_differences_however_a_batch_is_cut(
     assert slope == pytest.approx((ahead - behind) / (2 * STEP), rel=1e-6)
     pooling = [path for path in by_path(whole.gradients) if "pooling" in path]
     assert len(pooling) == (3 if reduction == "convolution" else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["segment_mean", "convolution"])
+def test_gradients_by_host_dispatch_are_those_in_graph(reduction: str) -> None:
+    config = pooled(reduction)
+    with jax.enable_x64(True):
+        params = make_params(config)
+        whole = total_of(config, (LENGTH,))(params)
+        for dispatch in ("in_graph", "host"):
+            compare(total_of(config, (2, 4, LENGTH), 2, dispatch)(params), whole)
+
+
+def total_of(config: ModelConfig, rungs: tuple[int, ...], chunks: int = 1, dispatch: str = "in_graph") -> Any:
+    """A function from parameters to loss and gradients."""
+    loss, batch = LossConfig(z_loss=0.01), jax.tree.map(jnp.asarray, make_batch())
+    staged = training_stages(Setting(MrT5(config), loss, "hard", CompactionConfig(), Ladder(rungs), num_chunks=chunks))
+    objective = objective_of(config.gate, loss, jnp.zeros(()), batch)
+    run = jax.jit(in_graph(staged)) if dispatch == "in_graph" else OnHost(staged).start
+
+    def total(params: Any) -> Any:
+        part = run(params, objective, (batch, None))
+        return jax.device_get((part if dispatch == "in_graph" else part()).total)
+
+    return total
+
+
+def compare(found: Any, whole: Any) -> None:
+    assert found.loss == pytest.approx(whole.loss, rel=1e-12)
+    for path, gradient in by_path(found.gradients).items():
+        np.testing.assert_allclose(gradient, by_path(whole.gradients)[path], rtol=1e-9, atol=1e-11)
 
 
 def test_a_capacity_drops_windows_whole_and_counts_them() -> None:
