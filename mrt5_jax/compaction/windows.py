@@ -26,7 +26,7 @@ from mrt5_jax.compaction.rows import Arrays, chunk_rows, join_rows, split_rows, 
 from mrt5_jax.compaction.staged import InGraph, Part, Staged, in_order
 from mrt5_jax.config import Dispatch
 
-Result = TypeVar("Result")
+OfBatch = TypeVar("OfBatch")
 
 
 class Sorted(NamedTuple):
@@ -185,12 +185,12 @@ def _take(rows: Arrays, at: Sorted, number: Int[Array, ""]) -> tuple[Arrays, Int
     return take_rows(join_rows(rows, num_shards), places), at.fullest[number]
 
 
-def by_shape(batches: Sequence[Arrays], run: Callable[[Sequence[Arrays]], Iterable[Result]]) -> list[Result]:
+def by_shape(batches: Sequence[Arrays], run: Callable[[Sequence[Arrays]], Iterable[OfBatch]]) -> list[OfBatch]:
     """Calls `run` once for all batches of the same shape; returns the results in the order of the batches."""
     groups: dict[Hashable, list[int]] = {}
     for number, batch in enumerate(batches):
         groups.setdefault(shape_of(batch), []).append(number)
-    results: dict[int, Result] = {}
+    results: dict[int, OfBatch] = {}
     for numbers in groups.values():
         results |= zip(numbers, run([batches[number] for number in numbers]), strict=True)
     return [results[number] for number in range(len(batches))]

@@ -57,7 +57,7 @@ def test_a_model_from_the_time_of_the_kernels_loads(tmp_path):
         ({"emb_dim": "4"}, "emb_dim is '4', not of type int"),
         ({"softmax1": 1}, "softmax1 is 1, not of type bool"),
         ({"dtype": "float8"}, "dtype is 'float8', not one of 'float32', 'bfloat16', 'float64'"),
-        ({"gate": {"kind": "other"}}, "gate: kind is 'other'"),
+        ({"gate": {"kind": "other"}}, "config.GateConfig.kind = 'other': should be"),
         ({"gate": {"layers": 1}}, "gate: unknown field.* layers"),
         ({"gate": 3}, "gate: expected the fields of GateConfig"),
     ],
