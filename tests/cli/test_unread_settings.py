@@ -59,7 +59,7 @@ def test_a_file_sets_the_monitor(write: Callable[..., str]) -> None:
         (QUICKSTART + "MINE = %OTHER\nOTHER = 3\n", ["MINE: nothing reads this macro"]),
         (
             QUICKSTART + "config.TrainingConfig.deletion = 'soft'\nconfig.MonitorConfig.tolerance = 0.25\n",
-            ["saturated deletion alone reads it"],
+            [":5: ", "saturated deletion alone reads it"],
         ),
         (QUICKSTART + "config.RunConfig.controller = None\nconfig.ControllerConfig.smoothing = 0.5\n", [":5: "]),
         (
