@@ -57,6 +57,12 @@ class GateConfig:
     """Whether training adds Gumbel noise to the gate logits."""
     deletion_probability: float = 0.5
     """Random and fixed selectors: the share of positions to delete."""
+    stride: int = 4
+    """r: the selector every_kth keeps every r-th position and merges the others into it."""
+    reduction: Literal["segment_mean", "convolution"] = "segment_mean"
+    """What a slot holds of the positions that a selector merges into it."""
+    drop_tail: bool = False
+    """As in the authors' code, a tail shorter than the stride is dropped, and a convolution reads pads as they are."""
 
 
 @dataclasses.dataclass(frozen=True)

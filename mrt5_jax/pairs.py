@@ -11,7 +11,13 @@ from typing import get_args
 
 from mrt5_jax.config import Auto, RunConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
-from mrt5_jax.selection.deletions import MIXED_IN, TRAINED_WITHOUT_REMOVING, TRAINED_WITHOUT_SELECTOR
+from mrt5_jax.selection.deletions import (
+    MIXED_IN,
+    POOLING,
+    TRAINED_WITHOUT_POOLING,
+    TRAINED_WITHOUT_REMOVING,
+    TRAINED_WITHOUT_SELECTOR,
+)
 from mrt5_jax.selection.selectors import SELECTORS
 
 Mode = Callable[[RunConfig], str]
@@ -85,6 +91,10 @@ _SOFT_BESIDE_CAPACITY = (
     "config.CompactionConfig.capacity: beside it deletion = 'auto' stays soft, since it drops positions of steps that "
     "remove some, and of no others; set it to None, or train with deletion = 'saturated' or 'hard'"
 )
+_POOLS = f"config.TrainingConfig.deletion = {{!r}}: a model that pools trains under {POOLING} alone; set it to that"
+_POOLS_ALWAYS = (
+    f"config.TrainingConfig.hard_probability: all steps of a model that pools delete by {POOLING} alone; set it to 0.0"
+)
 
 REFUSED = (
     Refused(
@@ -116,6 +126,19 @@ REFUSED = (
         )
         for deletion in (*get_args(TrainingDeletion), *get_args(Auto))
         if deletion != MIXED_IN
+    ),
+    *(
+        Refused(("selector", kind), ("deletion", mode), _POOLS.format(deletion))
+        for kind, rule in SELECTORS.items()
+        if rule.pools
+        for deletion in TRAINED_WITHOUT_POOLING
+        for mode in (deletion, f"{deletion} and hard")
+    ),
+    *(
+        Refused(("selector", kind), ("deletion", f"{auto} and hard"), _POOLS_ALWAYS)
+        for kind, rule in SELECTORS.items()
+        if rule.pools
+        for auto in get_args(Auto)
     ),
     Refused(
         ("selector", "none"), ("capacity", "a share"), f"config.CompactionConfig.capacity: {_NO_GATE} set it to None"

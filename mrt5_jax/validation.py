@@ -15,7 +15,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.pairs import check_pairs
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
-from mrt5_jax.selection.selectors import SELECTORS, deletion_threshold, selector_rule
+from mrt5_jax.selection.selectors import SELECTORS, check_deletion, check_stride, deletion_threshold, selector_rule
 from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.spelling import nearest
 from mrt5_jax.unread_settings import unread
@@ -44,12 +44,13 @@ INCREASING = Rule(
 )
 CAPACITY = Rule(lambda value: 0 < value <= 1, "above 0 and at most 1")
 SEED = Rule(lambda value: 0 <= value < 2**32, "from 0 to 4294967295: a seed has 32 bits")
+STRIDE = Rule(lambda value: value >= 2, "at least 2: every position would own a slot")
 SELECTOR = Rule(lambda value: value in SELECTORS, " or ".join(map(repr, SELECTORS)))
 WEIGHTS = Rule(lambda value: all(math.isfinite(weight) for _, weight in value), "names with finite weights")
 STEPS = Rule(lambda value: 1 <= value[0] <= value[1], "a first and a last step, as in (10, 12)")
 
 RULES: dict[type, dict[str, Rule]] = {
-    config.GateConfig: {"kind": SELECTOR, "scale": NEGATIVE, "deletion_probability": SHARE},
+    config.GateConfig: {"kind": SELECTOR, "stride": STRIDE, "scale": NEGATIVE, "deletion_probability": SHARE},
     config.ModelConfig: {
         "emb_dim": POSITIVE,
         "num_heads": POSITIVE,
@@ -143,6 +144,7 @@ def validate(run: config.RunConfig) -> None:
     if run.model.gate is not None:
         _check_gate(run.model.gate, run.model.num_encoder_layers)
         _check_penalties(run.loss, run.model.gate)
+        _check_pooling(run, run.model.gate)
     _check_compaction(run)
     if run.model.relpos_max_distance <= run.model.relpos_num_buckets // 4:
         _refuse(
@@ -194,6 +196,17 @@ def _check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
     if gate.threshold is not None and not lowest < gate.threshold < 0:
         above = "below 0" if lowest == -math.inf else f"between scale={gate.scale} and 0"
         _refuse(gate, "threshold", f"{above}, where gate values lie")
+
+
+def _check_pooling(run: config.RunConfig, gate: config.GateConfig) -> None:
+    for deletion in run.evaluation.deletions:
+        check_deletion(gate, deletion, "config.EvaluationConfig.deletions")
+    check_stride(gate, min(input_lengths(run.data)), "the shortest input length of config.DataConfig")
+    if gate.drop_tail and run.data.rows == "packed":
+        raise UserError(
+            "config.GateConfig.drop_tail: in packed rows a window would read pads and other examples' tails; set it to "
+            "False, or config.DataConfig.rows to 'one_a_row'"
+        )
 
 
 def _check_penalties(loss: config.LossConfig, gate: config.GateConfig) -> None:

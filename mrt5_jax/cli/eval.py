@@ -44,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
     from mrt5_jax.evaluation.evaluate import deletions_for
     from mrt5_jax.evaluation.model_dirs import RECORDS, SUMMARY, TIMING, evaluate_task, load_model, write_evaluation
+    from mrt5_jax.selection.selectors import check_deletion
 
     if args.num_examples is not None and args.num_examples < 1:
         raise UserError(f"--num_examples={args.num_examples}: should be at least 1")
@@ -51,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     configured = resolved.run
     tasks = tuple(dict.fromkeys(args.task or configured.data.eval_tasks))
     splits = _splits(tasks, args.split)
+    for deletion in args.deletion or ():
+        check_deletion(configured.model.gate, deletion, "--deletion")
     deletions = deletions_for(configured.model, args.deletion or configured.evaluation.deletions)
     loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
 

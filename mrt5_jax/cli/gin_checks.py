@@ -133,6 +133,8 @@ def _describe(hint: Any) -> str:
         return " or ".join(repr(value) for value in typing.get_args(hint))
     if isinstance(hint, type) and not typing.get_args(hint):
         return hint.__name__
+    if any(typing.get_origin(part) is Literal for part in typing.get_args(hint)):
+        return " or ".join(map(_describe, typing.get_args(hint)))
     return str(hint).replace("typing.", "").replace("mrt5_jax.config.", "")
 
 

@@ -153,6 +153,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     from mrt5_jax.runs.model_dir import read_model_config
     from mrt5_jax.runs.restoring import restore_params
     from mrt5_jax.runs.run_files import read_run
+    from mrt5_jax.selection.selectors import check_deletion, check_stride
     from mrt5_jax.validation import LARGEST_INTEGER
 
     config = read_model_config(args.model_dir)
@@ -162,6 +163,8 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     trained = read_run(args.model_dir)
     limits = _limits(args, trained, config.vocab_size)
     execution, capacity = _execution(args, trained), _capacity(args, trained)
+    check_deletion(config.gate, args.deletion, "--deletion")
+    check_stride(config.gate, limits.input_length, "--input_length")
     make_ladder(limits.input_length, execution, "cpu", capacity)  # refuses what leaves no ladder
     batches_in_window(config, execution, args.batch_size, limits.input_length)  # refuses what does not fit
     print(f"checking {args.input}")

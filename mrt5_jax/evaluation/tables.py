@@ -158,8 +158,8 @@ def saving_line(records: Sequence[Record]) -> str:
     if not lines:
         return ""
     return (
-        f"{'; '.join(lines)}: rows that keep different numbers of positions run at one length; larger batches "
-        "(eval_batch_size), regrouped or cut into chunks (config.ExecutionConfig), save more"
+        f"{'; '.join(lines)}: rows that keep different numbers of positions run at one length; a larger "
+        "config.ExecutionConfig.window, or more rungs, save more"
     )
 
 

@@ -12,7 +12,15 @@ import numpy as np
 from mrt5_jax.data.vocabulary import decode
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
-from mrt5_jax.inference.requests import InferMode, Limits, Request, cut_into_batches, pad_requests, read_requests
+from mrt5_jax.inference.requests import (
+    InferMode,
+    Limits,
+    Request,
+    cut_into_batches,
+    pad_requests,
+    read_requests,
+    static_lengths,
+)
 from mrt5_jax.inference.sampling import row_keys
 
 NOT_FINITE = "the model's numbers are not finite for this line"
@@ -60,7 +68,8 @@ class Job:
             for request in requests
         ]
         batches = list(cut_into_batches(requests, self.batch_size))
-        arrays = [pad_requests([requests[index] for index in own], self.batch_size, self.limits) for own in batches]
+        lengths = self._input_lengths, static_lengths(self.limits.target_length)
+        arrays = [pad_requests([requests[index] for index in own], self.batch_size, *lengths) for own in batches]
         if self.mode == "score":
             results = self._score(arrays, size)
         else:
@@ -69,6 +78,13 @@ class Job:
             for index, fields in zip(own, fields_of_rows, strict=False):  # the rows after them are padding
                 answers[index] |= fields
         return answers
+
+    @property
+    def _input_lengths(self) -> Sequence[int]:
+        """What inputs are padded to: one length alone where a model's pooling reads its pads, so that no row's answer
+        depends on the rows beside it."""
+        gate, limit = self.engine.config.gate, self.limits.input_length
+        return (limit,) if gate is not None and gate.drop_tail else static_lengths(limit)
 
     def _score(self, batches: Sequence[dict[str, np.ndarray]], size: int) -> Iterator[_Fields]:
         for found in self.engine.score_window(batches, size):

@@ -211,10 +211,12 @@ def cut_into_batches(requests: Sequence[Request], batch_size: int) -> Iterator[l
         yield order[start : start + batch_size]
 
 
-def pad_requests(rows: Sequence[Request], batch_size: int, limits: Limits) -> dict[str, np.ndarray]:
-    """Returns the requests as a batch of the smallest static lengths that hold them; rows after them are padding."""
-    tokens = _pad([row.input_ids for row in rows], batch_size, limits.input_length)
-    targets = _pad([row.target_ids for row in rows], batch_size, limits.target_length)
+def pad_requests(
+    rows: Sequence[Request], batch_size: int, input_lengths: Sequence[int], target_lengths: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Returns the requests as a batch of the smallest of these lengths that hold them; rows after them are padding."""
+    tokens = _pad([row.input_ids for row in rows], batch_size, input_lengths)
+    targets = _pad([row.target_ids for row in rows], batch_size, target_lengths)
     return {
         "encoder_input_tokens": tokens,
         "decoder_input_tokens": np.pad(targets[:, :-1], ((0, 0), (1, 0))),
@@ -223,9 +225,9 @@ def pad_requests(rows: Sequence[Request], batch_size: int, limits: Limits) -> di
     }
 
 
-def _pad(rows: list[np.ndarray], batch_size: int, limit: int) -> Int[np.ndarray, "batch length"]:
+def _pad(rows: list[np.ndarray], batch_size: int, lengths: Sequence[int]) -> Int[np.ndarray, "batch length"]:
     longest = max(len(row) for row in rows)
-    length = next(length for length in static_lengths(limit) if length >= longest)
+    length = next(length for length in lengths if length >= longest)
     padded = np.full((batch_size, length), PAD_ID, np.int32)
     for to, row in zip(padded, rows, strict=False):
         to[: len(row)] = row

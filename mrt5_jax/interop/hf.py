@@ -99,7 +99,7 @@ def _to_flat(stored: dict[str, np.ndarray], config: ModelConfig, place: str) -> 
     found = {name: tensor.shape for name, tensor in stored.items()}
     expected = {tensor.hugging_face: _stored_shape(tensor, config) for tensor in table}
     names.check_complete(found, expected, place)
-    return {tensor.name: _turn(stored[tensor.hugging_face], tensor).astype(np.float32) for tensor in table}
+    return {tensor.name: tensor.turned_back(stored[tensor.hugging_face]).astype(np.float32) for tensor in table}
 
 
 def write_hf(
@@ -124,7 +124,7 @@ def write_hf(
     folder = Path(folder)
     check_vocabulary(config.vocab_size)
     flat = names.unstack_layers(params, config)
-    tensors = {tensor.hugging_face: _turn(flat[tensor.name], tensor) for tensor in names.tensors(config)}
+    tensors = {tensor.hugging_face: tensor.turned(flat[tensor.name]) for tensor in names.tensors(config)}
     notes: list[str] = []
     fields = write_config(config, None if source is None else source.config)
     if source is not None:
@@ -188,10 +188,5 @@ def _dtype(name: str) -> np.dtype:
     return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
 
 
-def _turn(array: np.ndarray, tensor: Tensor) -> np.ndarray:
-    return array.T if tensor.orientation == "transposed" else array
-
-
 def _stored_shape(tensor: Tensor, config: ModelConfig) -> tuple[int, ...]:
-    size = names.shape(tensor, config)
-    return size[::-1] if tensor.orientation == "transposed" else size
+    return tensor.turned(np.broadcast_to(np.float32(0), names.shape(tensor, config))).shape

@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.selection.selectors import deletion_threshold
+from mrt5_jax.selection.selectors import deletion_threshold, pools
 
 _T5_DEFAULTS: dict[str, Any] = {
     "model_type": "t5",
@@ -64,6 +64,8 @@ _KINDS = {
 }
 _DELETION_TYPES = {kind: deletion_type for deletion_type, kind in _KINDS.items()}
 
+_CANINE = "CanineT5ForConditionalGeneration"
+"""The authors' T5 with convolutional pooling; its model_type is t5."""
 TOKENIZER_CLASS = "ByT5Tokenizer"
 
 Value = TypeVar("Value", int, float, bool)
@@ -88,22 +90,31 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
             raise UserError(f"{place}: {name} is {complete[name]!r}, not {value!r}: {reason}")
 
     def get(name: str, kind: type[Value]) -> Value:
-        value = complete[name]
+        value: Any = complete.get(name)
         if kind is float and type(value) is int:
             return kind(value)
         if type(value) is not kind or (kind is int and value <= 0):
             raise UserError(f"{place}: {name} is {value!r}, not a valid {kind.__name__}")
         return value
 
-    gate = None
-    if complete["model_type"] == "mrt5":
+    gate, layer = None, "delete_gate_layer"
+    if _CANINE in (fields.get("architectures") or ()):
+        layer = "downsampling_layer"
+        gate = GateConfig(
+            layer=get(layer, int),
+            kind="every_kth",
+            stride=get("downsampling_rate", int),
+            reduction="convolution",
+            drop_tail=True,
+        )
+    elif complete["model_type"] == "mrt5":
         deletion_type = complete["deletion_type"]
         if deletion_type not in tuple(_KINDS):
             raise UserError(f"{place}: deletion_type {deletion_type!r} is not one of scaled_sigmoid, random, fixed")
         kind = _KINDS[deletion_type]
         share = {"random": "random_deletion_probability", "fixed": "fixed_deletion_amount"}
         gate = GateConfig(
-            layer=get("delete_gate_layer", int),
+            layer=get(layer, int),
             kind=kind,
             scale=get("sigmoid_mask_scale", float),
             threshold=get("deletion_threshold", float),
@@ -127,9 +138,9 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
         layer_norm_epsilon=get("layer_norm_epsilon", float),
     )
     if gate is not None and gate.layer >= config.num_encoder_layers:
-        raise UserError(
-            f"{place}: delete_gate_layer is {gate.layer}; the encoder has {config.num_encoder_layers} layers"
-        )
+        raise UserError(f"{place}: {layer} is {gate.layer}; the encoder has {config.num_encoder_layers} layers")
+    if gate is not None and pools(gate) and gate.stride < 2:
+        raise UserError(f"{place}: downsampling_rate is {gate.stride}, which pools nothing; give at least 2")
     return config
 
 
@@ -142,7 +153,7 @@ def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str
             same, and its other fields stay too.
     """
     ours: dict[str, Any] = {
-        "model_type": "t5" if config.gate is None else "mrt5",
+        "model_type": "t5" if config.gate is None or pools(config.gate) else "mrt5",
         "vocab_size": config.vocab_size,
         "d_model": config.emb_dim,
         "d_kv": config.head_dim,
@@ -159,10 +170,9 @@ def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str
     if config.gate is not None:
         ours |= _gate_fields(config.gate)
     if source is None:
-        architecture = "T5ForConditionalGeneration" if config.gate is None else "MrT5ForConditionalGeneration"
         fixed = {name: value for name, (value, _) in _FIXED.items()}
         return {
-            "architectures": [architecture],
+            "architectures": [_architecture(config.gate)],
             **fixed,
             **ours,
             "tie_word_embeddings": False,
@@ -171,12 +181,21 @@ def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str
         }
     before = _complete(source)
     fields = dict(source) | {name: value for name, value in ours.items() if before.get(name) != value}
-    if before["model_type"] != ours["model_type"]:
-        fields["architectures"] = ["MrT5ForConditionalGeneration" if config.gate else "T5ForConditionalGeneration"]
+    pooled_before = _CANINE in (source.get("architectures") or ())
+    if (before["model_type"], pooled_before) != (ours["model_type"], pools(config.gate)):
+        fields["architectures"] = [_architecture(config.gate)]
     return fields
 
 
+def _architecture(gate: GateConfig | None) -> str:
+    if gate is None:
+        return "T5ForConditionalGeneration"
+    return _CANINE if pools(gate) else "MrT5ForConditionalGeneration"
+
+
 def _gate_fields(gate: GateConfig) -> dict[str, Any]:
+    if pools(gate) and gate.reduction == "convolution" and gate.drop_tail:
+        return {"downsampling_layer": gate.layer, "downsampling_rate": gate.stride}
     if gate.kind not in _DELETION_TYPES:
         raise UserError(
             f"a gate of kind = {gate.kind!r} has no name in Hugging Face's config.json: {', '.join(_DELETION_TYPES)} "

@@ -14,7 +14,7 @@ import numpy as np
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.parameters import LAYERS, PREFIX, SUFFIX, Params
-from mrt5_jax.selection.selectors import selector_rule
+from mrt5_jax.selection.selectors import pools, selector_rule
 
 _NAMES_IN_A_MESSAGE = 8
 
@@ -25,7 +25,21 @@ class Tensor(NamedTuple):
     name: str
     hugging_face: str
     axes: tuple[str, ...]
-    orientation: Literal["same", "transposed"] = "same"
+    orientation: Literal["same", "transposed", "convolution"] = "same"
+    """convolution: [width * in, out] here, [out, in, width] in PyTorch."""
+
+    def turned(self, array: np.ndarray) -> np.ndarray:
+        """Returns an array of ours in Hugging Face's layout."""
+        if self.orientation == "convolution":
+            out = array.shape[1]
+            return array.reshape(-1, out, out).transpose(2, 1, 0)
+        return array.T if self.orientation == "transposed" else array
+
+    def turned_back(self, array: np.ndarray) -> np.ndarray:
+        """Returns an array of Hugging Face's in our layout."""
+        if self.orientation == "convolution":
+            return array.transpose(2, 1, 0).reshape(-1, array.shape[0])
+        return array.T if self.orientation == "transposed" else array
 
 
 def _linear(name: str, hugging_face: str, *axes: str) -> Tensor:
@@ -87,6 +101,19 @@ GATE = [
 ]
 
 
+CONVOLUTION = [
+    _norm("encoder/pooling/norm", "encoder.block.{layer}.down_ln"),
+    Tensor(
+        "encoder/pooling/kernel",
+        "encoder.block.{layer}.downsampling_module.conv.weight",
+        ("window", "embed"),
+        "convolution",
+    ),
+    Tensor("encoder/pooling/bias", "encoder.block.{layer}.downsampling_module.conv.bias", ("embed",)),
+]
+"""Of a convolution over windows."""
+
+
 def _at(layer: int, tensors: Iterable[Tensor]) -> list[Tensor]:
     return [
         tensor._replace(name=tensor.name.format(layer=layer), hugging_face=tensor.hugging_face.format(layer=layer))
@@ -95,8 +122,12 @@ def _at(layer: int, tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def gate_tensors(config: ModelConfig) -> list[Tensor]:
-    """Returns the parameters of a learned gate; other selectors have none."""
-    if config.gate is None or not selector_rule(config.gate).is_steered:
+    """Returns the parameters of a learned gate or of a convolution; other selectors and reductions have none."""
+    if config.gate is None:
+        return []
+    if pools(config.gate):
+        return _at(config.gate.layer, CONVOLUTION if config.gate.reduction == "convolution" else [])
+    if not selector_rule(config.gate).is_steered:
         return []
     return _at(config.gate.layer, [GATE_NORM, *GATE] if config.gate.layer_norm else GATE)
 
@@ -118,6 +149,7 @@ def shape(tensor: Tensor, config: ModelConfig) -> tuple[int, ...]:
         "joined_heads": config.num_heads * config.head_dim,
         "buckets": config.relpos_num_buckets,
         "one": 1,
+        "window": config.emb_dim * (config.gate.stride if config.gate else 1),
     }
     return tuple(sizes[axis] for axis in tensor.axes)
 

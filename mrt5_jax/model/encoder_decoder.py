@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from mrt5_jax.compaction.plan import plan
 from mrt5_jax.config import ExecutionConfig, ModelConfig
 from mrt5_jax.kernels.attention import BiasTable, prepare_bias
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, LayerDropout, RowKeys, at_positions, drop_units
@@ -29,7 +30,8 @@ from mrt5_jax.model.layers import (
     stack,
 )
 from mrt5_jax.selection.protocol import Selection, without_other_gradients
-from mrt5_jax.selection.selectors import make_selector
+from mrt5_jax.selection.reductions import Members, make_reduction
+from mrt5_jax.selection.selectors import make_selector, pools
 
 
 class Prefix(NamedTuple):
@@ -47,6 +49,8 @@ class Compact(NamedTuple):
     positions: Int[Array, "#batch slots"]
     """Original positions in the row; one row where all rows share them."""
     keys: Keys
+    members: Members | None = None
+    """Where positions are pooled, what the slots are made of: `hidden` is then at full length."""
 
 
 class Encoded(NamedTuple):
@@ -115,6 +119,8 @@ class Encoder(nn.Module):
         self.prefix = self._stack(self.prefix_length, sees_gate=False)
         if config.gate:
             self.gate = make_selector(config)
+            if pools(config.gate):
+                self.pooling = make_reduction(config)
             self.suffix = self._stack(total - self.prefix_length, sees_gate=True)
         self.encoder_norm = RMSNorm(config)
 
@@ -151,6 +157,8 @@ class Encoder(nn.Module):
 
     def after_gate(self, compact: Compact, dropout: Dropout) -> Encoded:
         hidden, keys, positions = compact.hidden, compact.keys, compact.positions
+        if compact.members is not None:
+            hidden = self.pooling(hidden, positions, compact.members)
         excess = jnp.zeros((0, hidden.shape[0]), jnp.float32)
         if self.config.gate:
             kept = dropout.suffix._replace(weights=at_positions(dropout.suffix.weights, positions))
@@ -310,10 +318,15 @@ class MrT5(nn.Module):
         return self.decoder(hidden, encoded, dropout, targets)
 
     def __call__(self, tokens: Int[Array, "batch length"], decoder_input_tokens: Int[Array, "batch target"]) -> Decoded:
-        """All parts without deletion; what initialisation runs."""
+        """All parts without deletion, or pooled at full length; what initialisation runs."""
         prefix = self.prefix(tokens)
-        positions = jnp.arange(tokens.shape[1])[None]
-        encoded = self.suffix(Compact(prefix.hidden, positions, Keys(prefix.mask)))
+        selection, positions = prefix.selection, jnp.arange(tokens.shape[1])[None]
+        compact = Compact(prefix.hidden, positions, Keys(prefix.mask))
+        if selection is not None and selection.merged_into is not None:
+            to = plan(selection.keep, tokens.shape[1])
+            members = Members(selection.keep, selection.merged_into, prefix.mask, selection.signals.weights)
+            compact = Compact(prefix.hidden, to.positions, Keys(to.mask), members)
+        encoded = self.suffix(compact)
         return self.decode(encoded, decoder_input_tokens)
 
 

@@ -23,6 +23,8 @@ from mrt5_jax.model.parameters import Params, split_stages
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
 from mrt5_jax.selection.protocol import Selection, Signals
 from mrt5_jax.selection.random_choice import token_keys
+from mrt5_jax.selection.reductions import Members
+from mrt5_jax.selection.selectors import check_deletion
 from mrt5_jax.selection.survivors import Survivors, handed_signals, survivors
 
 DeviceBatch = Mapping[str, Array]
@@ -129,6 +131,21 @@ def compact_to(
     return Compact(gather(hidden, to.positions), to.positions, Keys(to.mask, bias, segments))
 
 
+def compact_pooled(
+    hidden: Float[Array, "batch length embed"],
+    mask: Bool[Array, "batch length"],
+    found: Survivors,
+    slots: int,
+    signals: Signals = NO_SIGNALS,
+) -> Compact:
+    """Returns so many slots, each for a survivor and what is merged into it; a reduction pools them."""
+    assert found.merged_into is not None
+    to = plan(found.keep, slots)
+    segments = None if found.segments is None else gather(found.segments, to.positions)
+    members = Members(found.keep, found.merged_into, mask, signals.weights)
+    return Compact(hidden, to.positions, Keys(to.mask, None, segments), members)
+
+
 def compact_at(
     hidden: Float[Array, "batch length embed"],
     mask: Bool[Array, "batch length"],
@@ -137,6 +154,8 @@ def compact_at(
     signals: Signals = NO_SIGNALS,
 ) -> Compact:
     """Returns the survivors in a static length. At the full length nothing is moved: cheaper, and no different."""
+    if found.merged_into is not None:
+        return compact_pooled(hidden, mask, found, slots, signals)
     if slots == hidden.shape[1]:
         return compact_full(hidden, mask, found, signals)
     return compact_to(hidden, found, slots, signals)
@@ -195,6 +214,7 @@ def up_to_gate(
       selector_keys: what random deletion draws from; by default the row's tokens.
     """
     rule = DELETIONS[setting.deletion]
+    check_deletion(setting.model.config.gate, setting.deletion, "deletion")
     prefix = run_prefix(setting.model, params, tokens, segments=segments)
     keys = token_keys(tokens) if selector_keys is None else selector_keys
     found = survivors(prefix.mask, prefix.selection, setting.deletion, keys, segments=segments)

@@ -37,7 +37,8 @@ def split_stages(params: Params) -> tuple[Params, Params]:
     """
     encoder = params["encoder"]
     before = {name: value for name, value in encoder.items() if name in ("relpos_bias", "prefix", "gate")}
-    after = {name: value for name, value in encoder.items() if name in ("relpos_bias", "suffix", "encoder_norm")}
+    names_after = ("relpos_bias", "pooling", "suffix", "encoder_norm")
+    after = {name: value for name, value in encoder.items() if name in names_after}
     shared = {"token_embedder": params["token_embedder"]}
     return {**shared, "encoder": before}, {**shared, "encoder": after, "decoder": params["decoder"]}
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 BINS = 64
 """Of a histogram: bin b has rows that keep more than b and at most b + 1 of 64 equal parts of the input length."""
@@ -25,9 +25,9 @@ class KeptLengths(NamedTuple):
     """Chunks that steps under this deletion run in; 0 before anything was decided, and where they save nothing."""
 
 
-def no_kept_lengths(num_lengths: int) -> KeptLengths:
-    """Returns the state before the first step."""
-    return KeptLengths(jnp.zeros((num_lengths, BINS), jnp.float32), jnp.zeros(num_lengths, jnp.int32))
+def no_kept_lengths(num_lengths: int, dtype: DTypeLike = jnp.float32) -> KeptLengths:
+    """Returns the state before the first step, with counts of a dtype."""
+    return KeptLengths(jnp.zeros((num_lengths, BINS), dtype), jnp.zeros(num_lengths, jnp.int32))
 
 
 def remember(
@@ -49,6 +49,6 @@ def remember(
     for deletion, state in before.items():
         bins = jnp.maximum(-(-kept[deletion] * BINS // length) - 1, 0)
         found = (bins[:, None] == jnp.arange(BINS)[None]) & has_input[:, None]
-        counts = state.counts.at[at].multiply(REMEMBERED).at[at].add(jnp.sum(found, axis=0, dtype=jnp.float32))
+        counts = state.counts.at[at].multiply(REMEMBERED).at[at].add(jnp.sum(found, axis=0, dtype=state.counts.dtype))
         after[deletion] = state._replace(counts=counts)
     return after

@@ -48,6 +48,7 @@ LOGICAL_AXIS_RULES: AxisRules = (
     ("head_dim", None),
     ("relpos_buckets", None),
     ("gate", None),
+    ("window", None),
 )
 """Logical axis -> mesh axes. In an array, the first rule gets a mesh axis that several could use: activations
 [batch length embed] are spread over fsdp by rows, parameters [embed mlp] by embed."""

@@ -29,6 +29,8 @@ class DeletionRule:
     """What of a selector it hands to the rest of the model: through these the loss reaches the selector."""
     heeds_selector: bool = True
     """Whether it depends on what the selector says."""
+    pools: bool = False
+    """Whether positions can be pooled under it."""
     stand_in: TrainingDeletion | None = None
     """What takes its place in training while a monitor finds that the two differ; None: it needs no monitor."""
 
@@ -41,7 +43,7 @@ class DeletionRule:
 DELETIONS: dict[Deletion | TrainingDeletion, DeletionRule] = {
     "none": DeletionRule("inputs", heeds_selector=False),
     "soft": DeletionRule("inputs", signals=("key_bias",)),
-    "hard": DeletionRule("selected", removes=True, signals=("weights", "confidence")),
+    "hard": DeletionRule("selected", removes=True, signals=("weights", "confidence"), pools=True),
     "random": DeletionRule("as_many_at_random", removes=True),
     "saturated": DeletionRule("unsaturated", removes=True, signals=("key_bias",), stand_in="soft"),
 }
@@ -65,9 +67,13 @@ GAP: tuple[Deletion, Deletion] = ("soft", "hard")
 TRAINED_WITHOUT_REMOVING = tuple(deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].removes)
 REMOVING = tuple(deletion for deletion in get_args(TrainingDeletion) if DELETIONS[deletion].removes)
 """Deletions of training whose survivors every step counts, whatever it deletes by."""
+TRAINED_WITHOUT_POOLING = tuple(deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].pools)
 TRAINED_WITHOUT_SELECTOR = tuple(
     deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].heeds_selector
 )
+
+POOLING = " or ".join(repr(name) for name, rule in DELETIONS.items() if rule.pools)
+"""The deletions that can pool, for messages."""
 
 
 def removes_positions(deletion: Deletion | TrainingDeletion) -> bool:

@@ -46,6 +46,8 @@ class SelectorRule:
     """tau where none is given: hard deletion keeps gate values above it."""
     lowest: Callable[[GateConfig], float]
     """Gate values lie between this and 0."""
+    pools: bool = False
+    """Whether it merges positions, which a reduction then pools; else deleted positions are gone."""
 
     @property
     def is_steered(self) -> bool:

@@ -5,8 +5,10 @@ To add one, write its file and its line here; `config.GateConfig.kind` takes the
 
 import flax.linen as nn
 
-from mrt5_jax.config import GateConfig, ModelConfig
+from mrt5_jax.config import Deletion, GateConfig, ModelConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
+from mrt5_jax.selection.deletions import DELETIONS, POOLING
+from mrt5_jax.selection.every_kth import EVERY_KTH
 from mrt5_jax.selection.fixed_selector import FIXED
 from mrt5_jax.selection.learned_gate import LEARNED
 from mrt5_jax.selection.log_sigmoid_gate import LOG_SIGMOID
@@ -19,6 +21,7 @@ SELECTORS: dict[str, SelectorRule] = {
     "random": RANDOM,
     "fixed": FIXED,
     "log_sigmoid": LOG_SIGMOID,
+    "every_kth": EVERY_KTH,
 }
 
 
@@ -34,6 +37,31 @@ def selector_rule(gate: GateConfig) -> SelectorRule:
             f"config.GateConfig.kind = {gate.kind!r}: should be {names}{nearest(gate.kind, list(SELECTORS))}"
         )
     return SELECTORS[gate.kind]
+
+
+def pools(gate: GateConfig | None) -> bool:
+    """Returns whether a model pools positions."""
+    return gate is not None and selector_rule(gate).pools
+
+
+def check_deletion(gate: GateConfig | None, deletion: Deletion | TrainingDeletion, field: str) -> None:
+    """Refuses a deletion that a model cannot run under; `field` is what asked for it.
+
+    Raises:
+        UserError: the model pools, which this deletion does not; names the field and the deletions that do.
+    """
+    if pools(gate) and not DELETIONS[deletion].pools:
+        raise UserError(f"{field} = {deletion!r}: a model that pools positions runs under {POOLING} alone; give that")
+
+
+def check_stride(gate: GateConfig | None, length: int, field: str) -> None:
+    """Refuses inputs that are shorter than the stride of a model that pools; `field` is what gave their length.
+
+    Raises:
+        UserError: names the field.
+    """
+    if gate is not None and "stride" in selector_rule(gate).reads and gate.stride > length:
+        raise UserError(f"{field} = {length}: should be at least config.GateConfig.stride = {gate.stride}")
 
 
 def make_selector(config: ModelConfig) -> nn.Module:

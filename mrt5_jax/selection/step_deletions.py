@@ -6,7 +6,7 @@ import numpy as np
 
 from mrt5_jax.config import CompactionConfig, GateConfig, RunConfig, TrainingDeletion
 from mrt5_jax.selection.deletions import DELETIONS, MIXED_IN, SAVES, WITHOUT_GATE
-from mrt5_jax.selection.selectors import deletion_threshold, selector_rule
+from mrt5_jax.selection.selectors import deletion_threshold, pools, selector_rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ def step_deletions(run: RunConfig) -> StepDeletions:
     """Returns the deletions of a run's steps.
 
     deletion = 'auto' is soft, and saturated where that saves something. It stays soft where a gate cannot saturate, and
-    under a capacity, which drops positions under the one and not under the other.
+    under a capacity, which drops positions under the one and not under the other. Of a model that pools it is hard.
     """
     gate, training = run.model.gate, run.training
     of_steps = {"hard_share": training.hard_probability, "seed": training.seed}
@@ -70,6 +70,8 @@ def step_deletions(run: RunConfig) -> StepDeletions:
         return StepDeletions(deletion, DELETIONS[deletion].stand_in, False, **of_steps)
     if gate is None:
         return StepDeletions(WITHOUT_GATE, None, False, **of_steps)
+    if pools(gate):
+        return StepDeletions(MIXED_IN, None, False, **of_steps)
     soft = DELETIONS[SAVES].stand_in
     assert soft is not None
     if (reason := why_not_saturated(gate, run.compaction)) is not None:

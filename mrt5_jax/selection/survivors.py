@@ -21,6 +21,8 @@ class Survivors(NamedTuple):
     keep: Bool[Array, "batch length"]
     priority: Float[Array, "batch length"]
     segments: Int[Array, "batch length"] | None = None
+    merged_into: Int[Array, "batch length"] | None = None
+    """Where the selector pools, the position that each is merged into."""
 
 
 def survivors(
@@ -54,7 +56,7 @@ def survivors(
         assert selector_keys is not None
         drawn = random_like(selection, mask, selector_keys, segments)
         keep, priority = drawn.keep, drawn.priority
-    return Survivors(keep, priority, segments)
+    return Survivors(keep, priority, segments, selection.merged_into)
 
 
 def handed_signals(selection: Selection | None, deletion: Deletion | TrainingDeletion) -> Signals:

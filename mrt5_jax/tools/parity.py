@@ -24,11 +24,12 @@ from mrt5_jax.interop import names
 from mrt5_jax.interop.hf import read_hf
 from mrt5_jax.interop.t5x import read_t5x
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import compact_full, compact_to, run_prefix
+from mrt5_jax.model.forward import compact_full, compact_pooled, compact_to, run_prefix
 from mrt5_jax.objectives import losses
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
 from mrt5_jax.selection.protocol import Selection
 from mrt5_jax.selection.selector_rule import GATE_MEAN
+from mrt5_jax.selection.selectors import pools
 from mrt5_jax.selection.survivors import handed_signals, survivors
 
 Precision = Literal["float32", "float64", "bfloat16"]
@@ -140,6 +141,8 @@ def _measure_hugging_face(case: _Recorded, folder: Path, precision: Precision) -
     config, params = _in_precision(case, precision)
     case = case._replace(config=config, params=params)
     deletions: list[tuple[Deletion, str]] = [("soft", "soft_"), ("hard", "hard_")] if config.gate else [("none", "")]
+    if pools(config.gate):
+        deletions = [("hard", "")]
     outputs: dict[str, float] = {}
     shares: dict[str, float] = {}
     counts: dict[str, float] = {}
@@ -152,14 +155,14 @@ def _measure_hugging_face(case: _Recorded, folder: Path, precision: Precision) -
             continue
         outputs[f"{said}logits"] = _relative(computed.logits, case.arrays[f"{prefix}logits"])
         outputs[f"{said}encoder hidden states"] = _hidden_error(case, computed, prefix)
-        if removes_positions(deletion):
+        if removes_positions(deletion) and not pools(config.gate):
             counts["kept positions per row"] = _differing(jnp.sum(computed.keep, axis=1), case.arrays["kept_per_row"])
             shares["percent deleted"] = _deleted_error(case, computed)
             continue
         if DELETIONS[deletion].biases_attention:
             outputs |= _gate_errors(case, computed)
         gradients[f"{said}gradients"] = _gradient_error(case, computed, folder)
-    if precision == "float32":
+    if precision == "float32" and not pools(config.gate):
         counts["greedy ids"] = _greedy_error(case)
     tolerances = _TOLERANCES[precision]
     kinds = [
@@ -192,7 +195,9 @@ def _compute(
         prefix = run_prefix(model, params, tokens)
         found = survivors(prefix.mask, prefix.selection, deletion)
         signals = handed_signals(prefix.selection, deletion)
-        if removes_positions(deletion):
+        if found.merged_into is not None:
+            compact = compact_pooled(prefix.hidden, prefix.mask, found, tokens.shape[1], signals)
+        elif removes_positions(deletion):
             compact = compact_to(prefix.hidden, found, tokens.shape[1], signals)
         else:
             compact = compact_full(prefix.hidden, prefix.mask, found, signals)
@@ -203,7 +208,7 @@ def _compute(
         target_losses = losses.cross_entropy(decoded.logits, batch["decoder_target_tokens"], weights)
         target = losses.target_term(losses.sum_rows(target_losses, weights), denominators)
         gate = gate_logits = None
-        if prefix.selection is not None:
+        if prefix.selection is not None and GATE_MEAN in prefix.selection.penalties:
             total, count = prefix.selection.penalties[GATE_MEAN]
             gate = jnp.sum(total) / jnp.sum(count)
             gate_logits = model.apply({"params": params}, prefix.hidden, method=_gate_logits)
@@ -212,7 +217,7 @@ def _compute(
             target, gate, decoded.logits, encoded.hidden, found.keep, gate_logits, prefix.selection
         )
 
-    if removes_positions(deletion) or config.dtype == "bfloat16":
+    if (removes_positions(deletion) and not pools(config.gate)) or config.dtype == "bfloat16":
         return run(params)[1]
     (_, computed), gradients = jax.value_and_grad(run, has_aux=True)(params)
     return computed._replace(gradients=gradients)
@@ -233,6 +238,8 @@ def _hidden_error(case: _Recorded, computed: _Computed, prefix: str) -> float:
     hidden = computed.hidden[:, : recorded.shape[1]]
     if prefix == "hard_":
         compare = np.arange(recorded.shape[1])[None] < case.arrays["kept_per_row"][:, None]
+    elif pools(case.config.gate):
+        compare = np.arange(recorded.shape[1])[None] < np.asarray(computed.keep).sum(1, keepdims=True)
     else:
         compare = case.arrays["attention_mask"] > 0
     return _relative(hidden, recorded, compare)
@@ -262,7 +269,7 @@ def _gradient_error(case: _Recorded, computed: _Computed, folder: Path) -> float
     worst = 0.0
     for tensor in names.tensors(case.config):
         other = recorded[tensor.hugging_face]
-        worst = max(worst, _relative(gradients[tensor.name], other.T if tensor.orientation == "transposed" else other))
+        worst = max(worst, _relative(gradients[tensor.name], tensor.turned_back(other)))
     return worst
 
 

@@ -61,7 +61,9 @@ def make_state(model: MrT5, run: RunConfig, learning: Learning, key: Key[Array, 
     optimizer_state, controller_state = learning.optimizer.init(params), learning.controller.init()
     monitor = initial_monitor(controller_state.alpha.dtype) if step_deletions(run).is_monitored else None
     lengths = len(input_lengths(run.data))
-    kept = None if run.model.gate is None else {deletion: no_kept_lengths(lengths) for deletion in REMOVING}
+    kept = None
+    if run.model.gate is not None:
+        kept = {deletion: no_kept_lengths(lengths, controller_state.alpha.dtype) for deletion in REMOVING}
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer_state, controller_state, monitor, kept)
 
 

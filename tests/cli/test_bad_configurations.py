@@ -44,6 +44,10 @@ def train(refused, tmp_path: Path):
         ("config.ModelConfig.emb_dim=%gin.REQUIRED", ["config.ModelConfig.emb_dim needs a value"]),
         ("GATE_LAYER=3", ["config.GateConfig.layer = 3", "less than num_encoder_layers=3"]),
         ("GATE_LAYER=0", ["config.GateConfig.layer = 0", "at least 1"]),
+        ("config.TrainingConfig.deletion='sofd'", ["should be 'none' or 'soft' or 'hard' or 'saturated' or 'auto'"]),
+        ("config.ExecutionConfig.chunks='many'", ["chunks = 'many'", "should be int or 'auto'"]),
+        ("config.ExecutionConfig.chunks=128", ["should be a multiple of microbatches=1 times chunks=128"]),
+        ("config.ExecutionConfig.chunks=3", ["should be a multiple of microbatches=1 times chunks=3"]),
         ("BATCH_SIZE=0", ["batch_size = 0", "greater than 0"]),
         ("TRAIN_TASK='diagnostics.vowel_remval'", ["diagnostics.vowel_remval", "diagnostics.vowel_removal"]),
     ],
@@ -57,6 +61,15 @@ def test_a_flag_that_cannot_be_meant_is_refused(train, flag: str, words: list[st
 def test_a_flag_without_effect_is_refused(train) -> None:
     message = train("--gin.config.ControllerConfig.target_deletion_rate=0.3", "--gin.config.RunConfig.controller=None")
     assert "--gin.config.ControllerConfig.target_deletion_rate=0.3: changes nothing" in message
+
+
+def test_deletion_that_does_not_go_with_a_gate_or_a_capacity_is_refused(train) -> None:
+    """The recipe leaves deletion to itself."""
+    soft = train("--gin.config.TrainingConfig.hard_probability=0.0", "--gin.config.CompactionConfig.capacity=0.5")
+    assert "config.CompactionConfig.capacity = 0.5: nothing reads it, since no step removes positions" in soft
+    weak = ["--gin.config.GateConfig.scale=-10.0", "--gin.config.GateConfig.threshold=-5.0"]
+    message = train("--gin.config.TrainingConfig.deletion='saturated'", *weak)
+    assert "config.GateConfig.scale = -10.0: gate values never fall below it" in message
 
 
 @pytest.mark.parametrize("run", ["quickstart", "pretrain_text", "continued_pretraining", "diagnostics"])

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 FILES = sorted(
     path.relative_to(REPOSITORY / "gin_configs").as_posix() for path in REPOSITORY.glob("gin_configs/*/*.gin")
 )
-MODELS = [name for name in FILES if name.startswith("models/") and "_" in name]
+POOLING = {"models/canine_t5.gin": "convolution", "models/mean_pooling.gin": "segment_mean"}
+MODELS = [name for name in FILES if name.startswith("models/") and "_" in name and name not in POOLING]
 INCLUDED = {
     name
     for path in REPOSITORY.glob("gin_configs/*/*.gin")
@@ -95,6 +97,17 @@ def test_every_model_fits_every_run(model: str, run: str, resolve: Callable[...,
     resolved.check()
     assert bool(resolved.notes) == plain
     assert gin_setup.resolve(base_text=resolved.config_text).run == resolved.run
+
+
+@pytest.mark.parametrize("run", ["runs/quickstart.gin", "runs/pretrain_text.gin"])
+@pytest.mark.parametrize("model", POOLING)
+def test_pooling_fits_a_run(model: str, run: str, resolve: Callable[..., gin_setup.Resolved]) -> None:
+    """It has nothing to steer: what the run says of a controller and of soft deletion is switched off."""
+    resolved = resolve(run, ["POOLING_LAYER=1"], models=[model])
+    resolved.check()
+    reduction: Any = POOLING[model]
+    assert resolved.run.model.gate == config.GateConfig(layer=1, kind="every_kth", stride=2, reduction=reduction)
+    assert resolved.run.training.deletion == "hard"
 
 
 @pytest.mark.parametrize("size", SIZES)

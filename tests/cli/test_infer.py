@@ -116,6 +116,7 @@ def test_a_run_killed_outright_goes_on_to_the_same_bytes(kill_at: int, command: 
     [
         pytest.param(["--dispatch=in_graph"], True, marks=pytest.mark.slow),
         (["--chunks=2"], True),
+        pytest.param(["--chunks=auto"], True, marks=pytest.mark.slow),
         (["--window=1"], True),
         (["--capacity=0.2"], False),
     ],
@@ -217,6 +218,7 @@ def test_what_may_be_a_mistake_is_said(command: list[str], tmp_path: Path, capsy
         (["--mode=score", "--search=beam"], "--search needs --mode=predict"),
         (["--batch_size=0"], "--batch_size=0: must be at least 1"),
         (["--chunks=3"], "--chunks=3: must divide --batch_size=2"),
+        (["--chunks=some"], "argument --chunks: 'some' is neither a number nor auto"),
         (["--window=0"], "--window=0: must be at least 1"),
         (["--window=1000000000"], "window = 1000000000: at the gate, so many batches of 2 x 24 take 2,861.0 GiB"),
         (["--search=beam", "--beam_size=99999999999"], "--beam_size=99999999999: should be at most"),

@@ -57,7 +57,10 @@ def test_a_file_sets_the_monitor(write: Callable[..., str]) -> None:
         (QUICKSTART + "short/config.LossConfig.z_loss = 0.1\n", ["short/config.LossConfig.z_loss"]),
         (QUICKSTART + "# %MINE would be read here\nMINE = 3\n", [":5: MINE: nothing reads this macro"]),
         (QUICKSTART + "MINE = %OTHER\nOTHER = 3\n", ["MINE: nothing reads this macro"]),
-        (QUICKSTART + "config.MonitorConfig.tolerance = 0.25\n", ["saturated deletion alone reads it"]),
+        (
+            QUICKSTART + "config.TrainingConfig.deletion = 'soft'\nconfig.MonitorConfig.tolerance = 0.25\n",
+            [":5: ", "saturated deletion alone reads it"],
+        ),
         (QUICKSTART + "config.RunConfig.controller = None\nconfig.ControllerConfig.smoothing = 0.5\n", [":5: "]),
         (
             QUICKSTART + "config.RunConfig.loss = @a/config.LossConfig()\n"

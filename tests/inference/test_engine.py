@@ -1,21 +1,26 @@
 """Who chooses the lengths, and how rows are cut into chunks, changes no result of inference."""
 
 import dataclasses
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mrt5_jax.compaction.ladder import make_ladder
-from mrt5_jax.config import Dispatch, ExecutionConfig
+from mrt5_jax.config import Dispatch, ExecutionConfig, GateConfig
 from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Generated, Search
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.sampling import Sampling, row_keys
 
-from .models import CONFIG, LENGTHS, MAX_LENGTH, PARAMS, TOKENS, as_targets
+from .models import CONFIG, LENGTHS, MAX_LENGTH, PARAMS, TOKENS, as_targets, random_params, small_config
 
 TOLERANCE = 1e-4
+STRIDE = 3
+PADDED = np.pad(TOKENS, ((0, 0), (0, 7)))
+COUNTS = np.minimum(LENGTHS, MAX_LENGTH)
+TARGETS = Generated(jnp.asarray(TOKENS[:, :MAX_LENGTH]), jnp.asarray(COUNTS), jnp.zeros(len(LENGTHS)))
 ENGINE = Engine(CONFIG, PARAMS)
 
 
@@ -37,6 +42,39 @@ def test_dispatch_and_chunks_change_nothing(dispatch: Dispatch, chunks: int, gen
     expected = ENGINE.score(batch)._asdict()
     for name, values in engine.score(batch)._asdict().items():
         np.testing.assert_allclose(values, expected[name], rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("reduction", "dispatch"),
+    [
+        ("convolution", "host"),
+        pytest.param("convolution", "in_graph", marks=pytest.mark.slow),
+        pytest.param("segment_mean", "host", marks=pytest.mark.slow),
+    ],
+)
+def test_pooled_scores_do_not_depend_on_dispatch_chunks_or_padding(reduction: Any, dispatch: Dispatch) -> None:
+    plain, cut = pooled_engines(reduction, dispatch)
+    batch = as_targets(TOKENS, TARGETS)
+    expected, found = plain.score(batch), cut.score({**batch, "encoder_input_tokens": PADDED})
+    np.testing.assert_allclose(found.score, expected.score, rtol=TOLERANCE, atol=TOLERANCE)
+    np.testing.assert_array_equal(found.num_kept_tokens, -(-np.array(LENGTHS) // STRIDE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["convolution", "segment_mean"])
+@pytest.mark.parametrize("dispatch", ["host", "in_graph"])
+def test_what_pooled_models_generate_does_not_depend_on_them_either(reduction: Any, dispatch: Dispatch) -> None:
+    plain, cut = pooled_engines(reduction, dispatch)
+    found, expected = cut.generate(PADDED, MAX_LENGTH), plain.generate(TOKENS, MAX_LENGTH)
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+
+
+def pooled_engines(reduction: Any, dispatch: Dispatch) -> tuple[Engine, Engine]:
+    """One length for all rows; and a few, in two chunks."""
+    config = small_config(gate=GateConfig(1, "every_kth", stride=STRIDE, reduction=reduction))
+    params = random_params(config, seed=1)
+    whole, cut = ExecutionConfig(max_rungs=1), ExecutionConfig(rounding=4, inference_dispatch=dispatch, chunks=2)
+    return Engine(config, params, execution=whole), Engine(config, params, execution=cut)
 
 
 def test_an_engine_is_equal_to_itself_alone_and_can_be_a_key() -> None:

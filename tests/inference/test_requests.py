@@ -77,18 +77,18 @@ def test_truncation_keeps_the_end_of_sequence() -> None:
 @settings(max_examples=20)
 @given(st.lists(st.integers(1, 300), min_size=1, max_size=20), st.integers(1, 7))
 def test_batches_hold_every_request_once_in_the_smallest_static_length(lengths: list[int], batch_size: int) -> None:
-    limits = Limits(384, input_length=300, target_length=300, long_inputs="refuse")
+    static = static_lengths(300)
     rng = np.random.default_rng(0)
     requests = [
         Request({}, rng.integers(1, 384, size, dtype=np.int32), np.full(301 - size, 5, np.int32)) for size in lengths
     ]
     seen = []
     for indices in cut_into_batches(requests, batch_size):
-        batch = pad_requests([requests[index] for index in indices], batch_size, limits)
+        batch = pad_requests([requests[index] for index in indices], batch_size, static, static)
         tokens, targets = batch["encoder_input_tokens"], batch["decoder_target_tokens"]
         shifted, weights = batch["decoder_input_tokens"], batch["decoder_loss_weights"]
         longest = max(lengths[index] for index in indices)
-        assert tokens.shape == (batch_size, min(size for size in static_lengths(300) if size >= longest))
+        assert tokens.shape == (batch_size, min(size for size in static if size >= longest))
         for row, index in enumerate(indices):
             assert tokens[row, tokens[row] > 0].tolist() == requests[index].input_ids.tolist()
             assert targets[row, weights[row] > 0].tolist() == requests[index].target_ids.tolist()

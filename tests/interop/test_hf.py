@@ -1,5 +1,6 @@
 """Hugging Face folders, read and written: every tensor accounted for, every bit kept."""
 
+import dataclasses
 import json
 import pickle
 from pathlib import Path
@@ -287,3 +288,25 @@ class TestPickles:
         with pytest.raises(UserError, match=r"pytorch_model\.bin is damaged or holds more than tensors"):
             read_hf(pickled)
         assert not (tmp_path / "touched").exists()
+
+
+def test_a_model_with_convolutional_pooling_is_read_and_written_bit_for_bit(shared: Path, tmp_path: Path) -> None:
+    """The authors' CanineT5, config.json too."""
+    source = shared / "golden" / "caninet5_tiny"
+    target = exported(source, tmp_path)
+    assert differences(source, target) == []
+    written, read = (json.loads((folder / "config.json").read_text()) for folder in (target, source))
+    assert written == read
+
+
+def test_pooling_that_the_authors_code_has_not_is_not_exported(tmp_path: Path, shared: Path) -> None:
+    """A mean, or a tail that is kept: their architecture would compute something else."""
+    imported = read_hf(shared / "golden" / "caninet5_tiny")
+    assert imported.config.gate is not None
+    for change in ({"drop_tail": False}, {"reduction": "segment_mean"}):
+        config = dataclasses.replace(imported.config, gate=dataclasses.replace(imported.config.gate, **change))
+        params = {**imported.params, "encoder": dict(imported.params["encoder"])}
+        if config.gate.reduction == "segment_mean":
+            del params["encoder"]["pooling"]
+        with pytest.raises(UserError, match="kind = 'every_kth' has no name"):
+            write_hf(params, config, tmp_path)

@@ -23,6 +23,7 @@ from .small import VOCAB, by_path, in_double, make_config, make_params
 INPUT_LENGTH, TARGET_LENGTH, ROWS = 20, 12, 3
 LENGTHS = ((7, 3), (9, 4), (1, 2), (12, 1), (5, 6), (3, 3), (14, 9))
 """Of inputs and targets. They are packed as 7 + 9 + 1, 12 + 5 + 3 and 14 inputs."""
+POOLED = ("segment_mean", "convolution")
 ALPHA = 0.3
 Batch = dict[str, np.ndarray]
 
@@ -67,7 +68,8 @@ def packed(examples: Examples) -> Batch:
 def config_of(kind: str, *, softmax1: bool = False) -> ModelConfig:
     config = in_double(make_config(softmax1=softmax1))
     assert config.gate is not None
-    return dataclasses.replace(config, gate=dataclasses.replace(config.gate, kind=kind))
+    changes = {"kind": "every_kth", "reduction": kind, "stride": 3} if kind in POOLED else {"kind": kind}
+    return dataclasses.replace(config, gate=dataclasses.replace(config.gate, **changes))
 
 
 def losses_of_examples(logits: Any, batch: Batch) -> list[float]:
@@ -94,6 +96,8 @@ def run_forward(config: ModelConfig, params: Any, batch: Batch, deletion: Deleti
         ("learned", "soft"),
         ("learned", "hard"),
         pytest.param("fixed", "hard", marks=pytest.mark.slow),
+        pytest.param("segment_mean", "hard", marks=pytest.mark.slow),
+        ("convolution", "hard"),
     ],
 )
 def test_losses_of_examples_are_those_of_rows_of_their_own(
@@ -122,12 +126,18 @@ def kept_of_examples(outputs: Outputs, batch: Batch) -> list[list[bool]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("deletion", ["none", "soft", "hard", "saturated"])
+@pytest.mark.parametrize(
+    ("kind", "deletion"),
+    [
+        *(("learned", deletion) for deletion in ("none", "soft", "hard", "saturated")),
+        *((kind, "hard") for kind in POOLED),
+    ],
+)
 def test_the_loss_and_its_gradient_are_those_of_rows_of_their_own(
-    alone: Batch, packed: Batch, deletion: TrainingDeletion
+    alone: Batch, packed: Batch, kind: str, deletion: TrainingDeletion
 ) -> None:
     """With alpha; the score regulariser, a mean over the pairs of a row, is left out."""
-    config = config_of("learned")
+    config = config_of(kind)
 
     @jax.jit
     def run(params: Any, batch: Batch) -> Part:

@@ -14,7 +14,7 @@ Pair = frozenset[tuple[str, str]]
 
 VALUES: dict[str, tuple[str, ...]] = {
     "deletion": ("hard", "none", "soft", "soft and hard", "saturated", "auto"),
-    "selector": ("learned", "none", "random", "fixed"),
+    "selector": ("learned", "none", "random", "fixed", "log_sigmoid", "every_kth"),
     "controller": ("off", "on"),
     "capacity": ("none", "a share"),
     "rows": ("one_a_row", "in buckets", "packed"),
@@ -55,9 +55,12 @@ def make_run(options: Mapping[str, str], model_dir: str, task: str = "task") -> 
     chosen = {name: values[0] for name, values in VALUES.items()} | dict(options)
     deletion, _, mixed = chosen["deletion"].partition(" and ")
     selector, several = chosen["selector"], {"one": 1, "several": 2, "auto": "auto"}
-    bias = {"bias_init": 0.0} if selector == "learned" else {}
+    fields: Any = {"learned": {"bias_init": 0.0}, "log_sigmoid": {"bias_init": 0.0, "threshold": -0.7}}.get(
+        selector, {}
+    )
+    pools = selector == "every_kth"
     model: Any = {
-        "gate": None if selector == "none" else config.GateConfig(layer=1, kind=cast(Any, selector), **bias),
+        "gate": None if selector == "none" else config.GateConfig(layer=1, kind=cast(Any, selector), **fields),
         "softmax1": chosen["softmax1"] == "on",
         "dtype": chosen["dtype"],
         "param_dtype": "float64" if chosen["dtype"] == "float64" else "float32",
@@ -88,7 +91,7 @@ def make_run(options: Mapping[str, str], model_dir: str, task: str = "task") -> 
             mesh=config.MeshConfig(fsdp=1 if chosen["mesh"] == "data" else 2),
             **execution,
         ),
-        evaluation=config.EvaluationConfig(deletions=("none",)),
+        evaluation=config.EvaluationConfig(deletions=("hard",) if pools else ("none",)),
     )
     often = dataclasses.replace(run, monitor=config.MonitorConfig(interval=1))
     return often if "auto" in chosen.values() and not unread(often) else run

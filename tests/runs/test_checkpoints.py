@@ -13,6 +13,7 @@ import pytest
 
 from mrt5_jax.config import CheckpointConfig, ModelConfig, OptimizerConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.objectives.kept_lengths import BINS, no_kept_lengths
 from mrt5_jax.runs.checkpoints import Checkpoints, save_model
 from mrt5_jax.runs.model_dir import read_model_config
 from mrt5_jax.runs.restoring import best_step, restore_params
@@ -343,3 +344,21 @@ def test_no_checkpoint_is_one_line(tmp_path):
     with pytest.raises(UserError, match="has no checkpoint"):
         restore_params(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
+
+
+def with_histograms(state: TrainState) -> TrainState:
+    kept = no_kept_lengths(2)._replace(counts=jnp.ones((2, BINS)), num_chunks=jnp.asarray([4, 1], jnp.int32))
+    return state._replace(kept={"hard": kept, "saturated": kept})
+
+
+def test_histograms_are_saved_and_begin_empty_where_a_checkpoint_has_none(tmp_path: Path) -> None:
+    """As those of earlier versions do; all else is as it was."""
+    save(tmp_path, 1)
+    expected = make_state(1)
+    restored = restore(tmp_path, with_histograms(make_state())).state
+    assert_same_bits(restored._replace(kept=None), expected)
+    nothing = no_kept_lengths(2)
+    assert_same_bits(restored.kept, {"hard": nothing, "saturated": nothing})
+    with Checkpoints(tmp_path, CheckpointConfig(), seed=7) as checkpoints:
+        checkpoints.save(with_histograms(make_state(2)), DATA_STATE)
+    assert_same_bits(restore(tmp_path, with_histograms(make_state())).state, with_histograms(make_state(2)))

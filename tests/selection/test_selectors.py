@@ -1,6 +1,7 @@
 """What holds for every selector of the table, those that are added later too."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,22 +46,33 @@ def test_an_unknown_selector_is_refused_by_name() -> None:
         selector_rule(GateConfig(kind="lerned"))
 
 
-def test_the_models_selection_has_a_gradient_in_signals_and_penalties_alone() -> None:
-    """Through the layers before the gate as well."""
-    config, batch = make_config(), make_batch()
-    params = jax.tree.map(jnp.float32, make_params(config))
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "learned" else pytest.param(kind, marks=pytest.mark.slow) for kind in SELECTORS]
+)
+def test_keep_merged_into_priority_statistics_and_counts_have_no_cotangent(kind: str) -> None:
+    """Ones pulled back from them give 0 in every parameter, before the gate as well; from all of it they do not."""
+    config = make_config(gate=GateConfig(layer=1, kind=kind, bias_init=0.0))
+    tokens = jnp.asarray(make_batch()["encoder_input_tokens"])
 
-    def total(params: dict, *, of_others: bool) -> jax.Array:
-        selection = run_prefix(MrT5(config), params, jnp.asarray(batch["encoder_input_tokens"])).selection
-        assert selection is not None
-        counts = [penalty.count for penalty in selection.penalties.values()]
-        others = [selection.priority, *selection.statistics.values(), *counts]
-        return sum(
-            (jnp.sum(leaf) for leaf in jax.tree.leaves(others if of_others else selection.signals)), jnp.zeros(())
-        )
+    @jax.jit
+    def pulled_back(params: dict) -> tuple[Any, Any]:
+        selection, pull_back = jax.vjp(lambda params: run_prefix(MrT5(config), params, tokens).selection, params)
+        ones, zeros = _cotangents(selection, 1.0), _cotangents(selection, 0.0)
+        totals = {name: penalty._replace(total=zeros.penalties[name].total) for name, penalty in ones.penalties.items()}
+        return pull_back(ones._replace(signals=zeros.signals, penalties=totals)), pull_back(ones)
 
-    others, signals = (
-        jax.jit(jax.grad(lambda params, of=of: total(params, of_others=of)))(params) for of in (True, False)
-    )
+    others, everything = pulled_back(jax.tree.map(jnp.float32, make_params(config)))
     assert not any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(others))
-    assert np.any(np.asarray(signals["encoder"]["gate"]["kernel"]))
+    moves = any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(everything))
+    assert moves == selector_rule(GateConfig(kind=kind)).is_steered
+
+
+def _cotangents(selection: Any, value: float) -> Any:
+    """The same number everywhere; for whole numbers and booleans, such as `keep`, JAX has none but float0."""
+
+    def of(leaf: jax.Array) -> Any:
+        if jnp.issubdtype(leaf.dtype, jnp.inexact):
+            return jnp.full_like(leaf, value)
+        return np.zeros(leaf.shape, jax.dtypes.float0)
+
+    return jax.tree.map(of, selection)

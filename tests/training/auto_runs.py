@@ -8,6 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import (
     DataConfig,
     EvaluationConfig,
@@ -16,6 +17,9 @@ from mrt5_jax.config import (
     RunConfig,
     TrainingConfig,
 )
+from mrt5_jax.objectives.kept_lengths import BINS, KeptLengths
+from mrt5_jax.parallel.mesh import make_mesh
+from mrt5_jax.training.choosing import Choices
 from mrt5_jax.training.hooks import Hook
 from mrt5_jax.training.platform_costs import PlatformCosts
 from mrt5_jax.training.state import TrainState
@@ -45,11 +49,34 @@ def auto_run(model_dir: Path, task: str, **changes: Any) -> RunConfig:
     run = make_run(model_dir, task)
     return dataclasses.replace(
         run,
+        model=dataclasses.replace(run.model, dropout_rate=0.0),
         data=DataConfig(task, (task,), LENGTH, LENGTH, ROWS, ROWS),
         training=TrainingConfig(STEPS, "auto", eval_every=STEPS, eval_batches=1),
         execution=ExecutionConfig(rungs=(16,), chunks="auto", log_every=1),
-        checkpoints=dataclasses.replace(run.checkpoints, every=1, keep=STEPS),
+        checkpoints=dataclasses.replace(run.checkpoints, every=2, keep=STEPS),
         monitor=MonitorConfig(interval=INTERVAL, tolerance=0.01),
         evaluation=EvaluationConfig(deletions=("soft",)),
         **changes,
     )
+
+
+def choices_of(run: RunConfig, counts: list[float] | None = None) -> tuple[Choices, TrainState]:
+    """With the state of a run that has seen such rows."""
+    nothing = KeptLengths(jnp.zeros((1, BINS)), jnp.zeros(1, jnp.int32))
+    seen = nothing if counts is None else nothing._replace(counts=jnp.asarray([counts]))
+    state = TrainState(jnp.int32(0), {}, (), (), None, {"hard": nothing, "saturated": seen})
+    ladders = {LENGTH: Ladder(tuple(range(4, LENGTH + 1, 4)))}
+    return Choices(run, make_mesh(run.execution.mesh), ladders, state), state
+
+
+def kept(*shares: float) -> list[float]:
+    counts = [0.0] * BINS
+    for share in shares:
+        counts[round(share * BINS) - 1] += 100
+    return counts
+
+
+def seen(state: TrainState, counts: list[float]) -> TrainState:
+    assert state.kept is not None
+    saturated = state.kept["saturated"]._replace(counts=jnp.asarray([counts]))
+    return state._replace(kept={**state.kept, "saturated": saturated})

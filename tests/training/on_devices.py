@@ -2,7 +2,7 @@
 
     python tests/training/on_devices.py '{"devices": 8, "steps": 3, "runs": [{"mesh": [4, 2, 1]}, ...]}'
 
-A run may change fields of the model, of training and of compaction. Rows come through `row_share` and `put_batch`.
+A run may change fields of the model, its gate, training and compaction. Rows come through `row_share` and `put_batch`.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ def changed_run(change: dict[str, Any]) -> Any:
     from mrt5_jax import config
 
     run = make_run("unused")
-    gate = config.GateConfig(layer=1, bias_init=0.0)
+    gate = config.GateConfig(layer=1, **change.get("gate", {"bias_init": 0.0}))
     x64 = {"dtype": "float64", "param_dtype": "float64"} if os.environ.get("JAX_ENABLE_X64") == "1" else {}
     model = dataclasses.replace(run.model, gate=gate, **x64, **change.get("model", {}))
     return dataclasses.replace(

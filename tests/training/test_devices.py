@@ -31,6 +31,16 @@ CASES: dict[str, dict[str, Any]] = {
         "training": {"deletion": "saturated"},
         "execution": {"dispatch": "host", "microbatches": 4},
     },
+    "pooled by a convolution, in 2 chunks": {
+        "gate": {"kind": "every_kth", "stride": 3, "reduction": "convolution"},
+        "training": {"deletion": "hard"},
+        "execution": {"chunks": 2},
+    },
+    "pooled by means, on the host": {
+        "gate": {"kind": "every_kth", "stride": 3},
+        "training": {"deletion": "hard"},
+        "execution": {"dispatch": "host"},
+    },
 }
 BOUNDS = {"1": (20, 1e-9), "0": (3, 1e-5)}
 """JAX_ENABLE_X64 -> steps, and the largest difference that may be seen in them."""

@@ -20,6 +20,7 @@ from mrt5_jax.config import (
     EvaluationConfig,
     ExecutionConfig,
     GateConfig,
+    LossConfig,
     ModelConfig,
     OptimizerConfig,
     RunConfig,
@@ -102,8 +103,12 @@ def whole(tmp_path_factory, task: str, trackers: dict[str, mock.Mock]) -> Traine
 
 @pytest.fixture(scope="module")
 def resumed(tmp_path_factory, task: str) -> Trained:
-    """The same run, killed while it made the batch of step 6: step 4 had been reported, but not saved."""
-    run = make_run(tmp_path_factory.mktemp("resumed"), task)
+    """The same run, killed and begun again."""
+    return killed_and_resumed(make_run(tmp_path_factory.mktemp("resumed"), task))
+
+
+def killed_and_resumed(run: RunConfig) -> Trained:
+    """Killed while it made the batch of step 6: step 4 had been reported, but not saved."""
     put, calls = loop.put_batch, []
 
     def killed(batch: Any, mesh: Any) -> Any:
@@ -127,6 +132,28 @@ def test_a_resumed_run_is_the_uninterrupted_run(whole: Trained, resumed: Trained
     assert texts[0] == texts[1]
     assert same_bits(whole.state, resumed.state)
     assert int(whole.state.step) == STEPS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reduction", ["segment_mean", "convolution"])
+def test_a_resumed_run_of_a_model_that_pools_is_the_uninterrupted_one(
+    reduction: Any, task: str, tmp_path: Path
+) -> None:
+    model = ModelConfig(
+        8, 2, 4, 8, 2, 1, gate=GateConfig(1, "every_kth", stride=3, reduction=reduction), dropout_rate=0.2
+    )
+    changes: dict[str, Any] = {
+        "model": model,
+        "training": TrainingConfig(STEPS, "hard", eval_every=EVERY, eval_batches=2),
+        "evaluation": EvaluationConfig(deletions=("hard",)),
+        "loss": LossConfig(),
+        "controller": None,
+    }
+    whole = trained(make_run(tmp_path / "whole", task, **changes))
+    resumed = killed_and_resumed(make_run(tmp_path / "resumed", task, **changes))
+    texts = [(Path(one.model_dir) / "metrics.jsonl").read_bytes() for one in (whole, resumed)]
+    assert texts[0] == texts[1]
+    assert same_bits(whole.state, resumed.state)
 
 
 @pytest.mark.parametrize("bucket_server", ["gs", pytest.param("s3", marks=pytest.mark.slow)], indirect=True)

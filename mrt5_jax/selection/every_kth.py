@@ -1,0 +1,67 @@
+"""The selector of convolutional pooling (CANINE, Clark et al. 2022): every r-th position owns a slot."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from mrt5_jax.config import ModelConfig
+from mrt5_jax.model.dropout import RowKeys
+from mrt5_jax.selection.protocol import Selection, Signals
+from mrt5_jax.selection.selector_rule import Segments, SelectorRule, gate_config, half_the_scale
+
+
+class EveryKth(nn.Module):
+    """Keeps the first of every r positions of an example; the others are merged into it.
+
+    Windows begin anew with each example of a packed row, so none crosses examples. A tail shorter than r is a window of
+    its own, except where `drop_tail` asks for the authors' behaviour.
+    """
+
+    config: ModelConfig
+
+    def __call__(
+        self,
+        hidden: Float[Array, "batch length embed"],
+        tokens: Int[Array, "batch length"],
+        mask: Bool[Array, "batch length"],
+        keys: RowKeys | None,
+        segments: Segments = None,
+    ) -> Selection:
+        gate = gate_config(self.config)
+        length = tokens.shape[1]
+        position = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+        start = jnp.zeros_like(position)
+        if segments is not None:
+            begins = (segments != jnp.roll(segments, 1, axis=1)) | (position == 0)
+            start = jax.lax.cummax(jnp.where(begins, position, 0), axis=1)
+        merged_into = position - (position - start) % gate.stride
+        keep = mask & (merged_into == position)
+        if gate.drop_tail:
+            keep = keep & (position + gate.stride <= length)
+        dtype = jnp.promote_types(hidden.dtype, jnp.float32)
+        weights = _shares(merged_into, mask, dtype)
+        statistics = {"rescued": jnp.zeros(mask.shape[0], jnp.float32)}
+        return Selection(keep, merged_into, -position.astype(dtype), Signals(weights=weights), {}, statistics)
+
+
+def _shares(
+    merged_into: Int[Array, "batch length"], mask: Bool[Array, "batch length"], dtype: jnp.dtype
+) -> Float[Array, "batch length"]:
+    """1 / the number of inputs that are merged into the same position; 0 of pads."""
+
+    def of_row(into: Int[Array, " length"], mask: Bool[Array, " length"]) -> Float[Array, " length"]:
+        sizes = jax.ops.segment_sum(mask.astype(dtype), into, into.shape[0])[into]
+        return jnp.where(mask, 1 / jnp.maximum(sizes, 1), 0)
+
+    return jax.vmap(of_row)(merged_into, mask)
+
+
+EVERY_KTH = SelectorRule(
+    EveryKth,
+    reads=("stride", "drop_tail", "reduction"),
+    penalties={},
+    threshold=half_the_scale,
+    lowest=lambda gate: gate.scale,
+    pools=True,
+)
