@@ -25,7 +25,7 @@ from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Begun, Part, Staged, in_graph
 from mrt5_jax.config import DataConfig, ExecutionConfig
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.forward import ForwardSetting, GateRows, teacher_forced
+from mrt5_jax.model.forward import NO_SIGNALS, ForwardSetting, GateRows, teacher_forced
 from mrt5_jax.model.multiply_adds import forward_multiply_adds
 from mrt5_jax.model.parameters import split_stages
 from mrt5_jax.selection.survivors import Survivors
@@ -46,9 +46,9 @@ def after_gate(counts: np.ndarray, ladder: Ladder, num_chunks: int) -> Callable[
     hidden = jax.random.normal(jax.random.key(0), (ROWS, LENGTH, CONFIG.emb_dim))
     order = np.argsort(np.random.default_rng(0).random((ROWS, LENGTH)), axis=1)
     keep = jnp.asarray(order < counts[:, None])
-    found = Survivors(keep, keep.astype(jnp.float32), None)
+    found = Survivors(keep, keep.astype(jnp.float32))
     targets = {"decoder_input_tokens": jnp.ones((ROWS, TARGET), jnp.int32)}
-    rows = GateRows(hidden, jnp.ones((ROWS, LENGTH), bool), found, targets)
+    rows = GateRows(hidden, NO_SIGNALS, jnp.ones((ROWS, LENGTH), bool), found, targets)
     setting = ForwardSetting(MrT5(CONFIG, EXECUTION), "hard", ladder)
     _, params = split_stages(make_params())
     staged = Staged(

@@ -41,11 +41,12 @@ class GateConfig:
     """The delete gate at the input of encoder block `layer` (MrT5 section 3.1)."""
 
     layer: int = 3
-    kind: Literal["learned", "random", "fixed"] = "learned"
+    kind: str = "learned"
+    """The selector: a name of the table in `selection.selectors`."""
     scale: float = -30.0
     """k: gate values lie in (k, 0); 0 keeps, k deletes."""
     threshold: float | None = None
-    """tau: hard deletion keeps positions with gate value > tau. None: k / 2."""
+    """tau: hard deletion keeps positions with gate value > tau. None: the selector's own, of a learned gate k / 2."""
     layer_norm: bool = True
     bias_init: float = 1.0
     """c: the initial bias of the gate logit; positive keeps."""
@@ -118,6 +119,8 @@ class LossConfig:
     """beta: weight of mean(max(s, 5) - 5) over attention scores that see the gate."""
     gate_weight: float = 0.0
     """alpha, where no controller sets it: weight of the mean gate value."""
+    penalties: tuple[tuple[str, float], ...] = ()
+    """Weights of a selector's other penalties, by their names."""
     regularizer_delay: int = 0
     """Steps during which alpha is left out and the controller rests."""
 
@@ -206,8 +209,11 @@ class ExecutionConfig:
     rungs: tuple[int, ...] | None = None
     """Lengths after the gate, increasing; the input length comes on top of them. None: by rounding and max_rungs."""
     rounding: int | None = None
-    """Rungs are multiples of this. None: the smaller of the backend's (128 on TPU, 64 elsewhere) and length / 8."""
-    max_rungs: int = 8
+    """Rungs are multiples of this. None: at most the backend's (128 on TPU, 64 elsewhere) and a share of the length (an
+    eighth on TPU, a sixteenth elsewhere), and only rungs that save at least 8 positions and about a sixteenth of the
+    work after the gate over the next longer one."""
+    max_rungs: int | None = None
+    """None: 8 where one program holds them all (in_graph), 16 where each is a program of its own (host)."""
     chunks: int = 1
     """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length. `mrt5
     infer` has a flag for it."""

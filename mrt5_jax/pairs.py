@@ -12,6 +12,7 @@ from typing import get_args
 from mrt5_jax.config import RunConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
 from mrt5_jax.selection.deletions import MIXED_IN, TRAINED_WITHOUT_REMOVING, TRAINED_WITHOUT_SELECTOR
+from mrt5_jax.selection.selectors import SELECTORS
 
 Mode = Callable[[RunConfig], str]
 """The value of an option that a run has."""
@@ -88,7 +89,11 @@ REFUSED = (
         "config.RunConfig.controller: a model without a gate has no deletion rate to control; set it to None, or give "
         "config.ModelConfig.gate",
     ),
-    *(Refused(("selector", kind), ("controller", "on"), _UNSTEERED.format(kind)) for kind in ("random", "fixed")),
+    *(
+        Refused(("selector", kind), ("controller", "on"), _UNSTEERED.format(kind))
+        for kind, rule in SELECTORS.items()
+        if not rule.is_steered
+    ),
     *(
         Refused(("deletion", mode), ("controller", "on"), _DELETES_NOTHING)
         for deletion in TRAINED_WITHOUT_SELECTOR

@@ -5,7 +5,7 @@ A seed makes a root key, and what follows is folded in.
     initial parameters              the names of the modules (Flax)
     a training step                 the step's number, then the row's: the row's key, whose uses are `RowUse`
     an evaluation's random deletion the example's index: a selector's key, whose uses are `SelectorUse`
-    a selector outside of training  `selection.gates.token_keys`, from a root of its own: a selector's key
+    a selector outside of training  `selection.random_choice.token_keys`, from a root of its own: a selector's key
     sampling                        the request's number, then the number of the token
 
 The seeds of different commands may be equal; what they draw never meets in one program. Data randomness and the choice

@@ -9,6 +9,7 @@ from typing import Any
 
 from mrt5_jax.config import RunConfig
 from mrt5_jax.selection.deletions import MEASURE_OF_BEST, MIXED_IN, is_monitored, is_random, removes_positions
+from mrt5_jax.selection.selectors import SELECTORS, selector_rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Unread:
 
 def steers(run: RunConfig) -> bool:
     """Says whether a gradient moves what is deleted: a gate that is learned."""
-    return run.model.gate is not None and run.model.gate.kind == "learned"
+    return run.model.gate is not None and selector_rule(run.model.gate).is_steered
 
 
 def removes(run: RunConfig) -> bool:
@@ -83,25 +84,22 @@ def _warms_up(run: RunConfig) -> bool:
     return "*" not in run.optimizer.schedule or _has_factor(*factors)(run)
 
 
+def _reader_of_gate(field: str) -> Reader:
+    """Of a field that some selectors read."""
+
+    def reads(run: RunConfig) -> bool:
+        return run.model.gate is not None and field in selector_rule(run.model.gate).reads
+
+    kinds = " or ".join(repr(kind) for kind, rule in SELECTORS.items() if field in rule.reads)
+    return Reader("model.gate", (field,), reads, f"a selector of kind {kinds} alone reads it", ("GateConfig.kind",))
+
+
 _GATE = "the model has no gate that learns"
 _NO_GATE = "the model has no gate"
 _NOT_SATURATED = "saturated deletion alone reads it"
 
 READERS = (
-    Reader(
-        "model.gate",
-        ("threshold", "bias_init", "layer_norm", "gumbel_noise"),
-        steers,
-        "a learned gate alone reads it",
-        ("GateConfig.kind",),
-    ),
-    Reader(
-        "model.gate",
-        ("deletion_probability",),
-        lambda run: _has_gate(run) and not steers(run),
-        "random and fixed selectors alone read it",
-        ("GateConfig.kind",),
-    ),
+    *map(_reader_of_gate, sorted({field for rule in SELECTORS.values() for field in rule.reads})),
     Reader("loss", ("gate_weight",), _is_pushed, _GATE, ("ModelConfig.gate",)),
     Reader(
         "loss",
@@ -110,6 +108,7 @@ READERS = (
         "the controller sets the weight instead",
         ("RunConfig.controller",),
     ),
+    Reader("loss", ("penalties",), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
     Reader("loss", ("regularizer_delay",), _is_pushed, _GATE, ("ModelConfig.gate",)),
     Reader(
         "loss",

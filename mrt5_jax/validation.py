@@ -13,6 +13,9 @@ from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.errors import UserError
 from mrt5_jax.pairs import check_pairs
 from mrt5_jax.selection.deletions import DELETIONS
+from mrt5_jax.selection.selector_rule import GATE_MEAN
+from mrt5_jax.selection.selectors import SELECTORS, deletion_threshold, selector_rule
+from mrt5_jax.spelling import nearest
 from mrt5_jax.unread_settings import unread
 
 
@@ -38,10 +41,12 @@ INCREASING = Rule(
 )
 CAPACITY = Rule(lambda value: 0 < value <= 1, "above 0 and at most 1")
 SEED = Rule(lambda value: 0 <= value < 2**32, "from 0 to 4294967295: a seed has 32 bits")
+SELECTOR = Rule(lambda value: value in SELECTORS, " or ".join(map(repr, SELECTORS)))
+WEIGHTS = Rule(lambda value: all(math.isfinite(weight) for _, weight in value), "names with finite weights")
 STEPS = Rule(lambda value: 1 <= value[0] <= value[1], "a first and a last step, as in (10, 12)")
 
 RULES: dict[type, dict[str, Rule]] = {
-    config.GateConfig: {"scale": NEGATIVE, "deletion_probability": SHARE},
+    config.GateConfig: {"kind": SELECTOR, "scale": NEGATIVE, "deletion_probability": SHARE},
     config.ModelConfig: {
         "emb_dim": POSITIVE,
         "num_heads": POSITIVE,
@@ -77,6 +82,7 @@ RULES: dict[type, dict[str, Rule]] = {
         "z_loss": NOT_NEGATIVE,
         "score_penalty": NOT_NEGATIVE,
         "gate_weight": NOT_NEGATIVE,
+        "penalties": WEIGHTS,
         "regularizer_delay": NOT_NEGATIVE,
     },
     config.ControllerConfig: {
@@ -132,6 +138,7 @@ def validate(run: config.RunConfig) -> None:
     input_lengths(run.data)
     if run.model.gate is not None:
         _check_gate(run.model.gate, run.model.num_encoder_layers)
+        _check_penalties(run.loss, run.model.gate)
     _check_compaction(run)
     if run.model.relpos_max_distance <= run.model.relpos_num_buckets // 4:
         _refuse(
@@ -179,8 +186,23 @@ def _fits(value: Any) -> bool:
 def _check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
     if not 1 <= gate.layer < num_encoder_layers:
         _refuse(gate, "layer", f"at least 1 and less than num_encoder_layers={num_encoder_layers}")
-    if gate.threshold is not None and not gate.scale < gate.threshold < 0:
-        _refuse(gate, "threshold", f"between scale={gate.scale} and 0, where gate values lie")
+    lowest = selector_rule(gate).lowest(gate)
+    if gate.threshold is not None and not lowest < gate.threshold < 0:
+        above = "below 0" if lowest == -math.inf else f"between scale={gate.scale} and 0"
+        _refuse(gate, "threshold", f"{above}, where gate values lie")
+
+
+def _check_penalties(loss: config.LossConfig, gate: config.GateConfig) -> None:
+    provided = [name for name in selector_rule(gate).penalties if name != GATE_MEAN]
+    for name, _ in loss.penalties:
+        if name not in provided:
+            known = f"provides {', '.join(provided)}" if provided else "provides none"
+            raise UserError(
+                f"config.LossConfig.penalties names {name!r}: a selector of kind = {gate.kind!r} {known} besides the "
+                f"mean gate value, whose weight is gate_weight{nearest(name, provided)}"
+            )
+    if len({name for name, _ in loss.penalties}) < len(loss.penalties):
+        _refuse(loss, "penalties", "one weight a name")
 
 
 def _check_compaction(run: config.RunConfig) -> None:
@@ -201,18 +223,17 @@ def _check_compaction(run: config.RunConfig) -> None:
 
 def _check_saturation(compaction: config.CompactionConfig, gate: config.GateConfig) -> None:
     threshold = compaction.saturation_threshold
-    if gate.scale >= threshold:
+    if selector_rule(gate).lowest(gate) >= threshold:
         raise UserError(
             f"config.GateConfig.scale = {gate.scale}: gate values never fall below it, so none reaches "
             f"saturation_threshold={threshold} and saturated deletion would remove nothing; give a lower scale, or "
             "train with deletion = 'soft'"
         )
-    deletion_threshold = gate.scale / 2 if gate.threshold is None else gate.threshold
-    if threshold > deletion_threshold:
+    if threshold > deletion_threshold(gate):
         _refuse(
             compaction,
             "saturation_threshold",
-            f"at most {deletion_threshold}, the gate value below which a position counts as deleted",
+            f"at most {deletion_threshold(gate)}, the gate value below which a position counts as deleted",
         )
 
 

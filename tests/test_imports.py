@@ -11,13 +11,12 @@ from .counting import circles, double_functions, double_names, imports, modules
 LAYERS = [
     {"config", "errors", "host_memory", "moved_names", "randomness", "spelling", "user_cache"},
     {"runs.bucket_clients", "runs.buckets", "runs.file_status", "runs.files"},
-    {"kernels", "selection.deletions"},
-    {"pairs", "unread_settings"},
+    {"kernels", "selection.deletions", "selection.protocol"},
     {"compaction"},
     {"objectives"},
     {"data", "tasks"},
-    {"model.dropout", "model.layers", "model.multiply_adds", "model.precision", "validation"},
-    {"selection"},
+    {"model.dropout", "model.layers", "model.multiply_adds", "model.precision"},
+    {"selection", "pairs", "unread_settings", "validation"},
     {"model"},
     {"parallel"},
     {"runs"},
@@ -114,7 +113,9 @@ def test_only_the_command_line_knows_gin(repository: Path) -> None:
 
 def test_the_pure_parts_know_no_flax(repository: Path) -> None:
     parts = sources(repository)
-    assert not importers_of("flax", parts["compaction"] + parts["objectives"])
+    protocol = [file for file in parts["selection"] if file.name == "protocol.py"]
+    assert protocol
+    assert not importers_of("flax", parts["compaction"] + parts["objectives"] + protocol)
 
 
 @pytest.mark.parametrize(

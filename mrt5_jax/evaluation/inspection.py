@@ -12,7 +12,7 @@ from mrt5_jax.data.vocabulary import BYTE_OFFSET, EOS_ID, NUM_BYTES, PAD_ID, UNK
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import run_prefix
 from mrt5_jax.model.parameters import Params
-from mrt5_jax.selection.gates import Selection
+from mrt5_jax.selection.protocol import Selection
 
 TokenKind = Literal["letter", "other", "invalid", "special"]
 """invalid: a byte that is no UTF-8. special: an id that is no byte, such as the end of the sequence."""
@@ -107,7 +107,7 @@ def inspect_windows(
             tokens[row, : len(window) + 1] = [*encode(window), EOS_ID]
         selection = jax.device_get(inspector(params, tokens))
         for row in range(len(batch)):
-            yield pieces(tokens[row], selection.keep[row], selection.bias[row])
+            yield pieces(tokens[row], selection.keep[row], selection.signals.key_bias[row])
 
 
 def pieces(

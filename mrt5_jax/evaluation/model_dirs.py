@@ -33,6 +33,7 @@ from mrt5_jax.evaluation.records import (
     to_json_lines,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params, path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import check_batch_size, put_batch
@@ -98,14 +99,16 @@ def evaluate_task(
             f"eval_batch_size={run.data.eval_batch_size} does not divide over {shards} device(s) x "
             f"chunks={execution.chunks}: give a multiple of {shards * execution.chunks}"
         )
-    ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity)
+    cost = body_multiply_adds(run.model, run.data.target_length)
+    lengths, dispatch = input_lengths(run.data), execution.inference_dispatch
+    ladders = make_ladders(lengths, execution, jax.default_backend(), capacity, cost, dispatch)
     evaluator = ByLength(
         ladders,
         lambda ladder: make_evaluator(
             loaded.model,
             ladder,
             run.evaluation.seed,
-            dispatch=execution.inference_dispatch,
+            dispatch=dispatch,
             num_chunks=execution.chunks,
             num_shards=shards,
         ),

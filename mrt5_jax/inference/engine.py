@@ -25,6 +25,7 @@ from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import AtGate, DeviceBatch, ForwardSetting, GateRows, targets_of, teacher_forced, up_to_gate
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
@@ -69,14 +70,15 @@ class Engine:
           search: `Greedy()` (the default), `Sampling(...)` or `Beam(...)`.
           row_keys: what sampling draws from.
         """
-        run = _generation(self._setting(tokens.shape[1]), search or Greedy(), max_length, self._dispatch)
+        run = _generation(self._setting(tokens.shape[1], max_length), search or Greedy(), max_length, self._dispatch)
         waiting = run.start(self.params, (), (jnp.asarray(tokens), row_keys))
         return lambda: waiting().rows
 
     def start_scoring(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> Callable[[], Scores]:
         """Does what `start_generating` does, for the scores of given targets."""
         arrays = {name: jnp.asarray(array) for name, array in batch.items()}
-        run = _scoring(self._setting(arrays["encoder_input_tokens"].shape[1]), self._dispatch)
+        lengths = (arrays[name].shape[1] for name in ("encoder_input_tokens", "decoder_input_tokens"))
+        run = _scoring(self._setting(*lengths), self._dispatch)
         waiting = run.start(self.params, (), arrays)
         return lambda: waiting().rows
 
@@ -84,8 +86,9 @@ class Engine:
     def _dispatch(self) -> Dispatch:
         return self.execution.inference_dispatch
 
-    def _setting(self, length: int) -> ForwardSetting:
-        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity)
+    def _setting(self, length: int, target_length: int) -> ForwardSetting:
+        cost = body_multiply_adds(self.config, target_length)
+        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity, cost, self._dispatch)
         model = MrT5(self.config, self.execution)
         return ForwardSetting(model, self.deletion, ladder, self.execution.chunks)
 

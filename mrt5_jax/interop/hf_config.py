@@ -1,9 +1,10 @@
 """Hugging Face's config.json of T5 v1.1, ByT5 and the authors' MrT5, as our ModelConfig and back."""
 
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.selection.selectors import deletion_threshold
 
 _T5_DEFAULTS: dict[str, Any] = {
     "model_type": "t5",
@@ -56,12 +57,12 @@ _FIXED = {
 }
 """Fields that T5 v1.1 over bytes leaves no choice in."""
 
-_KINDS: dict[str, Literal["learned", "random", "fixed"]] = {
+_KINDS = {
     "scaled_sigmoid": "learned",
     "random": "random",
     "fixed": "fixed",
 }
-_DELETION_TYPES = {"learned": "scaled_sigmoid", "random": "random", "fixed": "fixed"}
+_DELETION_TYPES = {kind: deletion_type for deletion_type, kind in _KINDS.items()}
 
 TOKENIZER_CLASS = "ByT5Tokenizer"
 
@@ -176,10 +177,15 @@ def write_config(config: ModelConfig, source: dict[str, Any] | None) -> dict[str
 
 
 def _gate_fields(gate: GateConfig) -> dict[str, Any]:
+    if gate.kind not in _DELETION_TYPES:
+        raise UserError(
+            f"a gate of kind = {gate.kind!r} has no name in Hugging Face's config.json: {', '.join(_DELETION_TYPES)} "
+            "have; convert to T5X instead, or leave the model where it is"
+        )
     fields = {
         "delete_gate_layer": gate.layer,
         "sigmoid_mask_scale": gate.scale,
-        "deletion_threshold": gate.scale / 2 if gate.threshold is None else gate.threshold,
+        "deletion_threshold": deletion_threshold(gate),
         "gate_layer_norm": gate.layer_norm,
         "deletion_type": _DELETION_TYPES[gate.kind],
         "use_gumbel_noise": gate.gumbel_noise,

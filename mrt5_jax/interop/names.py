@@ -14,6 +14,7 @@ import numpy as np
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.parameters import LAYERS, PREFIX, SUFFIX, Params
+from mrt5_jax.selection.selectors import selector_rule
 
 _NAMES_IN_A_MESSAGE = 8
 
@@ -95,7 +96,7 @@ def _at(layer: int, tensors: Iterable[Tensor]) -> list[Tensor]:
 
 def gate_tensors(config: ModelConfig) -> list[Tensor]:
     """Returns the parameters of a learned gate; other selectors have none."""
-    if config.gate is None or config.gate.kind != "learned":
+    if config.gate is None or not selector_rule(config.gate).is_steered:
         return []
     return _at(config.gate.layer, [GATE_NORM, *GATE] if config.gate.layer_norm else GATE)
 

@@ -28,7 +28,8 @@ from mrt5_jax.model.layers import (
     parameter,
     stack,
 )
-from mrt5_jax.selection.gates import Selection, make_selector
+from mrt5_jax.selection.protocol import Selection, without_other_gradients
+from mrt5_jax.selection.selectors import make_selector
 
 
 class Prefix(NamedTuple):
@@ -144,8 +145,9 @@ class Encoder(nn.Module):
         mask = tokens > 0
         keys = Keys(mask, segments=segments, positions=positions)
         hidden, _ = self.prefix(hidden, dropout, keys, self._biases(positions))
-        selection = self.gate(hidden, tokens, mask, selector_keys, segments) if self.config.gate else None
-        return Prefix(hidden, mask, selection)
+        if not self.config.gate:
+            return Prefix(hidden, mask, None)
+        return Prefix(hidden, mask, without_other_gradients(self.gate(hidden, tokens, mask, selector_keys, segments)))
 
     def after_gate(self, compact: Compact, dropout: Dropout) -> Encoded:
         hidden, keys, positions = compact.hidden, compact.keys, compact.positions

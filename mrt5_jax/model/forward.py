@@ -1,6 +1,6 @@
 """The model from tokens to logits, deletion and compaction included, as functions of (parameters, batch).
 
-A deletion decides which positions survive and with which attention bias; compaction decides in which static length the
+A deletion decides which positions survive and which signals go with them; compaction decides in which static length the
 survivors run. The two meet in `GateRows`: a new deletion needs to know no dispatch, and a new dispatch no deletion.
 """
 
@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -22,11 +21,14 @@ from mrt5_jax.model.encoder_decoder import Compact, Decoded, MrT5, Prefix
 from mrt5_jax.model.layers import Keys, Queries
 from mrt5_jax.model.parameters import Params, split_stages
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
-from mrt5_jax.selection.gates import Selection, token_keys
-from mrt5_jax.selection.survivors import Survivors, survivors
+from mrt5_jax.selection.protocol import Selection, Signals
+from mrt5_jax.selection.random_choice import token_keys
+from mrt5_jax.selection.survivors import Survivors, handed_signals, survivors
 
 DeviceBatch = Mapping[str, Array]
 """A batch as `data.arrangements.Batch` describes it, or what a stage reads of it, in arrays on the devices."""
+
+NO_SIGNALS = Signals()
 
 
 class AtGate(NamedTuple):
@@ -44,13 +46,16 @@ class AtGate(NamedTuple):
     @property
     def rescued(self) -> Bool[Array, " batch"]:
         """Rows that the selector would have emptied."""
-        return jnp.zeros(self.mask.shape[0], bool) if self.selection is None else self.selection.rescued
+        if self.selection is None:
+            return jnp.zeros(self.mask.shape[0], bool)
+        return self.selection.statistics["rescued"] > 0
 
 
 class GateRows(NamedTuple):
     """Some rows at the gate: what the second stage reads of them."""
 
     hidden: Float[Array, "rows length embed"]
+    signals: Signals
     mask: Bool[Array, "rows length"]
     survivors: Survivors
     own: Arrays
@@ -58,7 +63,7 @@ class GateRows(NamedTuple):
 
     def compact(self, slots: int) -> Compact:
         """See `compact_at`."""
-        return compact_at(self.hidden, self.mask, self.survivors, slots)
+        return compact_at(self.hidden, self.mask, self.survivors, slots, self.signals)
 
 
 class Outputs(NamedTuple):
@@ -100,31 +105,41 @@ def fit(found: Survivors, ladder: Ladder) -> Bool[Array, "batch length"]:
     """Returns which survivors a ladder has slots for: all of them, except under a capacity."""
     if ladder.rungs[-1] >= found.keep.shape[1]:
         return found.keep
-    return restrict(found.keep, jax.lax.stop_gradient(found.priority), ladder.rungs[-1], found.segments)
+    return restrict(found.keep, found.priority, ladder.rungs[-1], found.segments)
 
 
 def compact_full(
-    hidden: Float[Array, "batch length embed"], mask: Bool[Array, "batch length"], found: Survivors
+    hidden: Float[Array, "batch length embed"],
+    mask: Bool[Array, "batch length"],
+    found: Survivors,
+    signals: Signals = NO_SIGNALS,
 ) -> Compact:
     """Returns all positions, nothing moved."""
-    return Compact(hidden, jnp.arange(hidden.shape[1])[None], Keys(found.keep & mask, found.bias, found.segments))
+    keys = Keys(found.keep & mask, signals.key_bias, found.segments)
+    return Compact(hidden, jnp.arange(hidden.shape[1])[None], keys)
 
 
-def compact_to(hidden: Float[Array, "batch length embed"], found: Survivors, slots: int) -> Compact:
+def compact_to(
+    hidden: Float[Array, "batch length embed"], found: Survivors, slots: int, signals: Signals = NO_SIGNALS
+) -> Compact:
     """Moves the survivors together into so many slots; the slots left over are masked."""
     to = plan(found.keep, slots)
-    bias = None if found.bias is None else jnp.where(to.mask, gather(found.bias, to.positions), 0)
+    bias = None if signals.key_bias is None else jnp.where(to.mask, gather(signals.key_bias, to.positions), 0)
     segments = None if found.segments is None else gather(found.segments, to.positions)
     return Compact(gather(hidden, to.positions), to.positions, Keys(to.mask, bias, segments))
 
 
 def compact_at(
-    hidden: Float[Array, "batch length embed"], mask: Bool[Array, "batch length"], found: Survivors, slots: int
+    hidden: Float[Array, "batch length embed"],
+    mask: Bool[Array, "batch length"],
+    found: Survivors,
+    slots: int,
+    signals: Signals = NO_SIGNALS,
 ) -> Compact:
     """Returns the survivors in a static length. At the full length nothing is moved: cheaper, and no different."""
     if slots == hidden.shape[1]:
-        return compact_full(hidden, mask, found)
-    return compact_to(hidden, found, slots)
+        return compact_full(hidden, mask, found, signals)
+    return compact_to(hidden, found, slots, signals)
 
 
 def lengths_under(model: MrT5, deletion: Deletion | TrainingDeletion, ladder: Ladder) -> Ladder:
@@ -187,13 +202,15 @@ def up_to_gate(
     selection = prefix.selection if rule.heeds_selector else None
     hidden = prefix.hidden if selection is None else _nan_without_gate_value(prefix, selection)
     kept = selection.keep if selection is not None and rule.biases_attention else found.keep
-    rows, num_fitted = GateRows(hidden, prefix.mask, found._replace(keep=fitted), own), count_kept(fitted)
+    signals = handed_signals(prefix.selection, setting.deletion)
+    rows = GateRows(hidden, signals, prefix.mask, found._replace(keep=fitted), own)
+    num_fitted = count_kept(fitted)
     return Begun(rows, num_fitted, AtGate(prefix.mask, kept, selection, count_kept(found.keep) - num_fitted))
 
 
 def _nan_without_gate_value(prefix: Prefix, selection: Selection) -> Float[Array, "batch length embed"]:
     """The hidden states, all NaN in rows of which a gate value is: nothing finite may come from such a deletion."""
-    lost = jnp.any(jnp.isnan(selection.bias) & prefix.mask, axis=1)
+    lost = jnp.any(jnp.isnan(selection.priority) & prefix.mask, axis=1)
     return jnp.where(lost[:, None, None], jnp.nan, prefix.hidden)
 
 

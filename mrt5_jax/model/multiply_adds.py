@@ -3,6 +3,7 @@
 Norms, softmax and other elementwise work are left out: a part in hundreds, and none of it runs on the matrix units.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from mrt5_jax.config import DataConfig, ModelConfig
@@ -29,17 +30,18 @@ class MultiplyAdds(NamedTuple):
 def forward_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> MultiplyAdds:
     """Counts one row's forward pass, teacher-forced, with so many slots after the gate."""
     before = model.gate.layer if model.gate else model.num_encoder_layers
-    after = model.num_encoder_layers - before
-    targets, width, embed = data.target_length, model.num_heads * model.head_dim, model.emb_dim
-    mlp = 3 * embed * model.mlp_dim
-    self_attention = 4 * targets * embed * width + 2 * targets**2 * width
-    cross_attention = 2 * (targets + slots) * embed * width + 2 * targets * slots * width
     return MultiplyAdds(
-        prefix=before * _encoder_layer(model, data.input_length) + (data.input_length * embed if model.gate else 0),
-        suffix=after * _encoder_layer(model, slots),
-        decoder=model.num_decoder_layers * (self_attention + cross_attention + targets * mlp)
-        + targets * embed * model.vocab_size,
+        prefix=before * _encoder_layer(model, data.input_length)
+        + (data.input_length * model.emb_dim if model.gate else 0),
+        suffix=(model.num_encoder_layers - before) * _encoder_layer(model, slots),
+        decoder=_decoder(model, data.target_length, slots),
     )
+
+
+def body_multiply_adds(model: ModelConfig, target_length: int) -> Callable[[int], int]:
+    """Returns a function that counts what follows the gate in one row's forward pass, by its slots."""
+    after = model.num_encoder_layers - model.gate.layer if model.gate else 0
+    return lambda slots: after * _encoder_layer(model, slots) + _decoder(model, target_length, slots)
 
 
 def training_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> int:
@@ -51,3 +53,11 @@ def _encoder_layer(model: ModelConfig, length: int) -> int:
     width = model.num_heads * model.head_dim
     projections = 4 * length * model.emb_dim * width
     return projections + 2 * length**2 * width + 3 * length * model.emb_dim * model.mlp_dim
+
+
+def _decoder(model: ModelConfig, targets: int, slots: int) -> int:
+    width, embed = model.num_heads * model.head_dim, model.emb_dim
+    self_attention = 4 * targets * embed * width + 2 * targets**2 * width
+    cross_attention = 2 * (targets + slots) * embed * width + 2 * targets * slots * width
+    layer = self_attention + cross_attention + 3 * targets * embed * model.mlp_dim
+    return model.num_decoder_layers * layer + targets * embed * model.vocab_size

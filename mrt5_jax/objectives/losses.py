@@ -1,7 +1,8 @@
 """The terms of the training objective (MrT5 section 3.2; REFERENCE names them).
 
-    loss = sum(nll + z) / target tokens + alpha * sum(G) / input tokens + beta * sum(score penalty) / rows
+    loss = sum(nll + z) / target tokens + beta * sum(score penalty) / rows + alpha * sum(G) / input tokens + ...
 
+The last terms are a selector's, see `penalties`.
 Each term is a sum over what is at hand, divided by a count over the *whole* batch. So losses and gradients of chunks,
 microbatches and devices add up to those of the batch, whatever it is cut into.
 """
@@ -41,8 +42,6 @@ class Denominators(NamedTuple):
 
     target_tokens: Float[Array, ""]
     """Sum of the target weights."""
-    input_tokens: Float[Array, ""]
-    """Inputs that are not padding."""
     rows: Float[Array, ""]
     """Rows with target tokens."""
 
@@ -95,16 +94,10 @@ def sum_rows(losses: TokenLosses, weights: Num[Array, "batch target"]) -> RowLos
     )
 
 
-def count_denominators(input_mask: Bool[Array, "batch length"], weights: Num[Array, "batch target"]) -> Denominators:
-    """Counts the denominators of a whole batch, before it is cut into microbatches or chunks.
-
-    Args:
-        input_mask: True where the input is not padding.
-        weights: the targets' weights.
-    """
+def count_denominators(weights: Num[Array, "batch target"]) -> Denominators:
+    """Counts a whole batch's denominators by its targets' weights, before it is cut into microbatches or chunks."""
     counts = Denominators(
         target_tokens=jnp.sum(weights.astype(jnp.promote_types(weights.dtype, jnp.float32))),
-        input_tokens=jnp.sum(input_mask, dtype=jnp.float32),
         rows=jnp.sum(jnp.any(weights != 0, axis=1), dtype=jnp.float32),
     )
     # An empty batch has loss 0 rather than NaN.
@@ -116,32 +109,6 @@ def target_term(rows: RowLosses, denominators: Denominators) -> Float[Array, ""]
     return jnp.sum(rows.nll + rows.z) / denominators.target_tokens
 
 
-def gate_term(
-    gate_values: Float[Array, "batch length"], input_mask: Bool[Array, "batch length"], denominators: Denominators
-) -> Float[Array, ""]:
-    """Returns the mean gate value over the inputs that are not padding; in (k, 0), lower the more is deleted."""
-    return jnp.sum(jnp.where(input_mask, gate_values, 0)) / denominators.input_tokens
-
-
 def score_term(score_penalty: Float[Array, " batch"], rows: RowLosses, denominators: Denominators) -> Float[Array, ""]:
     """Returns the mean over rows, those of padding left out, of the attention scores' excess."""
     return jnp.sum(jnp.where(rows.num_tokens > 0, score_penalty, 0)) / denominators.rows
-
-
-def total_loss(
-    target: Float[Array, ""],
-    gate: Float[Array, ""],
-    score: Float[Array, ""],
-    gate_weight: Float[Array, ""] | float,
-    score_weight: float,
-) -> Float[Array, ""]:
-    """Puts the objective together from its terms.
-
-    Args:
-        target: `target_term`.
-        gate: `gate_term`.
-        score: `score_term`.
-        gate_weight: alpha, from the controller or constant.
-        score_weight: beta.
-    """
-    return target + gate_weight * gate + score_weight * score

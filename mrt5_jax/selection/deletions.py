@@ -14,6 +14,9 @@ Keep = Literal["inputs", "selected", "unsaturated", "as_many_at_random"]
 """Which positions survive: all inputs; those that the selector keeps; those that attention can see, however low their
 gate values are; or as many as the selector keeps, chosen at random."""
 
+SignalName = Literal["key_bias", "weights", "confidence"]
+"""A field of `protocol.Signals`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DeletionRule:
@@ -22,20 +25,25 @@ class DeletionRule:
     keep: Keep
     removes: bool = False
     """Whether positions that do not survive are removed, so that the rest of the model runs on fewer."""
-    biases_attention: bool = False
-    """Whether gate values are added to the attention scores of their positions: the loss then reaches the gate."""
+    signals: tuple[SignalName, ...] = ()
+    """What of a selector it hands to the rest of the model: through these the loss reaches the selector."""
     heeds_selector: bool = True
     """Whether it depends on what the selector says."""
     stand_in: TrainingDeletion | None = None
     """What takes its place in training while a monitor finds that the two differ; None: it needs no monitor."""
 
+    @property
+    def biases_attention(self) -> bool:
+        """Whether gate values are added to the attention scores of their positions."""
+        return "key_bias" in self.signals
+
 
 DELETIONS: dict[Deletion | TrainingDeletion, DeletionRule] = {
     "none": DeletionRule("inputs", heeds_selector=False),
-    "soft": DeletionRule("inputs", biases_attention=True),
-    "hard": DeletionRule("selected", removes=True),
+    "soft": DeletionRule("inputs", signals=("key_bias",)),
+    "hard": DeletionRule("selected", removes=True, signals=("weights", "confidence")),
     "random": DeletionRule("as_many_at_random", removes=True),
-    "saturated": DeletionRule("unsaturated", removes=True, biases_attention=True, stand_in="soft"),
+    "saturated": DeletionRule("unsaturated", removes=True, signals=("key_bias",), stand_in="soft"),
 }
 
 MIXED_IN: TrainingDeletion = "hard"

@@ -1,4 +1,4 @@
-"""Which positions survive a deletion, and with which attention bias."""
+"""Which positions survive a deletion, and which signals it hands on."""
 
 from typing import NamedTuple
 
@@ -9,18 +9,17 @@ from mrt5_jax.compaction.plan import best_of_parts
 from mrt5_jax.config import CompactionConfig, Deletion, TrainingDeletion
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.selection.deletions import DELETIONS
-from mrt5_jax.selection.gates import Selection, random_like
+from mrt5_jax.selection.protocol import Selection, Signals
+from mrt5_jax.selection.random_choice import random_like
 
 SATURATION_THRESHOLD = CompactionConfig.saturation_threshold
 
 
 class Survivors(NamedTuple):
-    """The positions that stay, their attention bias under soft deletion, and in packed rows their examples."""
+    """The positions that stay, and in packed rows their examples."""
 
     keep: Bool[Array, "batch length"]
     priority: Float[Array, "batch length"]
-    """As in `Selection`."""
-    bias: Float[Array, "batch length"] | None
     segments: Int[Array, "batch length"] | None = None
 
 
@@ -45,7 +44,7 @@ def survivors(
     """
     rule = DELETIONS[deletion]
     if selection is None or not rule.heeds_selector:
-        return Survivors(mask, mask.astype(jnp.float32), None, segments)
+        return Survivors(mask, mask.astype(jnp.float32), segments)
     keep, priority = selection.keep, selection.priority
     if rule.keep == "inputs":
         keep = mask
@@ -55,7 +54,14 @@ def survivors(
         assert selector_keys is not None
         drawn = random_like(selection, mask, selector_keys, segments)
         keep, priority = drawn.keep, drawn.priority
-    return Survivors(keep, priority, selection.bias if rule.biases_attention else None, segments)
+    return Survivors(keep, priority, segments)
+
+
+def handed_signals(selection: Selection | None, deletion: Deletion | TrainingDeletion) -> Signals:
+    """Returns what the rest of the model sees of a selector under a deletion, with its gradient."""
+    if selection is None:
+        return Signals()
+    return Signals(**{name: getattr(selection.signals, name) for name in DELETIONS[deletion].signals})
 
 
 def _unsaturated(
@@ -64,9 +70,11 @@ def _unsaturated(
     segments: Int[Array, "batch length"] | None,
     threshold: float,
 ) -> Bool[Array, "batch length"]:
-    values = jnp.where(mask, selection.bias, -jnp.inf)
+    gate_values = selection.signals.key_bias
+    assert gate_values is not None
+    values = jnp.where(mask, gate_values, -jnp.inf)
     if segments is None:
         highest = jnp.max(values, axis=1, keepdims=True)
     else:
         highest = best_of_parts(values, jnp.where(mask, segments, 0))
-    return mask & (selection.bias >= highest + threshold)
+    return mask & (gate_values >= highest + threshold)

@@ -17,7 +17,7 @@ from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import ExecutionConfig, RunConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.multiply_adds import training_multiply_adds
+from mrt5_jax.model.multiply_adds import body_multiply_adds, training_multiply_adds
 from mrt5_jax.model.parameters import path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import abstract_batch, check_batch_size, check_parts
@@ -113,7 +113,9 @@ def plan_run(run: RunConfig, topology: Topology) -> RunPlan:
     check_batch_size(run.data.eval_batch_size, mesh, "eval_batch_size")
     model, learning = MrT5(run.model, run.execution), make_learning(run)
     check_parts(run, mesh)
-    ladder = make_ladder(run.data.input_length, run.execution, topology.backend, run.compaction.capacity)
+    cost = body_multiply_adds(run.model, run.data.target_length)
+    length, dispatch = run.data.input_length, run.execution.dispatch
+    ladder = make_ladder(length, run.execution, topology.backend, run.compaction.capacity, cost, dispatch)
     key = jax.random.key(run.training.seed)
     with on_mesh(mesh, run.execution.mesh):
         state = abstract_state(lambda key: make_state(model, run, learning, key), mesh, key)

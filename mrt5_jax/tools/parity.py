@@ -27,8 +27,9 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import compact_full, compact_to, run_prefix
 from mrt5_jax.objectives import losses
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
-from mrt5_jax.selection.gates import Selection
-from mrt5_jax.selection.survivors import survivors
+from mrt5_jax.selection.protocol import Selection
+from mrt5_jax.selection.selector_rule import GATE_MEAN
+from mrt5_jax.selection.survivors import handed_signals, survivors
 
 Precision = Literal["float32", "float64", "bfloat16"]
 PRECISIONS: tuple[Precision, ...] = ("float32", "float64", "bfloat16")
@@ -190,19 +191,21 @@ def _compute(
     def run(params: names.Params) -> tuple[Float[Array, ""], _Computed]:
         prefix = run_prefix(model, params, tokens)
         found = survivors(prefix.mask, prefix.selection, deletion)
+        signals = handed_signals(prefix.selection, deletion)
         if removes_positions(deletion):
-            compact = compact_to(prefix.hidden, found, tokens.shape[1])
+            compact = compact_to(prefix.hidden, found, tokens.shape[1], signals)
         else:
-            compact = compact_full(prefix.hidden, prefix.mask, found)
+            compact = compact_full(prefix.hidden, prefix.mask, found, signals)
         encoded: Any = model.apply({"params": params}, compact, method="suffix")
         decoded: Any = model.apply({"params": params}, encoded, batch["decoder_input_tokens"], method="decode")
         weights = batch["decoder_loss_weights"]
-        denominators = losses.count_denominators(prefix.mask, weights)
+        denominators = losses.count_denominators(weights)
         target_losses = losses.cross_entropy(decoded.logits, batch["decoder_target_tokens"], weights)
         target = losses.target_term(losses.sum_rows(target_losses, weights), denominators)
         gate = gate_logits = None
         if prefix.selection is not None:
-            gate = losses.gate_term(prefix.selection.bias, prefix.mask, denominators)
+            total, count = prefix.selection.penalties[GATE_MEAN]
+            gate = jnp.sum(total) / jnp.sum(count)
             gate_logits = model.apply({"params": params}, prefix.hidden, method=_gate_logits)
         objective = target if gate is None else target + alpha * gate
         return objective, _Computed(
@@ -246,7 +249,7 @@ def _gate_errors(case: _Recorded, computed: _Computed) -> dict[str, float]:
     present = case.batch["encoder_input_tokens"] > 0
     return {
         "gate logits": _relative(computed.gate_logits, case.arrays["delete_gate_logits"], present),
-        "gate values": _relative(computed.selection.bias, case.arrays["delete_gate_output"], present),
+        "gate values": _relative(computed.selection.signals.key_bias, case.arrays["delete_gate_output"], present),
         "mean gate value": _relative(computed.gate, case.arrays["gate_mean_loss"]),
     }
 

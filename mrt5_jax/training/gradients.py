@@ -1,12 +1,9 @@
 """The training objective and its gradient, through compaction.
 
-    begin    prefix, gate, who survives                                              once
-    body     suffix, decoder, losses and their gradient, for one chunk at one rung   once a chunk
-    finish   the prefix's vector-Jacobian product; gradients and rows put together   once
+    first stage    prefix, gate, who survives                for all rows
+    second stage   suffix, decoder, losses of the targets    for one chunk at one rung
 
-The second stage is differentiated *inside* the function that runs at a rung, with respect to its parameters, the hidden
-states at the gate and the gate values; the first stage is then chained by its own vector-Jacobian product. So no
-residual of a rung leaves it and nothing is computed twice, whether a `lax.switch` or the host chooses the rung.
+`staged_gradients` differentiates the two; what they compute stands here.
 """
 
 import dataclasses
@@ -15,12 +12,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Begun, Part, Shardings, Staged, in_graph
-from mrt5_jax.config import CompactionConfig, LossConfig, TrainingDeletion
+from mrt5_jax.config import CompactionConfig, GateConfig, LossConfig, TrainingDeletion
 from mrt5_jax.model.dropout import (
     NO_DROPOUT,
     Dropout,
@@ -46,25 +43,24 @@ from mrt5_jax.model.parameters import Params, merge_gradients, split_stages
 from mrt5_jax.objectives.losses import (
     Denominators,
     RowLosses,
+    count_denominators,
     cross_entropy,
-    gate_term,
     score_term,
     sum_rows,
     target_term,
-    total_loss,
 )
-from mrt5_jax.parallel.axis_rules import (
-    BATCH_AXES,
-    DATA,
-    ONE_SHARD,
-    RowShards,
-    constrain_leading_axes,
-    within_data_axis,
-)
+from mrt5_jax.objectives.penalties import PenaltyScale
+from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.randomness import RowUse
 from mrt5_jax.selection.deletions import DELETIONS
-from mrt5_jax.selection.survivors import survivors
+from mrt5_jax.selection.selector_rule import GATE_MEAN
+from mrt5_jax.selection.selectors import selector_rule
+from mrt5_jax.selection.survivors import handed_signals, survivors
 from mrt5_jax.training.freezing import stop_gradients
+from mrt5_jax.training.staged_gradients import Cuts, FirstOutputs, SecondOutputs, TwoStages, gradient_stages
+
+SCORE_PENALTY = "score_penalty"
+"""The term of the score regulariser."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,39 +82,17 @@ class Setting:
     """Microbatches."""
 
     @property
-    def num_groups(self) -> int:
-        """Groups of rows whose gradients after the gate are added up apart, until all chunks are done.
-
-        They are the parts of the data axis: so every device adds up its own, and the sum over devices is taken once a
-        step. Within one chunk the compiler sees to that.
-        """
-        return self.shards.data if self.num_chunks > 1 else 1
-
-    @property
-    def lengths(self) -> Ladder:
-        """The lengths that the second stage runs at."""
-        return lengths_under(self.model, self.deletion, self.ladder)
+    def cuts(self) -> Cuts:
+        """How a batch is cut, and the lengths that the second stage runs at."""
+        lengths = lengths_under(self.model, self.deletion, self.ladder)
+        return Cuts(lengths, self.shards, self.num_chunks, self.num_parts)
 
 
 class Objective(NamedTuple):
-    """What a training step minimises: the weight of the gate's term, and the counts that terms are divided by."""
+    """What a training step minimises: how it takes the penalties, and the counts that other terms are divided by."""
 
-    gate_weight: Float[Array, ""]
-    """alpha."""
+    penalties: dict[str, PenaltyScale]
     denominators: Denominators
-
-
-class LossAndGradients(NamedTuple):
-    """Sums over rows; every term is divided by counts of the whole batch.
-
-    `gradients` is the tree of the whole model or, of a second stage's totals, that of its parameters; those have a
-    leading axis of groups.
-    """
-
-    loss: Float[Array, "*groups"]
-    gate_mean: Float[Array, "*groups"]
-    score_penalty: Float[Array, "*groups"]
-    gradients: Params
 
 
 class MeasuredRows(NamedTuple):
@@ -137,27 +111,36 @@ class MeasuredRows(NamedTuple):
 
 
 class TrainingRows(NamedTuple):
-    """What the second stage reads of its rows, besides the hidden states and which of them survive."""
+    """What the second stage reads of its rows, besides what every second stage does."""
 
-    gate_values: Float[Array, "rows length"] | None
-    """Apart from the survivors, since the loss is differentiated by them."""
     targets: DeviceBatch
     dropout: Dropout
     """Rows first."""
 
 
-class Cotangents(NamedTuple):
-    """What the loss is differentiated by where the first stage ends, and each row's losses."""
-
-    losses: RowLosses
-    hidden: Float[Array, "rows length embed"]
-    gate_values: Float[Array, "rows length"] | None
-
-
 Inputs = tuple[DeviceBatch, RowKeys | None]
 """A batch, and each row's random key: dropout and gate noise; None: neither."""
-Carry = tuple[Callable[..., tuple[Params]], AtGate]
-"""The first stage's pull-back, and what was found at the gate."""
+
+
+def objective_of(gate: GateConfig | None, loss: LossConfig, alpha: Float[Array, ""], batch: DeviceBatch) -> Objective:
+    """Returns the objective of a step: counts are those of its whole batch, before it is cut into anything.
+
+    Args:
+      gate: the model's.
+      loss: weights of the other penalties; one that it does not name counts nothing.
+      alpha: weight of the mean gate value, from the controller or constant.
+      batch: as in `loss_and_gradients`.
+    """
+    mask, segments = batch["encoder_input_tokens"] > 0, batch.get("encoder_segment_ids")
+    rules = {} if gate is None else selector_rule(gate).penalties
+    weights = {**dict(loss.penalties), GATE_MEAN: alpha}
+    scales = {
+        name: PenaltyScale(
+            jnp.asarray(weights.get(name, 0.0), alpha.dtype), jnp.maximum(jnp.sum(rule.count(mask, segments)), 1)
+        )
+        for name, rule in rules.items()
+    }
+    return Objective(scales, count_denominators(batch["decoder_loss_weights"]))
 
 
 def loss_and_gradients(
@@ -170,36 +153,27 @@ def loss_and_gradients(
         rows, `encoder_segment_ids` and `decoder_segment_ids` as well.
       row_keys: randomness of dropout and gate noise; None: neither.
 
-    Under hard deletion the gate learns from its regulariser alone, since whether a position is kept has no gradient.
+    Under hard deletion the gate learns from its penalties alone, since whether a position is kept has no gradient.
     """
-    return in_graph(gradient_stages(setting))(params, objective, (batch, row_keys))
+    return in_graph(training_stages(setting))(params, objective, (batch, row_keys))
 
 
-def gradient_stages(setting: Setting, shardings: Shardings | None = None) -> Staged:
+def training_stages(setting: Setting, shardings: Shardings | None = None) -> Staged:
     """Returns the stages of `loss_and_gradients`."""
+    gate = setting.model.config.gate
 
-    def zeros(params: Params, *leading: int) -> Params:
-        return jax.tree.map(lambda leaf: jnp.zeros((*leading, *leaf.shape), leaf.dtype), params)
-
-    def chunk_zeros(params: Params) -> LossAndGradients:
-        groups = setting.num_groups
-        nothing = jnp.zeros(groups, _zero(setting).dtype)
-        return LossAndGradients(nothing, nothing, nothing, zeros(params, groups))
-
-    return Staged(
-        lambda params, objective, inputs: begin(setting, params, inputs),
-        lambda slots: _gradient_at(setting, slots),
-        finish,
-        setting.lengths,
+    stages = TwoStages(
+        lambda params, inputs: _first_stage(setting, params, inputs),
+        lambda inputs, outputs, found: _between(setting, inputs, outputs, found),
+        lambda slots: _second_stage(setting, slots),
+        _measured,
         split_stages,
-        chunk_zeros,
-        zeros,
-        put_together,
-        setting.num_parts,
-        setting.num_chunks,
-        setting.shards.count,
-        shardings,
+        merge_gradients,
+        () if gate is None else tuple(selector_rule(gate).penalties),
+        (SCORE_PENALTY,),
+        _loss_dtype(setting),
     )
+    return gradient_stages(stages, setting.cuts, shardings)
 
 
 def target_loss(
@@ -208,140 +182,90 @@ def target_loss(
     """Computes the part of `loss_and_gradients`' loss that targets make (cross-entropy, z-loss), without gradient."""
 
     def body(slots: int) -> Callable[[Params, Objective, GateRows], Part]:
-        loss = _second_stage_loss(setting, slots)
+        second = _second_stage(setting, slots)
 
         def run(params: Params, objective: Objective, rows: GateRows) -> Part:
-            _, terms = loss(params, rows.hidden, rows.own.gate_values, objective, rows)
-            return Part(target_term(terms.losses, objective.denominators), ())
+            return Part(target_term(second(params, objective, rows).rows, objective.denominators), ())
 
         return run
 
-    stages = Staged(
-        lambda params, objective, inputs: begin(setting, params, inputs),
-        body,
-        lambda carry, nothing, rungs: Part((), ()),
-        setting.lengths,
-        split_stages,
-        lambda params: _zero(setting),
+    stages = dataclasses.replace(
+        training_stages(setting),
+        body=body,
+        finish=lambda carry, nothing, rungs: Part((), ()),
+        chunk_zeros=lambda params: jnp.zeros((), _loss_dtype(setting)),
+        zeros=lambda params: (),
         combine=lambda loss, nothing: loss,
-        num_parts=setting.num_parts,
-        num_chunks=setting.num_chunks,
-        num_shards=setting.shards.count,
     )
     return in_graph(stages)(params, objective, (batch, row_keys)).total
 
 
-def _zero(setting: Setting) -> Float[Array, ""]:
-    """What losses are added to."""
+def _loss_dtype(setting: Setting) -> DTypeLike:
+    """What losses are added up in."""
     config = setting.model.config
-    return jnp.zeros((), jnp.promote_types(jnp.promote_types(config.dtype, config.param_dtype), jnp.float32))
+    return jnp.promote_types(jnp.promote_types(config.dtype, config.param_dtype), jnp.float32)
 
 
-def begin(setting: Setting, params: Params, inputs: Inputs) -> Begun:
-    """Runs the model up to the gate, and keeps the way back."""
-    model, deletion = setting.model, setting.deletion
-    batch, row_keys = inputs
+class _Found(NamedTuple):
+    """What the first stage finds, besides what it is differentiated by."""
+
+    prefix: Prefix
+    dropout: Dropout
+    """Of the second stage."""
+
+
+def _first_stage(setting: Setting, params: Params, inputs: Inputs) -> tuple[FirstOutputs, _Found]:
+    """Runs the model up to the gate."""
+    model, (batch, row_keys) = setting.model, inputs
     tokens, segments = batch["encoder_input_tokens"], batch.get("encoder_segment_ids")
     dropout, selector_keys = NO_DROPOUT, None
     if row_keys is not None:
         dropout = draw_dropout(model.config, row_keys, tokens.shape[1], batch["decoder_input_tokens"].shape[1])
         selector_keys = jax.vmap(lambda key: jax.random.fold_in(key, RowUse.SELECTOR))(row_keys)
+    prefix = run_prefix(model, stop_gradients(params, setting.frozen), tokens, dropout, selector_keys, segments)
+    penalties = {} if prefix.selection is None else prefix.selection.penalties
+    outputs = FirstOutputs(
+        prefix.hidden,
+        handed_signals(prefix.selection, setting.deletion),
+        {name: penalty.total for name, penalty in penalties.items()},
+    )
+    return outputs, _Found(prefix, dropout._replace(embedded=None, prefix=LayerDropout()))
 
-    def first_stage(params: Params) -> tuple[tuple[Array, Array | None], Prefix]:
-        params = stop_gradients(params, setting.frozen)
-        prefix = run_prefix(model, params, tokens, dropout, selector_keys, segments)
-        return (prefix.hidden, None if prefix.selection is None else prefix.selection.bias), prefix
 
-    (hidden, gate_values), pull_back, prefix = jax.vjp(first_stage, params, has_aux=True)
-    threshold = setting.compaction.saturation_threshold
-    found = survivors(prefix.mask, prefix.selection, deletion, segments=segments, saturation_threshold=threshold)
-    fitted = fit(found, setting.lengths)
+def _between(setting: Setting, inputs: Inputs, outputs: FirstOutputs, found: _Found) -> Begun:
+    """Decides who survives."""
+    batch, _ = inputs
+    prefix, deletion = found.prefix, setting.deletion
+    segments, threshold = batch.get("encoder_segment_ids"), setting.compaction.saturation_threshold
+    surviving = survivors(prefix.mask, prefix.selection, deletion, segments=segments, saturation_threshold=threshold)
+    fitted = fit(surviving, setting.cuts.ladder)
     heeded = prefix.selection is not None and DELETIONS[deletion].heeds_selector
     keep = prefix.selection.keep if heeded and prefix.selection is not None else prefix.mask
     # Of saturated deletion's survivors the gate may delete some as well: those count as deleted.
-    at_gate = AtGate(prefix.mask, keep, prefix.selection, count_kept(keep & found.keep & ~fitted))
-    own = TrainingRows(
-        gate_values, targets_of(batch), rows_first(dropout._replace(embedded=None, prefix=LayerDropout()))
-    )
-    rows = GateRows(hidden, prefix.mask, found._replace(keep=fitted, bias=None), own)
-    return Begun(rows, count_kept(fitted), (pull_back, at_gate))
+    at_gate = AtGate(prefix.mask, keep, prefix.selection, count_kept(keep & surviving.keep & ~fitted))
+    own = TrainingRows(targets_of(batch), rows_first(found.dropout))
+    rows = GateRows(outputs.hidden, outputs.signals, prefix.mask, surviving._replace(keep=fitted), own)
+    return Begun(rows, count_kept(fitted), at_gate)
 
 
-def _gradient_at(setting: Setting, slots: int) -> Callable[[Params, Objective, GateRows], Part]:
-    """The gradient of the model after the gate, compiled for a length."""
-    gradient = jax.value_and_grad(_second_stage_loss(setting, slots), argnums=(0, 1, 2), has_aux=True)
-
-    def run(params: Params, objective: Objective, rows: GateRows) -> Part:
-        def of_group(rows: GateRows) -> Part:
-            (loss, terms), bars = gradient(params, rows.hidden, rows.own.gate_values, objective, rows)
-            params_bar, hidden_bar, gate_values_bar = bars
-            total = LossAndGradients(loss, terms.gate_mean, terms.score_penalty, params_bar)
-            return Part(total, Cotangents(terms.losses, hidden_bar, gate_values_bar))
-
-        return _in_groups(of_group, rows, setting.num_groups)
-
-    return run
+def _measured(at_gate: AtGate, losses: RowLosses, rungs: Int[Array, " batch"]) -> MeasuredRows:
+    return MeasuredRows(losses, at_gate.mask, at_gate.keep, at_gate.rescued, at_gate.dropped, rungs)
 
 
-def finish(carry: Carry, cotangents: Cotangents, rungs: Int[Array, " batch"]) -> Part:
-    """Differentiates the first stage."""
-    pull_back, at_gate = carry
-    (gradient,) = pull_back((cotangents.hidden, cotangents.gate_values))
-    measured = MeasuredRows(cotangents.losses, at_gate.mask, at_gate.keep, at_gate.rescued, at_gate.dropped, rungs)
-    return Part(gradient, measured)
+def _second_stage(setting: Setting, slots: int) -> Callable[[Params, Objective, GateRows], SecondOutputs]:
+    """The rows' share of the loss, compiled for a length."""
 
-
-def put_together(second: LossAndGradients, first_gradient: Params) -> LossAndGradients:
-    """Sums over the groups, and gradients in one tree: of a batch, or of parts whose totals were added up."""
-    total: LossAndGradients = jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0), second)
-    return total._replace(gradients=merge_gradients(first_gradient, total.gradients))
-
-
-def _in_groups(of_group: Callable[[GateRows], Part], rows: GateRows, num_groups: int) -> Part:
-    """`of_group` of equal parts of the rows, one for each place along the data axis; the totals stay apart."""
-    if num_groups == 1:
-        part = of_group(rows)
-        return Part(jax.tree.map(lambda leaf: leaf[None], part.total), part.rows)
-    parts = jax.tree.map(
-        lambda leaf: constrain_leading_axes(leaf.reshape(num_groups, -1, *leaf.shape[1:]), *BATCH_AXES), rows
-    )
-    with within_data_axis():
-        part = jax.vmap(of_group, spmd_axis_name=DATA)(parts)
-    joined = jax.tree.map(lambda leaf: constrain_leading_axes(leaf.reshape(-1, *leaf.shape[2:]), BATCH_AXES), part.rows)
-    return Part(jax.tree.map(lambda leaf: constrain_leading_axes(leaf, DATA), part.total), joined)
-
-
-class _Terms(NamedTuple):
-    losses: RowLosses
-    gate_mean: Float[Array, ""]
-    score_penalty: Float[Array, ""]
-
-
-def _second_stage_loss(setting: Setting, slots: int) -> Callable[..., tuple[Array, _Terms]]:
-    """The rows' share of the loss, as a function of what it is differentiated by."""
-
-    def loss(
-        params: Params,
-        hidden: Float[Array, "rows length embed"],
-        gate_values: Float[Array, "rows length"] | None,
-        objective: Objective,
-        rows: GateRows,
-    ) -> tuple[Array, _Terms]:
+    def run(params: Params, objective: Objective, rows: GateRows) -> SecondOutputs:
         params = stop_gradients(params, setting.frozen)
-        bias = gate_values if DELETIONS[setting.deletion].biases_attention else None
-        compact = rows._replace(hidden=hidden, survivors=rows.survivors._replace(bias=bias)).compact(slots)
         batch, dropout = rows.own.targets, layers_first(rows.own.dropout)
         weights = batch["decoder_loss_weights"]
         targets = Queries(weights > 0, batch.get("decoder_segment_ids"))
-        after = run_second_stage(setting.model, params, compact, batch["decoder_input_tokens"], dropout, targets)
+        compact, ids = rows.compact(slots), batch["decoder_input_tokens"]
+        after = run_second_stage(setting.model, params, compact, ids, dropout, targets)
         tokens = cross_entropy(after.logits, batch["decoder_target_tokens"], weights, setting.loss.z_loss)
         losses = sum_rows(tokens, weights)
         score = score_term(after.score_excess, losses, objective.denominators)
-        gate = jnp.zeros_like(score)
-        if gate_values is not None:
-            gate = gate_term(gate_values, rows.mask, objective.denominators)
-        target = target_term(losses, objective.denominators)
-        total = total_loss(target, gate, score, objective.gate_weight, setting.loss.score_penalty)
-        return total, _Terms(losses, gate, score)
+        loss = target_term(losses, objective.denominators) + setting.loss.score_penalty * score
+        return SecondOutputs(loss, {SCORE_PENALTY: score}, losses)
 
-    return loss
+    return run

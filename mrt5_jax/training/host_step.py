@@ -25,7 +25,8 @@ from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.model.parameters import split_stages
 from mrt5_jax.parallel.axis_rules import DATA
 from mrt5_jax.parallel.mesh import batch_sharding, replicated, row_shards
-from mrt5_jax.training.gradients import LossAndGradients, Objective, Setting, gradient_stages
+from mrt5_jax.training.gradients import Objective, Setting, training_stages
+from mrt5_jax.training.staged_gradients import LossAndGradients
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import (
     Learning,
@@ -52,7 +53,7 @@ class HostTrainStep:
         mesh = jax.tree.leaves(places)[0].mesh
         everywhere, rows = replicated(mesh), batch_sharding(mesh)
         setting = make_setting(model, run, ladder, row_shards(mesh))
-        self._stages = gradient_stages(setting, gradient_shardings(setting, places.params, mesh))
+        self._stages = training_stages(setting, gradient_shardings(setting, places.params, mesh))
         self._gradients = OnHost(self._stages)
         self._move_if = choose_by_branch if mesh.devices.flat[0].platform == "cpu" else choose_leaf_by_leaf
         self._prepare = jax.jit(self._inputs, out_shardings=(everywhere, rows))
@@ -92,14 +93,16 @@ class HostTrainStep:
 def gradient_shardings(setting: Setting, params: PyTree[NamedSharding], mesh: Mesh) -> Shardings:
     """Says where gradients and their sums lie: where their parameters do, with a leading axis of groups in chunks."""
     everywhere = replicated(mesh)
-    groups = DATA if setting.num_groups > 1 else None
+    groups = DATA if setting.cuts.num_groups > 1 else None
 
     def by_group(sharding: NamedSharding) -> NamedSharding:
         return NamedSharding(mesh, PartitionSpec(groups, *sharding.spec))
 
-    before, after = split_stages(params)
-    second = LossAndGradients(everywhere, everywhere, everywhere, after)  # pyright: ignore[reportArgumentType]
-    return Shardings(jax.tree.map(by_group, second), before, batch_sharding(mesh))
+    first, second = (
+        LossAndGradients(everywhere, everywhere, stage)  # pyright: ignore[reportArgumentType]
+        for stage in split_stages(params)
+    )
+    return Shardings(jax.tree.map(by_group, second), first, batch_sharding(mesh))
 
 
 def _abstract(array: jax.Array) -> jax.ShapeDtypeStruct:

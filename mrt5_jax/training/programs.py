@@ -10,11 +10,12 @@ from jax.sharding import Mesh
 from jaxtyping import Array
 
 from mrt5_jax.compaction.ladder import ByLength, Ladder, make_ladders
-from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig, TrainingDeletion
+from mrt5_jax.config import DataConfig, Dispatch, RunConfig, TrainingConfig, TrainingDeletion
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.evaluation.evaluate import deletions_for
 from mrt5_jax.evaluation.programs import Evaluator, make_evaluator
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.parallel.batches import abstract_batch, abstract_eval_batch
 from mrt5_jax.parallel.mesh import row_shards
 from mrt5_jax.runs.run_files import slots_of
@@ -104,14 +105,20 @@ class RunPrograms:
 
 def evaluation_ladders(run: RunConfig) -> dict[int, Ladder]:
     """Returns the ladders that a run evaluates at, by input length."""
-    return make_ladders(input_lengths(run.data), run.execution, jax.default_backend())
+    return _ladders(run, "in_graph")
 
 
 def training_ladders(run: RunConfig) -> dict[int, Ladder]:
     """Returns the ladders that steps delete at, by input length: under a capacity its slots are the only rung."""
     if slots := slots_of(run):
         return {length: Ladder((slots[length],), length) for length in input_lengths(run.data)}
-    return evaluation_ladders(run)
+    return _ladders(run, run.execution.dispatch)
+
+
+def _ladders(run: RunConfig, dispatch: Dispatch) -> dict[int, Ladder]:
+    cost = body_multiply_adds(run.model, run.data.target_length)
+    lengths = input_lengths(run.data)
+    return make_ladders(lengths, run.execution, jax.default_backend(), body_cost=cost, dispatch=dispatch)
 
 
 def _of_length(data: DataConfig, ladder: Ladder) -> DataConfig:

@@ -16,11 +16,11 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import Controller
-from mrt5_jax.objectives.losses import count_denominators
 from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, target_metrics
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.selection.deletions import is_monitored
-from mrt5_jax.training.gradients import Objective, Setting, gradient_stages
+from mrt5_jax.selection.selector_rule import GATE_MEAN
+from mrt5_jax.training.gradients import Objective, Setting, objective_of, training_stages
 from mrt5_jax.training.optimizers import updates_made
 from mrt5_jax.training.state import TrainState, initial_monitor
 
@@ -80,9 +80,8 @@ def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards 
 
 def step_inputs(run: RunConfig, state: TrainState, batch: DeviceBatch) -> tuple[Objective, RowKeys]:
     """Returns what a step's gradient is taken with besides the batch: alpha, the whole batch's counts, row keys."""
-    mask = batch["encoder_input_tokens"] > 0
-    objective = Objective(state.controller.alpha, count_denominators(mask, batch["decoder_loss_weights"]))
-    return objective, step_keys(run.training.seed, state.step, mask.shape[0])
+    objective = objective_of(run.model.gate, run.loss, state.controller.alpha, batch)
+    return objective, step_keys(run.training.seed, state.step, batch["encoder_input_tokens"].shape[0])
 
 
 def make_train_step(
@@ -94,7 +93,7 @@ def make_train_step(
         ladder: the lengths that deletions that remove positions run at.
         shards: what the rows are spread over.
     """
-    differentiate = in_graph(gradient_stages(make_setting(model, run, ladder, shards)))
+    differentiate = in_graph(training_stages(make_setting(model, run, ladder, shards)))
 
     def train_step(state: TrainState, batch: DeviceBatch) -> StepResult:
         objective, row_keys = step_inputs(run, state, batch)
@@ -149,8 +148,8 @@ def update(
     metrics = {
         **{name: mean.value for name, mean in means.items()},
         "total_loss": total.loss,
-        "gate_mean": total.gate_mean,
-        "score_penalty": total.score_penalty,
+        "gate_mean": total.terms.get(GATE_MEAN, jnp.zeros_like(total.loss)),
+        **{name: term for name, term in total.terms.items() if name != GATE_MEAN},
         "alpha": state.controller.alpha,
         "learning_rate": jnp.asarray(learning.schedule(updates_made(state.opt_state))),
         "gradient_norm": gradient_norm,

@@ -70,7 +70,7 @@ def test_a_file_sets_the_monitor(write: Callable[..., str]) -> None:
             [":5: ", "no step removes positions"],
         ),
         (QUICKSTART + "config.LossConfig.gate_weight = 0.1\n", ["the controller sets the weight instead"]),
-        (QUICKSTART + "config.GateConfig.deletion_probability = 0.1\n", ["random and fixed selectors"]),
+        (QUICKSTART + "config.GateConfig.deletion_probability = 0.1\n", ["'random' or 'fixed' alone reads it"]),
         (QUICKSTART + "config.OptimizerConfig.steps_per_cycle = 7\n", ["no factor cosine_decay"]),
         (QUICKSTART + "config.OptimizerConfig.weight_decay_exclude = ('bias',)\n", ["weight_decay is 0"]),
         (QUICKSTART + "config.EvaluationConfig.seed = 7\n", ["random deletion alone"]),
@@ -199,7 +199,7 @@ def test_saved_settings_without_effect_are_named_and_not_refused() -> None:
                 "config.LossConfig.regularizer_delay=0",
                 "config.GateConfig.threshold=-10.0",
             ],
-            ["threshold = -10.0", "a learned gate alone reads it"],
+            ["threshold = -10.0", "a selector of kind 'learned'"],
         ),
     ],
 )

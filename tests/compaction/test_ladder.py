@@ -1,5 +1,7 @@
 """The ladder's rungs, and which of them is chosen."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,18 +19,16 @@ from . import oracle
 
 
 @st.composite
-def _ladder_arguments(draw):
+def _ladder_arguments(draw, roundings, most):
     length = draw(st.integers(1, 3000))
-    rounding = draw(st.none() | st.integers(1, length))
-    config = ExecutionConfig(rounding=rounding, max_rungs=draw(st.integers(1, 20)))
+    config = ExecutionConfig(rounding=roundings(draw, length), max_rungs=draw(most))
     return length, config, draw(st.sampled_from(["cpu", "gpu", "tpu"]))
 
 
-@given(_ladder_arguments())
-def test_rungs_are_evenly_chosen_multiples_up_to_the_length(arguments):
+@given(_ladder_arguments(lambda draw, length: draw(st.integers(1, length)), st.integers(1, 20)))
+def test_rungs_of_a_given_rounding_are_evenly_chosen_multiples_up_to_the_length(arguments):
     length, config, backend = arguments
-    rungs = make_ladder(length, config, backend).rungs
-    rounding = config.rounding or max(1, min(128 if backend == "tpu" else 64, length // 8))
+    rungs, rounding = make_ladder(length, config, backend).rungs, config.rounding
     assert rungs[-1] == length
     assert 1 <= len(rungs) <= config.max_rungs
     assert all(rung % rounding == 0 for rung in rungs[:-1])
@@ -38,9 +38,37 @@ def test_rungs_are_evenly_chosen_multiples_up_to_the_length(arguments):
     assert len(rungs) == min(config.max_rungs, -(-length // rounding)), "as many as there may be"
 
 
+@given(
+    _ladder_arguments(lambda draw, length: None, st.none() | st.integers(1, 20)),
+    st.sampled_from([("in_graph", 8), ("host", 16)]),
+    st.integers(0, 3000),
+    st.floats(0, 5),
+)
+def test_every_rung_chosen_by_default_earns_its_program(arguments, who_and_most, decoder, curvature):
+    """It saves 8 positions and a twentieth of the body; of a cheap decoder's there are nearly as many as may be."""
+    (length, config, backend), (dispatch, most) = arguments, who_and_most
+    most = config.max_rungs or most
+
+    def cost(slots):
+        return decoder + slots + curvature * slots**2 / length
+
+    rungs = make_ladder(length, config, backend, body_cost=cost, dispatch=dispatch).rungs
+    assert rungs[-1] == length
+    assert len(rungs) <= most
+    for shorter, longer in itertools.pairwise(rungs):
+        assert longer - shorter >= 8
+        assert cost(longer) - cost(shorter) >= cost(length) / 20
+    if decoder == curvature == 0 and backend != "tpu" and 128 <= length <= 1024:
+        assert len(rungs) >= min(most, 16) - 2
+
+
 def test_default_ladders():
     assert make_ladder(1024, ExecutionConfig(), "cpu").rungs == tuple(range(128, 1025, 128))
     assert make_ladder(64, ExecutionConfig(), "cpu").rungs == tuple(range(8, 65, 8))
+    assert make_ladder(1024, ExecutionConfig(), "cpu", dispatch="host").rungs == tuple(range(64, 1025, 64))
+    assert make_ladder(24, ExecutionConfig(), "cpu").rungs == (6, 15, 24)
+    assert make_ladder(7, ExecutionConfig(), "cpu").rungs == (7,)
+    assert make_ladder(64, ExecutionConfig(), "cpu", body_cost=lambda slots: 2000 + slots).rungs == (64,)
     assert make_ladder(1024, ExecutionConfig(max_rungs=16), "tpu").rungs == tuple(range(128, 1025, 128))
     assert make_ladder(100, ExecutionConfig(rounding=32), "cpu").rungs == (32, 64, 96, 100)
 

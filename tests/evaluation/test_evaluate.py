@@ -16,7 +16,7 @@ from mrt5_jax.evaluation.evaluate import Evaluation, collect_records, deletions_
 from mrt5_jax.evaluation.programs import make_evaluator
 from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, soft_hard_gap, summarize
 from mrt5_jax.model.forward import AtGate
-from mrt5_jax.selection.gates import Selection
+from mrt5_jax.selection.protocol import Selection, Signals
 
 LENGTH, TARGET, BATCH = 8, 4, 4
 DELETIONS: tuple[Deletion, ...] = ("soft", "hard", "random")
@@ -215,7 +215,8 @@ def test_records_from_logits(tiny, monkeypatch, has_gate: bool) -> None:
 
     def at_gate_of(mask) -> AtGate:
         values = jnp.zeros(keep.shape)
-        selection = Selection(jnp.asarray(keep), values, values, jnp.asarray(rescued)) if has_gate else None
+        statistics = {"rescued": jnp.asarray(rescued, jnp.float32)}
+        selection = Selection(jnp.asarray(keep), None, values, Signals(), {}, statistics) if has_gate else None
         return AtGate(mask, jnp.asarray(keep) if has_gate else mask, selection, jnp.zeros(BATCH, jnp.int32))
 
     pretend(monkeypatch, lambda keys: jnp.asarray(logits), at_gate_of)

@@ -72,7 +72,7 @@ def test_logits_and_gate_are_the_formulas(config: ModelConfig, deletion: Deletio
         np.testing.assert_allclose(ours.logits[targets], theirs.logits[targets], rtol=1e-10, atol=1e-10)
         np.testing.assert_array_equal(ours.at_gate.keep, theirs.keep)
         if ours.at_gate.selection is not None:
-            np.testing.assert_allclose(ours.at_gate.selection.bias, theirs.gate_values, rtol=1e-10)
+            np.testing.assert_allclose(ours.at_gate.selection.signals.key_bias, theirs.gate_values, rtol=1e-10)
         rungs |= set(ours.rungs.tolist())
     assert rungs == ({LENGTH // 2, LENGTH} if deletion == "hard" else {LENGTH})
 
@@ -89,7 +89,7 @@ def test_other_precisions_stay_near(dtype: Any, tolerance: float) -> None:
         params, batch = make_params(config, seed), make_batch(seed)
         ours, theirs = run_forward(config, params, batch, "soft"), oracle.forward(config, params, batch, "soft")
         assert ours.logits.dtype == dtype
-        assert ours.at_gate.selection.bias.dtype == np.float32
+        assert ours.at_gate.selection.signals.key_bias.dtype == np.float32
         targets = batch["decoder_loss_weights"] > 0
         difference = ours.logits.astype(np.float64)[targets] - theirs.logits[targets]
         errors.append(np.sqrt(np.mean(difference**2) / np.mean(theirs.logits[targets] ** 2)))
@@ -149,8 +149,8 @@ def test_soft_deletion_is_hard_deletion_where_the_gate_is_saturated() -> None:
     for seed in range(3):
         batch = make_batch(seed)
         soft, hard = (run_forward(GATED, params, batch, deletion) for deletion in DELETIONS)
-        assert set(soft.at_gate.selection.bias[soft.at_gate.mask]) == {-30.0, 0.0}
-        targets = (batch["decoder_loss_weights"] > 0) & ~hard.at_gate.selection.rescued[:, None]
+        assert set(soft.at_gate.selection.signals.key_bias[soft.at_gate.mask]) == {-30.0, 0.0}
+        targets = (batch["decoder_loss_weights"] > 0) & ~(hard.at_gate.selection.statistics["rescued"] > 0)[:, None]
         np.testing.assert_allclose(soft.logits[targets], hard.logits[targets], rtol=1e-9, atol=1e-9)
         compared += targets.any(1).sum()
     assert compared >= 4
@@ -163,7 +163,7 @@ def test_a_row_whose_tokens_are_all_deleted_keeps_its_best(deletion: Deletion) -
     ours, theirs = run_forward(GATED, params, batch, deletion), oracle.forward(GATED, params, batch, deletion)
     np.testing.assert_array_equal(ours.at_gate.keep, theirs.keep)
     np.testing.assert_array_equal(ours.at_gate.keep.sum(1), [1, 1, 0, 1])
-    np.testing.assert_array_equal(ours.at_gate.selection.rescued, [True, True, False, True])
+    np.testing.assert_array_equal(ours.at_gate.selection.statistics["rescued"], [True, True, False, True])
     targets = batch["decoder_loss_weights"] > 0
     np.testing.assert_allclose(ours.logits[targets], theirs.logits[targets], rtol=1e-10, atol=1e-10)
 

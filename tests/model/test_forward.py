@@ -5,17 +5,18 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from mrt5_jax.config import Deletion
 from mrt5_jax.model.forward import compact_full, compact_to
 from mrt5_jax.model.parameters import merge_gradients, split_stages
-from mrt5_jax.selection.gates import Selection
-from mrt5_jax.selection.survivors import survivors
+from mrt5_jax.selection.protocol import Selection, Signals
+from mrt5_jax.selection.survivors import handed_signals, survivors
 
 from .small import by_path, make_config, make_params
 
 MASK = jnp.asarray(np.arange(6)[None] < np.array([[6], [3]]))
 KEEP = jnp.asarray([[True, False, True, False, False, True], [False, True, False, False, False, False]])
 VALUES = jnp.asarray(np.where(KEEP, -1.0, -29.0).astype(np.float32))
-SELECTION = Selection(KEEP, VALUES, VALUES, jnp.zeros(2, bool))
+SELECTION = Selection(KEEP, None, VALUES, Signals(key_bias=VALUES), {}, {})
 HIDDEN = jnp.arange(12.0).reshape(2, 6, 1)
 
 
@@ -37,12 +38,10 @@ def filled(tree: Any, value: int) -> Any:
 
 def test_who_survives_which_deletion() -> None:
     """Soft keeps all inputs and biases them; hard keeps the gate's choice, without a bias; none ignores the gate."""
-    none, soft, hard = (survivors(MASK, SELECTION, deletion) for deletion in ("none", "soft", "hard"))
-    for who, keep, bias in ((none, MASK, None), (soft, MASK, VALUES), (hard, KEEP, None)):
-        np.testing.assert_array_equal(who.keep, keep)
-        assert (who.bias is None) == (bias is None)
-        if bias is not None:
-            np.testing.assert_array_equal(who.bias, bias)
+    cases: list[tuple[Deletion, Any, Any]] = [("none", MASK, None), ("soft", MASK, VALUES), ("hard", KEEP, None)]
+    for deletion, keep, bias in cases:
+        np.testing.assert_array_equal(survivors(MASK, SELECTION, deletion).keep, keep)
+        assert handed_signals(SELECTION, deletion).key_bias is bias
     np.testing.assert_array_equal(survivors(MASK, None, "hard").keep, MASK)
 
 
@@ -57,13 +56,12 @@ def test_survivors_move_together_with_their_positions() -> None:
 
 
 def test_biases_move_with_their_survivors_and_filler_has_none() -> None:
-    biased = survivors(MASK, SELECTION, "soft")._replace(keep=KEEP)
-    compact = compact_to(HIDDEN, biased, 4)
+    compact = compact_to(HIDDEN, survivors(MASK, SELECTION, "hard"), 4, handed_signals(SELECTION, "soft"))
     np.testing.assert_array_equal(compact.keys.bias, [[-1, -1, -1, 0], [-1, 0, 0, 0]])
 
 
 def test_without_compaction_nothing_moves() -> None:
-    compact = compact_full(HIDDEN, MASK, survivors(MASK, SELECTION, "soft"))
+    compact = compact_full(HIDDEN, MASK, survivors(MASK, SELECTION, "soft"), handed_signals(SELECTION, "soft"))
     np.testing.assert_array_equal(compact.hidden, HIDDEN)
     np.testing.assert_array_equal(compact.positions, [range(6)])
     np.testing.assert_array_equal(compact.keys.mask, MASK)

@@ -102,7 +102,7 @@ def prefix_gradient(remat: Remat) -> tuple[Callable[[Any], Any], Any]:
 
     def total(parts: Any) -> jax.Array:
         prefix = MrT5(config, ExecutionConfig(remat=remat)).apply({"params": parts}, tokens, method="prefix")
-        return jnp.sum(jnp.sin(prefix.hidden)) + jnp.sum(prefix.selection.bias)
+        return jnp.sum(jnp.sin(prefix.hidden)) + jnp.sum(prefix.selection.signals.key_bias)
 
     return jax.grad(total), parts
 

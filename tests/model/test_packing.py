@@ -15,8 +15,8 @@ from mrt5_jax.config import CompactionConfig, Deletion, LossConfig, ModelConfig,
 from mrt5_jax.data.arrangements import Packed, model_batch
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, Outputs, forward
-from mrt5_jax.objectives.losses import count_denominators, cross_entropy
-from mrt5_jax.training.gradients import Objective, Setting, loss_and_gradients
+from mrt5_jax.objectives.losses import cross_entropy
+from mrt5_jax.training.gradients import Setting, loss_and_gradients, objective_of
 
 from .small import VOCAB, by_path, in_double, make_config, make_params
 
@@ -131,7 +131,6 @@ def test_the_loss_and_its_gradient_are_those_of_rows_of_their_own(
 
     @jax.jit
     def run(params: Any, batch: Batch) -> Part:
-        denominators = count_denominators(batch["encoder_input_tokens"] > 0, batch["decoder_loss_weights"])
         setting = Setting(
             MrT5(config),
             LossConfig(z_loss=0.01),
@@ -139,7 +138,8 @@ def test_the_loss_and_its_gradient_are_those_of_rows_of_their_own(
             CompactionConfig(saturation_threshold=-8.0),
             Ladder((14, INPUT_LENGTH)),
         )
-        return loss_and_gradients(setting, params, batch, Objective(jnp.asarray(ALPHA), denominators))
+        objective = objective_of(config.gate, setting.loss, jnp.asarray(ALPHA), batch)
+        return loss_and_gradients(setting, params, batch, objective)
 
     with jax.enable_x64(True):
         params = make_params(config)
@@ -161,7 +161,7 @@ def test_a_segment_of_which_everything_would_be_deleted_keeps_its_best_position(
     assert [sum(keep) for keep in kept] == [1] * len(LENGTHS)
     assert kept == kept_of_examples(one, alone)
     assert other.at_gate.selection is not None
-    assert other.at_gate.selection.rescued.all()
+    assert other.at_gate.selection.statistics["rescued"].all()
 
 
 @pytest.mark.parametrize("deletion", ["soft", "hard"])

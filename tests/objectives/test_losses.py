@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from mrt5_jax.objectives.losses import (
     count_denominators,
     cross_entropy,
-    gate_term,
     score_term,
     sum_rows,
     target_term,
-    total_loss,
 )
+from mrt5_jax.objectives.penalties import PenaltyScale, weighted_penalties
 
 _cross_entropy = jax.jit(cross_entropy, static_argnums=3)
 
@@ -117,14 +116,16 @@ def test_rows_are_summed_with_their_weights():
 
 
 @jax.jit
-def _loss(logits, targets, weights, gate_values, input_mask, penalty, denominators):
+def _loss(logits, targets, weights, gate_values, input_mask, penalty, counts):
+    denominators, num_inputs = counts
     rows = sum_rows(cross_entropy(logits, targets, weights, 0.1), weights)
-    terms = (
-        target_term(rows, denominators),
-        gate_term(gate_values, input_mask, denominators),
-        score_term(penalty, rows, denominators),
-    )
-    return total_loss(*terms, gate_weight=0.3, score_weight=0.5)
+    totals = {"gate": jnp.sum(jnp.where(input_mask, gate_values, 0), axis=1)}
+    gate, _ = weighted_penalties(totals, {"gate": PenaltyScale(jnp.float32(0.3), num_inputs)})
+    return target_term(rows, denominators) + gate + 0.5 * score_term(penalty, rows, denominators)
+
+
+def _counts(batch):
+    return count_denominators(batch[2]), jnp.maximum(jnp.sum(batch[4], dtype=jnp.float32), 1)
 
 
 def _batch():
@@ -143,13 +144,13 @@ def test_the_loss_is_the_papers():
     logits, targets, weights, gate_values, input_mask, penalty = map(np.asarray, batch)
     nll, z, _ = _oracle(logits, targets, weights, 0.1)
     expected = (nll + z).sum() / weights.sum() + 0.3 * gate_values[input_mask].mean() + 0.5 * penalty[:3].mean()
-    np.testing.assert_allclose(_loss(*batch, count_denominators(batch[4], batch[2])), expected, rtol=1e-6)
+    np.testing.assert_allclose(_loss(*batch, _counts(batch)), expected, rtol=1e-6)
 
 
 def test_parts_of_a_batch_add_up():
     """Losses and gradients of chunks, whatever their token counts, sum to the batch's."""
     batch = _batch()
-    denominators = count_denominators(batch[4], batch[2])
+    denominators = _counts(batch)
     gradient = jax.jit(jax.value_and_grad(_loss))
     whole = gradient(*batch, denominators)
     first, second = (gradient(*(x[part] for x in batch), denominators) for part in (slice(0, 1), slice(1, 4)))
@@ -159,6 +160,6 @@ def test_parts_of_a_batch_add_up():
 
 def test_an_empty_batch_costs_nothing():
     batch = tuple(jnp.zeros_like(x) for x in _batch())
-    value, gradient = jax.jit(jax.value_and_grad(_loss))(*batch, count_denominators(batch[4], batch[2]))
+    value, gradient = jax.jit(jax.value_and_grad(_loss))(*batch, _counts(batch))
     assert value == 0
     np.testing.assert_array_equal(gradient, 0)

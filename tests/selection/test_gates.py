@@ -14,7 +14,11 @@ from hypothesis import strategies as st
 
 from mrt5_jax.compaction.plan import restrict
 from mrt5_jax.config import GateConfig, ModelConfig
-from mrt5_jax.selection.gates import SEPARATORS, DeleteGate, Selection, deletion_threshold, make_selector, random_like
+from mrt5_jax.selection.fixed_selector import SEPARATORS
+from mrt5_jax.selection.learned_gate import DeleteGate
+from mrt5_jax.selection.protocol import Selection, Signals
+from mrt5_jax.selection.random_choice import random_like
+from mrt5_jax.selection.selectors import deletion_threshold, make_selector
 
 from ..model.small import make_config
 
@@ -72,8 +76,8 @@ def test_fixed_deletion_keeps_the_beginning_of_every_segment(rows: list[list[int
     selection = select_by_rule(rule("fixed", probability), padded(rows))
     expected = [segments_kept(row, probability) + [False] * (LENGTH - len(row)) for row in rows]
     np.testing.assert_array_equal(selection.keep, expected)
-    np.testing.assert_array_equal(selection.bias, np.where(expected, 0.0, -30.0))
-    np.testing.assert_array_equal(selection.rescued, [probability == 1 and len(row) > 0 for row in rows])
+    np.testing.assert_array_equal(selection.signals.key_bias, np.where(expected, 0.0, -30.0))
+    np.testing.assert_array_equal(selection.statistics["rescued"], [probability == 1 and len(row) > 0 for row in rows])
 
 
 def test_fixed_deletion_counts_segments_of_any_size_exactly() -> None:
@@ -122,7 +126,7 @@ def test_random_like_keeps_as_many_of_each_example_of_a_packed_row() -> None:
     mask = segments > 0
     keep = mask & np.isin(np.arange(LENGTH), [0, 1, 5, 8, 9, 11, 14, 18])[None]
     values = jnp.zeros(mask.shape)
-    selection = Selection(jnp.asarray(keep), values, values, jnp.zeros(1, bool))
+    selection = Selection(jnp.asarray(keep), None, values, Signals(), {}, {})
     like, dropped = jax.jit(random_like), set()
     for key in range(20):
         chosen = like(selection, jnp.asarray(mask), row_keys([key]), jnp.asarray(segments))
@@ -157,7 +161,7 @@ def test_random_like_keeps_as_many_of_each_row() -> None:
     mask = np.arange(LENGTH)[None] < np.array([24, 24, 10, 0])[:, None]
     keep = mask & (np.arange(LENGTH) % 3 == 0)[None]
     values = jnp.zeros(mask.shape)
-    selection = Selection(jnp.asarray(keep), values, values, jnp.zeros(ROWS, bool))
+    selection = Selection(jnp.asarray(keep), None, values, Signals(), {}, {})
     like = jax.jit(random_like)
     first, second = (
         np.asarray(like(selection, jnp.asarray(mask), row_keys(keys)).keep) for keys in ([0, 1, 2, 3], [9] * 4)
@@ -196,8 +200,8 @@ def test_the_learned_gate_is_the_formula(gate: dict[str, Any], threshold: float)
     assert config.gate is not None
     assert deletion_threshold(config.gate) == threshold
     values = config.gate.scale / (1 + np.exp(logits))
-    np.testing.assert_allclose(selection.bias, values, rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(selection.priority, selection.bias)
+    np.testing.assert_allclose(selection.signals.key_bias, values, rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(selection.priority, selection.signals.key_bias)
     present = np.arange(LENGTH)[None] < np.array([24, 9, 1, 0])[:, None]
     expected = (values > threshold) & present
     expected[2, 0] = True
@@ -208,7 +212,7 @@ def test_the_learned_gate_is_the_formula(gate: dict[str, Any], threshold: float)
 def test_a_gate_that_deletes_everything_leaves_the_best_of_each_row() -> None:
     selection, logits = learned(with_gate(), -20.0)
     np.testing.assert_array_equal(selection.keep.sum(1), [1, 1, 1, 0])
-    np.testing.assert_array_equal(selection.rescued, [True, True, True, False])
+    np.testing.assert_array_equal(selection.statistics["rescued"], [True, True, True, False])
     for row, end in ((0, 24), (1, 9)):
         assert selection.keep[row, logits[row, :end].argmax()]
 
@@ -217,10 +221,10 @@ def test_gumbel_noise_is_added_to_the_logits_in_training_only() -> None:
     """Mean 0.577 and variance pi^2 / 6, other noise for each row and key; without keys there is none."""
     config = with_gate(gumbel_noise=True, scale=-1.0)
     silent, logits = learned(config, 0.0)
-    np.testing.assert_array_equal(silent.bias, learned(with_gate(scale=-1.0), 0.0)[0].bias)
+    np.testing.assert_array_equal(silent.signals.key_bias, learned(with_gate(scale=-1.0), 0.0)[0].signals.key_bias)
 
     def noise(keys: list[int]) -> np.ndarray:
-        share = -learned(config, 0.0, row_keys(keys))[0].bias.astype(np.float64)
+        share = -learned(config, 0.0, row_keys(keys))[0].signals.key_bias.astype(np.float64)
         return np.log((1 - share) / share) - logits
 
     drawn = noise([0, 1, 2, 3])

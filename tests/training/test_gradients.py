@@ -15,8 +15,7 @@ from mrt5_jax.compaction.staged import Part
 from mrt5_jax.config import CompactionConfig, LossConfig, ModelConfig, TrainingDeletion
 from mrt5_jax.model.dropout import Dropout, draw_dropout
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.objectives.losses import count_denominators
-from mrt5_jax.training.gradients import Objective, Setting, loss_and_gradients
+from mrt5_jax.training.gradients import Setting, loss_and_gradients, objective_of
 
 from ..model import oracle
 from ..model.small import LENGTH, TARGET, by_path, in_double, make_batch, make_config, make_params
@@ -41,8 +40,7 @@ def make_case(deletion: TrainingDeletion, *, softmax1: bool) -> Case:
 
     @jax.jit
     def run(params: Any, batch: Batch, row_keys: jax.Array) -> Part:
-        denominators = count_denominators(batch["encoder_input_tokens"] > 0, batch["decoder_loss_weights"])
-        objective = Objective(jnp.asarray(ALPHA), denominators)
+        objective = objective_of(config.gate, LOSS, jnp.asarray(ALPHA), batch)
         setting = Setting(MrT5(config), LOSS, deletion, CompactionConfig(), Ladder((LENGTH // 2, LENGTH)))
         return loss_and_gradients(setting, params, batch, objective, row_keys)
 
@@ -83,7 +81,7 @@ def test_loss_and_gradient_of_every_parameter(case: Case, seed: int) -> None:
     def loss(params: Any) -> float:
         return oracle.objective(case.config, params, batch, case.deletion, LOSS, ALPHA, dropout)
 
-    assert ours.total.score_penalty > 1e-3, "the score regulariser has something to do"
+    assert ours.total.terms["score_penalty"] > 1e-3, "the score regulariser has something to do"
     assert ours.total.loss == pytest.approx(loss(params), rel=1e-10)
     rng = np.random.default_rng(seed)
     gradients = by_path(ours.total.gradients)

@@ -22,10 +22,9 @@ from mrt5_jax.config import (
 )
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.objectives.controller import make_controller
-from mrt5_jax.objectives.losses import count_denominators
-from mrt5_jax.selection.gates import Selection
-from mrt5_jax.selection.survivors import survivors
-from mrt5_jax.training.gradients import Objective, Setting, loss_and_gradients
+from mrt5_jax.selection.protocol import Selection, Signals
+from mrt5_jax.selection.survivors import handed_signals, survivors
+from mrt5_jax.training.gradients import Setting, loss_and_gradients, objective_of
 from mrt5_jax.training.monitor import Checked, is_due, judge, make_check
 from mrt5_jax.training.programs import deletion_of_step, deletions_of
 from mrt5_jax.training.state import MonitorState, TrainState, initial_monitor
@@ -58,9 +57,7 @@ def run(deletion: TrainingDeletion, steepness: float, *, double: bool, threshold
     )
     with jax.enable_x64(double):
         batch = jax.tree.map(jnp.asarray, batch)
-        objective = Objective(
-            jnp.asarray(0.3), count_denominators(batch["encoder_input_tokens"] > 0, batch["decoder_loss_weights"])
-        )
+        objective = objective_of(setting.model.config.gate, setting.loss, jnp.asarray(0.3), batch)
         return jax.device_get(jax.jit(loss_and_gradients, static_argnums=0)(setting, params, batch, objective))
 
 
@@ -99,14 +96,14 @@ def test_the_error_falls_as_e_to_the_threshold() -> None:
 def make_selection(values: Any) -> tuple[Any, Selection]:
     bias = jnp.asarray(values, jnp.float32)
     mask = jnp.ones(bias.shape, bool).at[:, -1].set(False)
-    return mask, Selection(bias > -15, bias, bias, jnp.zeros(bias.shape[0], bool))
+    return mask, Selection(bias > -15, None, bias, Signals(key_bias=bias), {}, {})
 
 
 def test_what_no_attention_can_see_is_removed_and_what_a_closed_row_still_sees_stays() -> None:
     mask, selection = make_selection([[-0.1, -20.2, -19.9, -29.0, 0.0], [-29.5, -28.0, -29.9, -29.9, 0.0]])
     who = survivors(mask, selection, "saturated", saturation_threshold=-20.0)
     np.testing.assert_array_equal(who.keep, [[True, False, True, False, False], [True, True, True, True, False]])
-    np.testing.assert_array_equal(who.bias, selection.bias)
+    assert handed_signals(selection, "saturated") == selection.signals, "what stays keeps its gate value"
 
 
 def test_the_monitor_switches_off_above_the_tolerance_and_on_well_below_it() -> None:
