@@ -5,8 +5,8 @@ a full cut of 1193 ids. Packed and plain rows take turns in one process on the s
 over the same files with the model of the other benchmarks (emb 512, mlp 1024, 9 + 3 layers, gate at 3) in batches of 8,
 and reports the share of each step that it waited for its batch.
 
-Without --files, text in four scripts is made of random words. With --bucket the same text is also read from there,
-taking turns with the folder: opened with an empty cache, and its examples made.
+First of all the files are opened with an empty cache, as every host does once: they are read to their end, and what is
+compressed or lies in a bucket is copied. Without --files, text in four scripts is made of random words.
 """
 
 import argparse
@@ -17,9 +17,10 @@ import resource
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import jax
 import numpy as np
@@ -30,7 +31,6 @@ from benchmarks.bench_model import CONFIG, EXECUTION
 from mrt5_jax.config import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig, TrainingConfig
 from mrt5_jax.data.batches import TrainBatches, train_batches
 from mrt5_jax.data.text_files import TextFile, find_files
-from mrt5_jax.runs.files import files_for
 from mrt5_jax.tasks.span_corruption import text_task
 from mrt5_jax.training.loop import train
 
@@ -83,38 +83,23 @@ def examples_per_second(batches: TrainBatches, num_batches: int) -> float:
     return count / (time.perf_counter() - begin)
 
 
-def copied(files: str, bucket: str) -> str:
-    """Copies text files to a folder of a bucket; returns their glob there."""
-    for path in find_files(files):
-        files_for(bucket).write(f"{bucket}/{path.name}", files_for(path).read(path))
-    return f"{bucket}/*"
-
-
-def measure_opening(places: Mapping[str, str], rounds: int) -> list[Measured]:
-    """Text a second while files are opened that the cache does not know; `places`: name -> glob."""
-    found: dict[str, list[float]] = {name: [] for name in places}
-    usual = os.environ.get("MRT5_CACHE_DIR")
+def measure_opening(files: str, rounds: int) -> list[Measured]:
+    """Bytes a second of files that the cache does not know."""
+    found = []
     for _ in range(rounds):
-        for name, files in places.items():
-            with tempfile.TemporaryDirectory() as cache:
-                os.environ["MRT5_CACHE_DIR"] = cache
-                begin = time.perf_counter()
-                size = sum(TextFile(path).index.num_bytes for path in find_files(files))
-                found[name].append(size / 1e6 / (time.perf_counter() - begin))
-    os.environ.pop("MRT5_CACHE_DIR")
-    if usual is not None:
-        os.environ["MRT5_CACHE_DIR"] = usual
-    return [Measured(f"opened first, {name}", "MB/s", values) for name, values in found.items()]
+        with tempfile.TemporaryDirectory() as cache, mock.patch.dict(os.environ, MRT5_CACHE_DIR=cache):
+            begin = time.perf_counter()
+            size = sum(TextFile(path).index.num_bytes for path in find_files(files))
+            found.append(size / 1e6 / (time.perf_counter() - begin))
+    return [Measured("opened for the first time", "MB/s", found)]
 
 
-def measure_speed(tasks: Mapping[str, str], rounds: int, num_batches: int) -> list[Measured]:
-    """Examples a second; `tasks`: name of a place -> task."""
-    contestants = {}
-    for name, task in tasks.items():
-        plain = data_config(task)
-        packed = dataclasses.replace(plain, rows="packed")
-        contestants[f"packed rows, {name}"] = train_batches(packed, seed=0)
-        contestants[f"one example a row, {name}"] = train_batches(plain, seed=0)
+def measure_speed(task: str, rounds: int, num_batches: int) -> list[Measured]:
+    plain = data_config(task)
+    contestants = {
+        "packed rows": train_batches(dataclasses.replace(plain, rows="packed"), seed=0),
+        "one example a row": train_batches(plain, seed=0),
+    }
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for batches in contestants.values():
         examples_per_second(batches, num_batches)  # opens files, fills buffers
@@ -161,21 +146,18 @@ def print_table(measured: Sequence[Measured]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--files", metavar="GLOB", help="text files (default: random words)")
-    parser.add_argument("--bucket", metavar="FOLDER", help="gs:// or s3://, where the text is read from too")
+    parser.add_argument("--files", metavar="GLOB", help="text files, here or in a bucket (default: random words)")
     parser.add_argument("--rounds", type=int, default=5, help="turns of each contestant, and steps (default: 5)")
     parser.add_argument("--batches", type=int, default=500, help="batches of 8 in a turn (default: 500)")
     parser.add_argument("--json", metavar="FILE", help="writes the figures here as well")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        places = {"folder": args.files or write_corpus(Path(folder))}
-        if args.bucket:
-            places["bucket"] = copied(places["folder"], args.bucket.rstrip("/"))
-        opening = measure_opening(places, args.rounds)
-        tasks = {name: text_task(files, input_length=INPUT_LENGTH) for name, files in places.items()}
-        speed = measure_speed(tasks, args.rounds, args.batches)
+        files = args.files or write_corpus(Path(folder))
+        opening = measure_opening(files, args.rounds)
+        task = text_task(files, input_length=INPUT_LENGTH)
+        speed = measure_speed(task, args.rounds, args.batches)
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        waiting = measure_waiting(tasks["folder"], args.rounds, f"{folder}/model")
+        waiting = measure_waiting(task, args.rounds, f"{folder}/model")
         measured = [*opening, *speed, Measured("most memory before training", "GB", [memory]), *waiting]
     print(f"{INPUT_LENGTH} -> {TARGET_LENGTH}, batch {BATCH}; devices: {jax.devices()}")
     print_table(measured)

@@ -23,6 +23,8 @@ from werkzeug.serving import BaseWSGIServer, make_server
 
 BUCKET = "bucket"
 
+_METHODS = ("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE")
+
 
 class _Handler(RequestHandler):
     """The emulator's, one request at a time, with `ifGenerationMatch`, and with binary content left as it is."""
@@ -31,7 +33,7 @@ class _Handler(RequestHandler):
 
     def _answer(self) -> None:
         with self.lock:
-            refusal = self.server.refuses  # pyright: ignore[reportAttributeAccessIssue]
+            refusal = self.server.refuses.get(self.command)  # pyright: ignore[reportAttributeAccessIssue]
             if refusal:
                 self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 self._error(refusal, "refused by the test")
@@ -97,8 +99,6 @@ class _Handler(RequestHandler):
 class _GcsServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
-    refuses: int | None = None
-    """A status that every request is answered with."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients may leave before their answer."""
@@ -116,6 +116,7 @@ class BucketServer:
     def start(self) -> None:
         """Serves, on the same port as before."""
         self._server = self._make()
+        self._server.refuses = {}
         self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
@@ -124,9 +125,9 @@ class BucketServer:
         self._server.shutdown()
         self._server.server_close()
 
-    def refuse(self, status: int | None) -> None:
-        """Answers every request with a status, or again as it should be answered."""
-        self._server.refuses = status
+    def refuse(self, status: int | None, methods: tuple[str, ...] = _METHODS) -> None:
+        """Answers requests with a status, or again as they should be answered."""
+        self._server.refuses = {} if status is None else dict.fromkeys(methods, status)
 
     def url(self, name: str) -> str:
         """The path of an object or a folder."""
@@ -186,15 +187,13 @@ class S3Server(BucketServer):
 
     def _make(self) -> BaseWSGIServer:
         def app(environ: Any, respond: Any) -> Any:
-            if server.refuses:  # pyright: ignore[reportAttributeAccessIssue]
-                respond(f"{server.refuses} Refused", [("Content-Length", "0")])  # pyright: ignore
+            if refusal := self._server.refuses.get(environ["REQUEST_METHOD"]):
+                respond(f"{refusal} Refused", [("Content-Length", "0")])
                 return [b""]
             with self._lock:  # moto looks, and then writes
                 return list(self._app(environ, respond))
 
-        server = make_server("127.0.0.1", self.port, app, threaded=True, request_handler=MotoRequestHandler)
-        server.refuses = None  # pyright: ignore[reportAttributeAccessIssue]
-        return server
+        return make_server("127.0.0.1", self.port, app, threaded=True, request_handler=MotoRequestHandler)
 
 
 def main() -> None:

@@ -164,8 +164,8 @@ class BucketFiles:
         Raises:
             OSError: of the kind that a disk would raise, or TimeoutError where the storage did not answer for long.
         """
-        client = connect(self._scheme)
-        deadline = time.monotonic() + (0 if self._away else seconds_of(PATIENCE, _DEFAULT_PATIENCE))
+        client, patience = connect(self._scheme), seconds_of(PATIENCE, _DEFAULT_PATIENCE)
+        deadline = time.monotonic() + (0 if self._away else patience)
         pause = _FIRST_PAUSE
         while True:
             try:

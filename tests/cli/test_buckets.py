@@ -33,7 +33,8 @@ def test_a_run_with_everything_in_a_bucket_is_that_of_folders(
     warm = make_model_dir(tmp_path / "warm")
     root = bucket_server.url(f"{tmp_path.name}-runs")
     copied(warm, f"{root}/warm")
-    (tmp_path / "own.gin").write_text(f"include 'runs/{recipe}.gin'\n")
+    imports = "from __gin__ import dynamic_registration\nfrom mrt5_jax import config\n"
+    (tmp_path / "own.gin").write_text(f"{imports}include 'runs/{recipe}.gin'\n")
     (tmp_path / "en.txt").write_text("".join(f"line {number} of a text in a bucket\n" for number in range(2000)))
     for name in ("own.gin", "en.txt"):
         files_for(root).write(f"{root}/{name}", (tmp_path / name).read_bytes())
@@ -46,7 +47,7 @@ def test_a_run_with_everything_in_a_bucket_is_that_of_folders(
             *("--gin.INPUT_LENGTH=32", "--gin.TARGET_LENGTH=32", "--gin.BATCH_SIZE=4", "--gin.TRAIN_STEPS=4"),
             *("--gin.config.TrainingConfig.eval_every=2", "--gin.config.TrainingConfig.eval_batches=1"),
             *("--gin.config.CheckpointConfig.every=2", "--gin.config.ExecutionConfig.log_every=1"),
-            "--gin.config.ExecutionConfig.max_rungs=1",
+            *("--gin.config.ExecutionConfig.max_rungs=1", "--gin.config.OptimizerConfig.warmup_steps=1"),
             *(f"--gin.config.ModelConfig.{name}={value}" for name, value in SIZES.items()),
         ]
         assert main(["train", *flags]) == 0

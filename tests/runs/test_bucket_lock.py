@@ -97,10 +97,13 @@ def test_a_holder_that_slept_looks_before_it_writes(place: Any, monkeypatch: pyt
             check_held("the run/metrics.jsonl")
 
 
-def test_a_lock_in_a_bucket_that_cannot_be_written_is_refused_in_one_line(bucket_server: Any, place: Any) -> None:
-    bucket_server.refuse(403)
+@pytest.mark.parametrize("methods", [("PUT", "POST"), ("GET", "HEAD", "PUT", "POST")])
+def test_a_lock_in_a_bucket_that_cannot_be_written_is_refused_in_one_line(
+    bucket_server: Any, place: Any, methods: tuple[str, ...]
+) -> None:
+    bucket_server.refuse(403, methods)
     try:
-        with pytest.raises(UserError, match="there are no credentials for it"), bucket_lock(place, "the run"):
+        with pytest.raises(UserError, match="they give no right to it"), bucket_lock(place, "the run"):
             pass
     finally:
         bucket_server.refuse(None)
