@@ -65,8 +65,6 @@ GAP: tuple[Deletion, Deletion] = ("soft", "hard")
 
 
 TRAINED_WITHOUT_REMOVING = tuple(deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].removes)
-REMOVING = tuple(deletion for deletion in get_args(TrainingDeletion) if DELETIONS[deletion].removes)
-"""Deletions of training whose survivors every step counts, whatever it deletes by."""
 TRAINED_WITHOUT_POOLING = tuple(deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].pools)
 TRAINED_WITHOUT_SELECTOR = tuple(
     deletion for deletion in get_args(TrainingDeletion) if not DELETIONS[deletion].heeds_selector

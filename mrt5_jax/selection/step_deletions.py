@@ -1,6 +1,7 @@
 """By which deletions the steps of a run delete: what `TrainingConfig.deletion` and `hard_probability` come to."""
 
 import dataclasses
+from typing import get_args
 
 import numpy as np
 
@@ -71,7 +72,7 @@ def step_deletions(run: RunConfig) -> StepDeletions:
     if gate is None:
         return StepDeletions(WITHOUT_GATE, None, False, **of_steps)
     if pools(gate):
-        return StepDeletions(MIXED_IN, None, False, **of_steps)
+        return StepDeletions(removing_deletions(gate)[0], None, False, **of_steps)
     soft = DELETIONS[SAVES].stand_in
     assert soft is not None
     if (reason := why_not_saturated(gate, run.compaction)) is not None:
@@ -80,6 +81,14 @@ def step_deletions(run: RunConfig) -> StepDeletions:
     if run.compaction.capacity is not None:
         return StepDeletions(soft, None, False, **of_steps)
     return StepDeletions(SAVES, soft, True, **of_steps)
+
+
+def removing_deletions(gate: GateConfig | None) -> tuple[TrainingDeletion, ...]:
+    """Returns the deletions of training that remove positions of a model; of one that pools, those that can pool."""
+    if gate is None:
+        return ()
+    removing = (deletion for deletion in get_args(TrainingDeletion) if DELETIONS[deletion].removes)
+    return tuple(deletion for deletion in removing if DELETIONS[deletion].pools or not pools(gate))
 
 
 def why_not_saturated(gate: GateConfig, compaction: CompactionConfig) -> str | None:

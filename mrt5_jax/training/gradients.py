@@ -52,9 +52,10 @@ from mrt5_jax.objectives.losses import (
 from mrt5_jax.objectives.penalties import PenaltyScale
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.randomness import RowUse
-from mrt5_jax.selection.deletions import DELETIONS, REMOVING
+from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
 from mrt5_jax.selection.selectors import selector_rule
+from mrt5_jax.selection.step_deletions import removing_deletions
 from mrt5_jax.selection.survivors import handed_signals, survivors
 from mrt5_jax.training.freezing import stop_gradients
 from mrt5_jax.training.staged_gradients import Cuts, FirstOutputs, SecondOutputs, TwoStages, gradient_stages
@@ -251,7 +252,7 @@ def _between(setting: Setting, inputs: Inputs, outputs: FirstOutputs, found: _Fo
         name: count_kept(
             survivors(prefix.mask, prefix.selection, name, segments=segments, saturation_threshold=threshold).keep
         )
-        for name in (() if prefix.selection is None else REMOVING)
+        for name in removing_deletions(setting.model.config.gate)
     }
     own = TrainingRows(targets_of(batch), rows_first(found.dropout))
     rows = GateRows(outputs.hidden, outputs.signals, prefix.mask, surviving._replace(keep=fitted), own)

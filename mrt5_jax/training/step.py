@@ -24,9 +24,8 @@ from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.kept_lengths import no_kept_lengths, remember
 from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, saving_metrics, target_metrics
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
-from mrt5_jax.selection.deletions import REMOVING
 from mrt5_jax.selection.selector_rule import GATE_MEAN
-from mrt5_jax.selection.step_deletions import step_deletions
+from mrt5_jax.selection.step_deletions import removing_deletions, step_deletions
 from mrt5_jax.training.gradients import Objective, Setting, objective_of, training_stages
 from mrt5_jax.training.optimizers import updates_made
 from mrt5_jax.training.state import TrainState, initial_monitor
@@ -61,9 +60,8 @@ def make_state(model: MrT5, run: RunConfig, learning: Learning, key: Key[Array, 
     optimizer_state, controller_state = learning.optimizer.init(params), learning.controller.init()
     monitor = initial_monitor(controller_state.alpha.dtype) if step_deletions(run).is_monitored else None
     lengths = len(input_lengths(run.data))
-    kept = None
-    if run.model.gate is not None:
-        kept = {deletion: no_kept_lengths(lengths, controller_state.alpha.dtype) for deletion in REMOVING}
+    dtype, gate = controller_state.alpha.dtype, run.model.gate
+    kept = {deletion: no_kept_lengths(lengths, dtype) for deletion in removing_deletions(gate)} or None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer_state, controller_state, monitor, kept)
 
 
