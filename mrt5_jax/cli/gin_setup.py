@@ -31,7 +31,6 @@ from mrt5_jax.data.tensorflow_on_demand import imports_of_users
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import explained, files_for, given_path
 from mrt5_jax.spelling import nearest
-from mrt5_jax.validation import validate
 
 # No gin file need mention the root.
 gin_config.external_configurable(config.RunConfig, module=config.__name__)
@@ -65,6 +64,8 @@ class Resolved:
         Raises:
           UserError: see `validate`; or there are complaints.
         """
+        from mrt5_jax.validation import validate  # imports JAX, for which no help should wait
+
         for complaint in self.complaints:
             raise UserError(complaint)
         validate(self.run)

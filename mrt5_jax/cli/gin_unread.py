@@ -5,7 +5,7 @@ What is read is found as gin would evaluate the root, without calling anything.
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gin.config import Configurable, ConfigurableReference
 
@@ -14,7 +14,9 @@ from mrt5_jax.cli.gin_names import known_settings, readers_of, short
 from mrt5_jax.cli.gin_statements import DERIVED, FLAGS, MACRO, SAVED, Key, Statement, Statements
 from mrt5_jax.errors import UserError
 from mrt5_jax.spelling import nearest
-from mrt5_jax.unread_settings import Unread, unread
+
+if TYPE_CHECKING:
+    from mrt5_jax.unread_settings import Unread
 
 CONSTANT = "gin.constant"
 
@@ -73,8 +75,12 @@ def complaints(run: config.RunConfig, statements: Statements) -> list[str]:
     return [f"{made.place}: {field.complaint}" for field, (_, made) in _unread_statements(run, statements)]
 
 
-def _unread_statements(run: config.RunConfig, statements: Statements) -> Iterator[tuple[Unread, tuple[int, Statement]]]:
+def _unread_statements(
+    run: config.RunConfig, statements: Statements
+) -> Iterator[tuple["Unread", tuple[int, Statement]]]:
     """The fields that the run's other settings leave without effect, and what bound each of them last."""
+    from mrt5_jax.unread_settings import unread  # imports JAX, for which no help should wait
+
     for field in unread(run):
         bound = _latest(statements.made, {(f"{config.__name__}.{field.class_name}", field.field)})
         if bound is not None:

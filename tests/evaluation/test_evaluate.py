@@ -252,6 +252,7 @@ def test_records_from_logits(tiny, monkeypatch, has_gate: bool) -> None:
             rung=6,
             rescued=has_gate and rescued[row],
             prediction=decode_to_text(best),
+            input_length=LENGTH,
         )
 
 

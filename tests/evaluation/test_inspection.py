@@ -2,6 +2,7 @@
 
 import unicodedata
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given
@@ -103,7 +104,8 @@ def test_inspection_shows_what_hard_deletion_keeps(tiny) -> None:
     tokens, targets = np.zeros((4, 8), np.int32), np.zeros((4, 4), np.int32)
     for row, window in enumerate(windows):
         tokens[row, : len(window) + 1] = [*encode(window), EOS_ID]
-    results = tiny.evaluator(tiny.params, {**model_batch(tokens, targets), INDEX: np.zeros(4, np.int32)}, "hard")
+    batch = {**model_batch(tokens, targets), INDEX: np.zeros(4, np.int32)}
+    (results,) = tiny.evaluator(tiny.params, [jax.device_put(batch)], "hard")
     assert 6 < int(results.num_kept_tokens.sum()) < 15  # of 19: or the comparison says little
     assert results.num_kept_tokens.tolist() == [sum(sum(piece.keep) for piece in row) for row in found] + [0]
 
