@@ -35,6 +35,9 @@ counts between them; memory is that of the length that runs.
 Remat = Literal["none", "full", "dots"]
 """What the backward pass recomputes in each layer: nothing, everything, or all but what projections give."""
 
+RowsInParts = Literal["as_they_come", "sorted"]
+"""Which rows of a batch a microbatch holds; sorted: by what they keep."""
+
 AttentionRows = Literal["auto", "batched", "one_by_one"]
 """How attention runs over a batch; auto: one by one on a single CPU device if rows are long, batched elsewhere."""
 
@@ -224,10 +227,12 @@ class ExecutionConfig:
     max_rungs: int | None = None
     """None: 8 where one program holds them all (in_graph), 16 where each is a program of its own (host)."""
     chunks: int | Auto = 1
-    """Each device sorts its rows by kept count and cuts them into so many chunks, each with its own length; with
-    several microbatches these hold sorted rows, and are cut into more chunks where there are not enough of them. auto:
-    in training one of at most three numbers, whichever is expected to cost least; elsewhere one. `mrt5 infer` has a
-    flag for it."""
+    """Each device sorts its rows, of each microbatch, by kept count and cuts them into so many chunks, each with its
+    own length. auto: in training one of at most three numbers, whichever is expected to cost least; elsewhere one.
+    `mrt5 infer` has a flag for it."""
+    microbatch_rows: RowsInParts = "as_they_come"
+    """sorted: over a device's rows of the whole batch, so that a microbatch has rows that are alike; the layers before
+    the gate run twice for it. Chunks that are "auto" decide this as well."""
     window: int | None = None
     """Batches of `mrt5 eval` and `mrt5 infer` whose rows are sorted by kept count together and cut into as many full
     batches, each with its own length; their rows at the gate lie in memory at once. 1: each batch by itself. None: 32,

@@ -226,6 +226,13 @@ READERS = (
     Reader("execution", ("rungs", "rounding", "max_rungs"), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
     Reader(
         "execution",
+        ("microbatch_rows",),
+        lambda run: run.execution.microbatches > 1 and run.execution.chunks != "auto" and removes(run),
+        "microbatches of fixed chunks read it, in steps that remove positions",
+        ("ExecutionConfig.microbatches", "ExecutionConfig.chunks", "TrainingConfig.deletion"),
+    ),
+    Reader(
+        "execution",
         ("max_rungs",),
         lambda run: run.execution.rungs is None,
         "the rungs are given",

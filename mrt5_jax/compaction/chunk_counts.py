@@ -5,8 +5,9 @@ same answer to the last bit.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from mrt5_jax.config import ExecutionConfig
+from mrt5_jax.config import ExecutionConfig, RowsInParts
 
 TRIED = (4, 16)
 """Numbers of chunks that `auto` may choose besides one; where rows do not divide by them, the next lower that do."""
@@ -17,9 +18,21 @@ def fixed_chunks(execution: ExecutionConfig) -> int:
     return 1 if execution.chunks == "auto" else execution.chunks
 
 
-def chunks_in_part(num_chunks: int, microbatches: int) -> int:
-    """Returns the chunks of each microbatch, of so many in the whole batch: microbatches of sorted rows are chunks."""
-    return -(-num_chunks // microbatches)
+class Cut(NamedTuple):
+    """How the rows of a step are cut."""
+
+    chunks: int
+    """Of each microbatch."""
+    rows: RowsInParts
+    """Of microbatches."""
+
+
+def cut(execution: ExecutionConfig, num_chunks: int) -> Cut:
+    """Returns how rows are cut into so many chunks; with microbatches, "auto" means so many of the whole batch."""
+    parts = execution.microbatches
+    if execution.chunks != "auto" or parts == 1 or num_chunks == 1:
+        return Cut(num_chunks, execution.microbatch_rows)
+    return Cut(num_chunks // parts, "sorted")
 
 
 def allowed_chunks(execution: ExecutionConfig, rows: int) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ differentiated: reverse mode through `lax.switch` keeps the residuals of every b
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,7 @@ from mrt5_jax.compaction.rows import (
     split_rows,
     unsort_rows,
 )
-
-RowsInParts = Literal["as_they_come", "sorted"]
-"""Which rows of a batch a part holds."""
+from mrt5_jax.config import RowsInParts
 
 
 class Begun(NamedTuple):

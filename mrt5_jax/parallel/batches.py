@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
-from mrt5_jax.compaction.chunk_counts import chunks_in_part, fixed_chunks
+from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.config import DataConfig, RunConfig
 from mrt5_jax.data.arrangements import INDEX, LANGUAGE_IDS
 from mrt5_jax.errors import UserError
@@ -153,11 +153,9 @@ def check_parts(run: RunConfig, mesh: Mesh | AbstractMesh) -> None:
         UserError: naming the sizes.
     """
     microbatches, chunks, rows = run.execution.microbatches, fixed_chunks(run.execution), run.data.batch_size
-    of_part = chunks_in_part(chunks, microbatches)
-    parts = row_shards(mesh).count * microbatches * of_part
+    parts = row_shards(mesh).count * microbatches * chunks
     if rows % parts:
-        each = f"chunks={chunks}" if microbatches == 1 else f"{of_part} chunk(s) in each of them (chunks={chunks})"
         raise UserError(
             f"batch_size={rows} does not divide over {row_shards(mesh).count} parts of the mesh x "
-            f"microbatches={microbatches} x {each}: give a multiple of {parts}"
+            f"microbatches={microbatches} x chunks={chunks}: give a multiple of {parts}"
         )

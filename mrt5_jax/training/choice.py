@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from jax.sharding import Mesh
 
-from mrt5_jax.compaction.chunk_counts import allowed_chunks, chunks_in_part, rung_chances
+from mrt5_jax.compaction.chunk_counts import allowed_chunks, cut, rung_chances
 from mrt5_jax.compaction.ladder import Ladder
-from mrt5_jax.config import RunConfig
+from mrt5_jax.config import ExecutionConfig, RunConfig
 from mrt5_jax.model.multiply_adds import BACKWARD, BodyShare, body_share, forward_multiply_adds
 from mrt5_jax.objectives.kept_lengths import BINS
 from mrt5_jax.parallel.mesh import row_shards
@@ -42,7 +42,7 @@ class StepShape:
     ladder: Ladder
     rows: int
     """Of a device, at once."""
-    microbatches: int
+    execution: ExecutionConfig
     num_shards: int
     """Devices that rows are spread over."""
     allowed: tuple[int, ...]
@@ -70,8 +70,9 @@ class StepShape:
         total = sum(counts)
         below = [sum(counts[: BINS * rung // length]) / total for rung in rungs]
         # Microbatches are alike in what is expected of them; sorted ones are chunks of the whole batch.
-        of_part, is_sorted = chunks_in_part(num_chunks, self.microbatches), self.microbatches > 1 and num_chunks > 1
-        together = self.microbatches if is_sorted else 1
+        (of_part, rows_in_parts), parts = cut(self.execution, num_chunks), self.execution.microbatches
+        is_sorted = parts > 1 and rows_in_parts == "sorted"
+        together = parts if is_sorted else 1
         num_groups = of_part * together
         slots = body = 0.0
         for group in rung_chances(rungs, below, self.rows * together, num_groups, self.num_shards):
@@ -101,7 +102,7 @@ def step_shape(run: RunConfig, ladder: Ladder, mesh: Mesh) -> StepShape:
     return StepShape(
         ladder,
         rows,
-        run.execution.microbatches,
+        run.execution,
         shards,
         allowed_chunks(run.execution, rows),
         body_share(run.model, run.data.target_length, ladder.full_length),

@@ -16,8 +16,8 @@ from jaxtyping import Array, Bool, DTypeLike, Float, Int
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
-from mrt5_jax.compaction.staged import Begun, Part, RowsInParts, Shardings, Staged, in_graph
-from mrt5_jax.config import CompactionConfig, GateConfig, LossConfig, TrainingDeletion
+from mrt5_jax.compaction.staged import Begun, Part, Shardings, Staged, in_graph
+from mrt5_jax.config import CompactionConfig, GateConfig, LossConfig, RowsInParts, TrainingDeletion
 from mrt5_jax.model.dropout import (
     NO_DROPOUT,
     Dropout,
@@ -87,7 +87,8 @@ class Setting:
     def cuts(self) -> Cuts:
         """How a batch is cut, and the lengths that the second stage runs at."""
         lengths = lengths_under(self.model, self.deletion, self.ladder)
-        rows_in_parts = self.rows_in_parts if len(lengths.rungs) > 1 else "as_they_come"
+        worth_sorting = self.num_parts > 1 and len(lengths.rungs) > 1
+        rows_in_parts = self.rows_in_parts if worth_sorting else "as_they_come"
         return Cuts(lengths, self.shards, self.num_chunks, self.num_parts, rows_in_parts)
 
 

@@ -20,7 +20,8 @@ from jaxtyping import Array, DTypeLike, Float, Int
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.rows import Arrays
-from mrt5_jax.compaction.staged import Begun, Part, RowsInParts, Shardings, Staged
+from mrt5_jax.compaction.staged import Begun, Part, Shardings, Staged
+from mrt5_jax.config import RowsInParts
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.penalties import PenaltyScale, weighted_penalties
 from mrt5_jax.parallel.axis_rules import (

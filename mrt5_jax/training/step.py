@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from mrt5_jax.compaction.chunk_counts import chunks_in_part, fixed_chunks
+from mrt5_jax.compaction.chunk_counts import cut, fixed_chunks
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Part, in_graph
@@ -82,19 +82,20 @@ def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards 
         run.compaction,
         ladder,
         shards,
-        chunks_in_part(fixed_chunks(execution), execution.microbatches),
+        fixed_chunks(execution),
         run.optimizer.freeze,
         execution.microbatches,
-        "sorted" if execution.microbatches > 1 and fixed_chunks(execution) > 1 else "as_they_come",
+        execution.microbatch_rows,
     )
 
 
 def under(run: RunConfig, deletion: TrainingDeletion, num_chunks: int) -> RunConfig:
     """Returns the run with a deletion and a number of chunks for all its steps."""
+    chunks, rows = cut(run.execution, num_chunks)
     return dataclasses.replace(
         run,
         training=dataclasses.replace(run.training, deletion=deletion),
-        execution=dataclasses.replace(run.execution, chunks=num_chunks),
+        execution=dataclasses.replace(run.execution, chunks=chunks, microbatch_rows=rows),
     )
 
 

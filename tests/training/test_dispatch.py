@@ -92,6 +92,8 @@ WAYS = [
     ("saturated", "host", {"microbatches": 2, "chunks": 2}),
     ("hard", "host", {"microbatches": 2, "chunks": 2}),
     ("saturated", "in_graph", {"microbatches": 4, "chunks": 2}),
+    ("saturated", "in_graph", {"microbatches": 4, "microbatch_rows": "sorted"}),
+    ("hard", "host", {"microbatches": 2, "chunks": 2, "microbatch_rows": "sorted"}),
     ("saturated", "host", {}),
     ("soft", "host", {"microbatches": 2}),
     ("soft", "in_graph", {"microbatches": 4}),
