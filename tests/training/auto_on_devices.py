@@ -26,8 +26,9 @@ def main(order: dict[str, Any]) -> None:
     platform_costs.TIMED["cpu"] = FREE
     task = diagnostic_task("copy", length=LENGTH, num_train=100, num_validation=16)
     run = auto_run(Path(order["model_dir"]), task)
-    run = dataclasses.replace(run, data=dataclasses.replace(run.data, batch_size=16, eval_batch_size=16))
-    state = train(run, hooks=[Gate()], writers=())
+    execution = dataclasses.replace(run.execution, rungs=(8, 12, 16, 20, 24, 28))
+    data = dataclasses.replace(run.data, batch_size=64, eval_batch_size=16)
+    state = train(dataclasses.replace(run, data=data, execution=execution), hooks=[Gate(decides=1)], writers=())
     assert state.kept is not None
     print(json.dumps({deletion: kept.num_chunks.tolist() for deletion, kept in state.kept.items()}))
 

@@ -36,11 +36,14 @@ DECIDES, SWITCHES = 4, 7
 class Gate(Hook):
     """Sets the gate before each step: it keeps everything, or from a step on decides for sure."""
 
+    def __init__(self, decides: int = DECIDES) -> None:
+        self._decides = decides
+
     def before(self, step: int, state: TrainState, batch: Mapping[str, Array]) -> TrainState:
         encoder = state.params["encoder"]
         gate = encoder["gate"]
         kernel = jnp.linspace(-1, 1, gate["kernel"].size).reshape(gate["kernel"].shape)
-        scale = 1e3 if step >= DECIDES else 0.0
+        scale = 1e3 if step >= self._decides else 0.0
         gate = {**gate, "kernel": (scale * kernel).astype(gate["kernel"].dtype), "bias": jnp.ones_like(gate["bias"])}
         return state._replace(params={**state.params, "encoder": {**encoder, "gate": gate}})
 
