@@ -136,6 +136,7 @@ class Windows:
             own = begun.rows, begun.kept_counts
             held = _put(_spread(own, size) if held is None else held, own, np.int32(number))
             carries.append(begun.carry)
+        assert held is not None, "a window has a batch"
         rows, kept_counts = held
         return HeldWindow(rows, self._sort(kept_counts, np.int32(len(batches))), carries)
 

@@ -94,11 +94,11 @@ def with_saved_choices(run: RunConfig) -> RunConfig:
     """Returns the run with what its MODEL_DIR names where the run leaves it open ("auto"); says once what that is.
 
     So a run that began by a recipe of before goes on as it began, though the recipe leaves it open by now.
-
-    Raises:
-        UserError: the saved configuration cannot be read.
     """
-    saved = read_run(run.model_dir)
+    try:
+        saved = read_run(run.model_dir)
+    except UserError:
+        return run  # what is wrong with the file is said when the run is claimed
     if saved is None:
         return run
     named = []

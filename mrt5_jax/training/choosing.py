@@ -32,7 +32,7 @@ class Choices(Hook):
         self._run, self._deletions = run, step_deletions(run)
         self._shapes = {length: step_shape(run, ladder, mesh) for length, ladder in ladders.items()}
         self._chosen = {} if state.kept is None else {name: _on_host(kept)[1] for name, kept in state.kept.items()}
-        self._open = [deletion for deletion in self._deletions.all if self._is_open(deletion)]
+        self._open: list[TrainingDeletion] = [deletion for deletion in self._deletions.all if self._is_open(deletion)]
         if self._deletions.why:
             say(self._deletions.why)
         if self._open and (estimate := estimate_line(mesh.devices.flat[0].platform)):

@@ -14,6 +14,7 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import ControllerConfig, DataConfig, LossConfig, OptimizerConfig, RunConfig, TrainingConfig
 from mrt5_jax.model.dropout import draw_dropout
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.objectives.controller import make_controller
 from mrt5_jax.training.optimizers import make_optimizer, make_schedule
 from mrt5_jax.training.state import TrainState
@@ -89,6 +90,7 @@ def test_every_metric_has_the_one_definition(trajectory: Trajectory) -> None:
         right = passed.logits.argmax(-1) == targets
         scored, present = weights.any(1), batch["encoder_input_tokens"] > 0
         penalty, gate = passed.score_penalty[scored].mean(), passed.gate_values[present].mean()
+        body = body_multiply_adds(RUN.model, TARGET)
         assert found == pytest.approx(
             {
                 "loss": nll,
@@ -100,6 +102,9 @@ def test_every_metric_has_the_one_definition(trajectory: Trajectory) -> None:
                 "rung": LENGTH,
                 "rescued": 0.0,
                 "dropped": 0.0,
+                "saved": 0.0,
+                "saved_if_exact": 1
+                - np.mean([body(int(kept)) / body(LENGTH) for kept in passed.keep.sum(1)[present.any(1)]]),
                 "gate_mean": gate,
                 "score_penalty": penalty,
                 "total_loss": nll + 0.7 * penalty + found["alpha"] * gate,
