@@ -115,7 +115,7 @@ def test_records_do_not_depend_on_batching(tiny, evaluated) -> None:
 
 @pytest.mark.slow
 def test_records_do_not_depend_on_length_buckets(tiny, evaluated) -> None:
-    """Batches cut to shorter rows run at the rungs of their own ladder; the records are the same but for the rung."""
+    """Batches cut to shorter rows run at the rungs of their own ladder; but for lengths the records are the same."""
     ladders = {length: Ladder((length // 2, length)) for length in (7, LENGTH)}
     evaluator = BatchByBatch(ByLength(ladders, lambda ladder: evaluation_program(tiny.model, ladder)))
     batches = [cut(batch, tuple(ladders)) for batch in make_batches(sorted(range(7), key=length_of))]
@@ -123,7 +123,8 @@ def test_records_do_not_depend_on_length_buckets(tiny, evaluated) -> None:
     there = by_example(evaluate(evaluator, tiny.params, batches, DELETIONS).records)
     for key, record in by_example(evaluated.records).items():
         assert there[key].nll == pytest.approx(record.nll, rel=1e-5)
-        assert there[key]._replace(nll=0.0, rung=0) == record._replace(nll=0.0, rung=0)
+        one, other = (each._replace(nll=0.0, rung=0, input_length=0) for each in (there[key], record))
+        assert one == other
 
 
 def length_of(index: int) -> int:
