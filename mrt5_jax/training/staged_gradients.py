@@ -196,10 +196,16 @@ def _in_groups(of_group: Callable[[Any], Part], rows: Any, num_groups: int) -> P
     if num_groups == 1:
         part = of_group(rows)
         return Part(jax.tree.map(lambda leaf: leaf[None], part.total), part.rows)
-    parts = jax.tree.map(
-        lambda leaf: constrain_leading_axes(leaf.reshape(num_groups, -1, *leaf.shape[1:]), *BATCH_AXES), rows
-    )
+
+    # Sizes are written out, since a model without a gate has dropout of no layers behind it: arrays of size 0.
+    def cut(leaf: Array) -> Array:
+        in_group = leaf.shape[0] // num_groups
+        return constrain_leading_axes(leaf.reshape(num_groups, in_group, *leaf.shape[1:]), *BATCH_AXES)
+
+    def join(leaf: Array) -> Array:
+        return constrain_leading_axes(leaf.reshape(leaf.shape[0] * leaf.shape[1], *leaf.shape[2:]), BATCH_AXES)
+
     with within_data_axis():
-        part = jax.vmap(of_group, spmd_axis_name=DATA)(parts)
-    joined = jax.tree.map(lambda leaf: constrain_leading_axes(leaf.reshape(-1, *leaf.shape[2:]), BATCH_AXES), part.rows)
-    return Part(jax.tree.map(lambda leaf: constrain_leading_axes(leaf, DATA), part.total), joined)
+        part = jax.vmap(of_group, spmd_axis_name=DATA)(jax.tree.map(cut, rows))
+    total = jax.tree.map(lambda leaf: constrain_leading_axes(leaf, DATA), part.total)
+    return Part(total, jax.tree.map(join, part.rows))
