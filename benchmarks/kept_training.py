@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.kept_rows import MODELS, batch_keeping, draw_counts, keeping_model, read_kept
+from benchmarks.kept_rows import KEPT_LENGTHS, MODELS, batch_keeping, draw_counts, keeping_model, read_kept
 from mrt5_jax.compaction.ladder import make_ladder
 from mrt5_jax.config import (
     DataConfig,
@@ -56,7 +56,9 @@ class Trainer:
 
 def main() -> None:
     parser = contest_parser(__doc__, rounds=7)
-    parser.add_argument("--kept", required=True, metavar="FILE", help="a file of kept lengths")
+    parser.add_argument(
+        "--kept", default=KEPT_LENGTHS, metavar="FILE", help="a file of kept lengths (default: our own)"
+    )
     parser.add_argument("--script", help="rows of this script alone (default: all)")
     parser.add_argument("--model", choices=MODELS, default="small", help="(default: small)")
     parser.add_argument("--length", type=int, default=64, help="of inputs (default: 64)")

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.bench_model import EXECUTION
-from benchmarks.kept_rows import MODELS, batch_keeping, draw_counts, keeping_model, read_kept
+from benchmarks.kept_rows import KEPT_LENGTHS, MODELS, batch_keeping, draw_counts, keeping_model, read_kept
 from mrt5_jax.compaction.ladder import Ladder, make_ladder
 from mrt5_jax.config import DataConfig, Deletion, Dispatch, ModelConfig
 from mrt5_jax.data.arrangements import INDEX
@@ -46,7 +46,9 @@ def regrouped(counts: np.ndarray, rows: int, window: int, ladder: Ladder) -> np.
 
 def main() -> None:
     parser = contest_parser(__doc__, rounds=5)
-    parser.add_argument("--kept", required=True, metavar="FILE", help="a file of kept lengths")
+    parser.add_argument(
+        "--kept", default=KEPT_LENGTHS, metavar="FILE", help="a file of kept lengths (default: our own)"
+    )
     parser.add_argument("--script", help="rows of this script alone (default: all)")
     parser.add_argument("--model", choices=tuple(MODELS), default="small", help="(default: small)")
     parser.add_argument("--rows", type=int, help="of a batch (default: the model's)")
