@@ -4,8 +4,8 @@ A file of kept lengths has one row a line, `script<TAB>input<TAB>kept`, as `pyth
 from the records of `mrt5 eval`. `batch_keeping` makes a batch with such rows, and `keeping_model` parameters whose gate
 keeps exactly those positions: it looks at the byte alone.
 
-`benchmarks/kept_lengths.tsv` is of the learned gate of docs/results/pooling.md after 300 steps: 1,000 validation rows of
-128 bytes in 15 languages, by `mrt5 eval --model_dir=MODEL_DIR --num_examples=1000` and
+`benchmarks/kept_lengths.tsv` is of the learned gate of docs/results/pooling.md after 300 steps: 1,000 rows of
+128 bytes of validation text in 15 languages, by `mrt5 eval --model_dir=MODEL_DIR --num_examples=1000` and
 `python -m benchmarks.kept_rows MODEL_DIR/eval/.../records.jsonl benchmarks/kept_lengths.tsv`.
 """
 
