@@ -4,6 +4,7 @@ Both can be stopped and started again on the same port, with what they hold. `py
 both until it is interrupted, to try things by hand.
 """
 
+import abc
 import json
 import re
 import threading
@@ -104,7 +105,7 @@ class _GcsServer(ThreadingHTTPServer):
         """Clients may leave before their answer."""
 
 
-class BucketServer:
+class BucketServer(abc.ABC):
     """A storage server that holds `BUCKET`; `scheme`://BUCKET/... are its objects once `environment` is set."""
 
     scheme: str
@@ -134,12 +135,12 @@ class BucketServer:
         return f"{self.scheme}://{BUCKET}/{name}"
 
     @property
+    @abc.abstractmethod
     def environment(self) -> dict[str, str]:
         """Environment variables that lead the clients here."""
-        raise NotImplementedError
 
-    def _make(self) -> Any:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def _make(self) -> Any: ...
 
 
 class GcsServer(BucketServer):

@@ -13,9 +13,12 @@ from mrt5_jax.errors import UserError
 
 # A TPU's lanes are 128 wide; elsewhere shorter steps cost nothing.
 _MOST_ROUNDING = {"tpu": 128}
-_MOST_MULTIPLES = {"tpu": 8}
-_DEFAULT_ROUNDING, _DEFAULT_MULTIPLES, _MULTIPLES_OF_A_CAPACITY = 64, 16, 8
-"""Multiples of the rounding in the length, where it is short."""
+_DEFAULT_MOST_ROUNDING = 64
+"""By backend, the default rounding of long sequences."""
+
+_LEAST_MULTIPLES = {"tpu": 8}
+_DEFAULT_LEAST_MULTIPLES, _LEAST_MULTIPLES_OF_A_CAPACITY = 16, 8
+"""By backend, how many times the default rounding goes into a sequence at least, which makes it less for short ones."""
 
 _MAX_RUNGS: dict[Dispatch, int] = {"in_graph": 8, "host": 16}
 """Of a program that holds all rungs, and of as many programs as there are."""
@@ -125,7 +128,7 @@ def make_ladder(
         raise UserError(f"ExecutionConfig.max_rungs = {max_rungs}: must be at least 1")
     if capacity is not None:
         return Ladder((capacity_slots(length, capacity, execution.rounding, backend),), length)
-    rounding = _rounding(length, execution.rounding, backend, _MOST_MULTIPLES.get(backend, _DEFAULT_MULTIPLES))
+    rounding = _rounding(length, execution.rounding, backend, _LEAST_MULTIPLES.get(backend, _DEFAULT_LEAST_MULTIPLES))
     if execution.rungs is not None:
         below = [rung for rung in execution.rungs if rung < length]
         return Ladder((*below, length))
@@ -154,14 +157,14 @@ def capacity_slots(length: int, capacity: float, rounding: int | None, backend: 
     """
     if not 0 < capacity <= 1:
         raise UserError(f"capacity = {capacity}: must be a share of the input length, above 0 and at most 1")
-    rounding = _rounding(length, rounding, backend, _MULTIPLES_OF_A_CAPACITY)
+    rounding = _rounding(length, rounding, backend, _LEAST_MULTIPLES_OF_A_CAPACITY)
     return min(length, rounding * math.ceil(capacity * length / rounding))
 
 
 def _rounding(length: int, rounding: int | None, backend: str, multiples: int) -> int:
     """The rounding given or, by default, the backend's, at most as long as leaves so many multiples in the length."""
     if rounding is None:
-        return max(1, min(_MOST_ROUNDING.get(backend, _DEFAULT_ROUNDING), length // multiples))
+        return max(1, min(_MOST_ROUNDING.get(backend, _DEFAULT_MOST_ROUNDING), length // multiples))
     if not 1 <= rounding <= length:
         raise UserError(f"ExecutionConfig.rounding = {rounding}: must lie between 1 and the input length, {length}")
     return rounding
