@@ -89,7 +89,7 @@ def quickstart(output_dir: Path, seed: int | None = None) -> Quickstart:
     mrt5_run = _train(output_dir / "mrt5", seed, ())
     loaded = _load(mrt5_run)
     mrt5 = _evaluate(mrt5_run, loaded, ("soft", "hard"))
-    vowels, sections = _inspect(mrt5_run, loaded, mrt5.records)
+    vowels, sections = inspect_strings(mrt5_run, loaded, mrt5.records)
     from mrt5_jax.evaluation.page import render_page
     from mrt5_jax.runs.model_dir import write_atomically
 
@@ -135,10 +135,14 @@ def _evaluate(run: RunConfig, loaded: "LoadedModel", deletions: Sequence[Deletio
     return found
 
 
-def _inspect(
+def inspect_strings(
     run: RunConfig, loaded: "LoadedModel", records: "Sequence[Record]"
 ) -> tuple["VowelStatistics", list["Section"]]:
-    """Returns what the gate deletes of all the strings, and the first of them with what the model writes."""
+    """Returns what the gate deletes of all the strings, and the first of them with what the model writes.
+
+    Args:
+        records: of the strings of the run's first evaluation task, under hard deletion among others.
+    """
     import jax
     import numpy as np
 
@@ -161,7 +165,7 @@ def _inspect(
                 target = decode_to_text(targets[row])
                 verdict = "correct" if record.sequence_correct else f"should be {target}"
                 note = f"{record.prediction} ({verdict})"
-                found = pieces(inputs[row], selection.keep[row], selection.bias[row])
+                found = pieces(inputs[row], selection.keep[row], selection.signals.key_bias[row])
                 sections.append(Section(f"string {record.index}", found, note))
     return vowel_statistics(np.concatenate(tokens), np.concatenate(keep)), sections
 
