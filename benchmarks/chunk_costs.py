@@ -1,9 +1,10 @@
 """What chunks and compaction cost besides matrix products: `python -m benchmarks.chunk_costs`.
 
 Times training steps of two models on this platform: soft at full length, and saturated where all rows keep everything
-but one position, and where they keep half of them, in one chunk and in several. What the times have beyond the
-multiply-adds, at the rate of the soft step, is put down to chunks, to numbers moved and to the branch, by least squares
-without negative costs; the last line is this platform's of `mrt5_jax/training/platform_costs.py`.
+but one position, and where they keep half of them, in one chunk and in several. What a step takes longer than another
+with the same multiply-adds is put down to chunks and the gradients that they add up, or to numbers moved and the
+branch, by least squares without negative costs; the last line is this platform's of
+`mrt5_jax/training/platform_costs.py`.
 """
 
 # isort: off
@@ -11,7 +12,7 @@ without negative costs; the last line is this platform's of `mrt5_jax/training/p
 from benchmarks.contest import CONSOLE, Contestant, compete, contest_parser, report
 # isort: on
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -30,6 +31,7 @@ from mrt5_jax.config import (
     TrainingDeletion,
 )
 from mrt5_jax.model.multiply_adds import BACKWARD, forward_multiply_adds
+from mrt5_jax.model.parameters import split_stages
 from mrt5_jax.training.platform_costs import PlatformCosts
 
 
@@ -55,38 +57,41 @@ def times_of(shape: Shape, rounds: int) -> tuple[list[list[float]], list[float]]
     """Times the steps of a shape.
 
     Returns:
-        Of each saturated step the costs that it has (chunks, numbers moved, multiply-adds of a branch), and what its
-        time has beyond its multiply-adds, both as shares of the soft step's.
+        Of each saturated step what it has besides another one with the same multiply-adds: its costs (chunks, numbers
+        added up and moved, multiply-adds of a branch), and its time; all as shares of the soft step's.
     """
     config, half = MODELS[shape.model], shape.length // 2
     data = DataConfig("", (), shape.length, half, shape.rows, shape.rows)
     params = keeping_model(config)
-
-    def trainer(deletion: TrainingDeletion, chunks: int, kept: int) -> Any:
-        batch = batch_keeping(np.full(shape.rows, kept), shape.length, half)
-        return Trainer(make_run(config, data, deletion, chunks), params, batch)
+    gradient = sum(leaf.size for leaf in jax.tree.leaves(split_stages(params)[1]))
 
     def work(slots: int) -> tuple[float, float]:
         """Of a step, and of its body."""
         counted = forward_multiply_adds(config, data, slots)
         return tuple((1 + BACKWARD) * shape.rows * each for each in (counted.total, counted.suffix + counted.decoder))
 
-    steps = {"soft": (1, shape.length), "saturated, nothing removed": (1, shape.length - 1)}
-    steps |= {f"saturated, half, {chunks}": (chunks, half) for chunks in (1, *shape.chunks)}
-    contestants = {}
-    for name, (chunks, kept) in steps.items():
+    def contestant(deletion: TrainingDeletion, chunks: int, kept: int) -> Contestant:
+        batch = batch_keeping(np.full(shape.rows, kept), shape.length, half)
         slots = half if kept == half else shape.length
-        contestants[name] = Contestant(trainer("soft" if name == "soft" else "saturated", chunks, kept), work(slots)[0])
+        return Contestant(Trainer(make_run(config, data, deletion, chunks), params, batch), work(slots)[0])
+
+    soft, branch, one = "soft", "saturated, nothing removed", "saturated, half, 1"
+    contestants = {
+        soft: contestant("soft", 1, shape.length),
+        branch: contestant("saturated", 1, shape.length - 1),
+        one: contestant("saturated", 1, half),
+    }
+    several = {f"saturated, half, {chunks}": chunks for chunks in shape.chunks}
+    contestants |= {name: contestant("saturated", chunks, half) for name, chunks in several.items()}
     results = compete(contestants, rounds)
-    report(f"training step, {shape.model}, {shape.rows} x {shape.length}", results, "soft", None)
-    whole, seconds = work(shape.length)[0], results.pop("soft").median
-    costs, beyond = [], []
-    for name, result in results.items():
-        chunks, kept = steps[name]
-        total, body = work(half if kept == half else shape.length)
-        moved = shape.rows * shape.length * config.emb_dim
-        costs.append([chunks / whole, moved / whole, body / whole])
-        beyond.append((result.median / seconds * whole - total) / whole)
+    report(f"training step, {shape.model}, {shape.rows} x {shape.length}", results, soft, None)
+
+    (whole, body), seconds = work(shape.length), results[soft].median
+    costs = [[0.0, 0.0, shape.rows * shape.length * config.emb_dim / whole, body / whole]]
+    beyond = [(results[branch].median - seconds) / seconds]
+    for name, chunks in several.items():
+        costs.append([chunks / whole, chunks * gradient / whole, 0.0, 0.0])
+        beyond.append((results[name].median - results[one].median) / seconds)
     return costs, beyond
 
 
@@ -95,9 +100,9 @@ def main() -> None:
     costs, beyond = map(np.concatenate, zip(*(times_of(shape, args.rounds) for shape in SHAPES), strict=True))
     found, residual = nnls(costs, beyond)
     CONSOLE.print(f"left unexplained: {residual / len(beyond) ** 0.5:.1%} of a soft step (root of the mean square)")
-    chunk, moved, branch = (float(f"{cost:.2g}") for cost in found)
+    chunk, added, moved, branch = (float(f"{cost:.2g}") for cost in found)
     CONSOLE.print(f"    # {this_machine()}")
-    CONSOLE.print(f"    {jax.default_backend()!r}: {PlatformCosts(chunk, moved, branch)},")
+    CONSOLE.print(f"    {jax.default_backend()!r}: {PlatformCosts(chunk, added, moved, branch)},")
 
 
 if __name__ == "__main__":

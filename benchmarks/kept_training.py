@@ -2,7 +2,8 @@
 
 Soft deletion at full length against saturated deletion in one chunk and in several, at each chunk's own rung, on one
 batch of rows that keep what those in FILE do (`benchmarks.kept_rows`). Float32, AdamW, dropout off. The ideal is every
-row at its own exact length.
+row at its own exact length. Where the batch does not fit the memory, `--microbatches` cuts it for all contestants, and
+one more has microbatches of rows that are alike.
 """
 
 # isort: off
@@ -22,6 +23,7 @@ from mrt5_jax.config import (
     DataConfig,
     ExecutionConfig,
     OptimizerConfig,
+    RowsInParts,
     RunConfig,
     TrainingConfig,
     TrainingDeletion,
@@ -63,15 +65,19 @@ def main() -> None:
     parser.add_argument("--model", choices=MODELS, default="small", help="(default: small)")
     parser.add_argument("--length", type=int, default=64, help="of inputs (default: 64)")
     parser.add_argument("--rows", type=int, default=32, help="of the batch (default: 32)")
+    parser.add_argument("--target", type=int, help="of targets (default: half the inputs' length)")
     parser.add_argument("--chunks", type=int, nargs="+", default=(1, 2, 4), help="(default: 1 2 4)")
+    parser.add_argument("--microbatches", type=int, default=1, help="(default: 1)")
     args = parser.parse_args()
-    config, target = MODELS[args.model], args.length // 2
+    config, target = MODELS[args.model], args.target or args.length // 2
     counts = draw_counts(read_kept(args.kept, args.script), args.rows, args.length)
     batch, params = batch_keeping(counts, args.length, target), keeping_model(config)
     data = DataConfig("", (), args.length, target, args.rows, args.rows)
 
-    def make_run(deletion: TrainingDeletion, chunks: int) -> RunConfig:
-        execution = ExecutionConfig(scan_unroll=config.num_encoder_layers, chunks=chunks)
+    def make_run(deletion: TrainingDeletion, chunks: int, rows: RowsInParts = "as_they_come") -> RunConfig:
+        execution = ExecutionConfig(
+            scan_unroll=config.num_encoder_layers, chunks=chunks, microbatches=args.microbatches, microbatch_rows=rows
+        )
         training, optimizer = TrainingConfig(100, deletion), OptimizerConfig(learning_rate=1e-12)
         return RunConfig("", config, data, training, optimizer=optimizer, execution=execution)
 
@@ -81,6 +87,8 @@ def main() -> None:
     trainers = {"soft": Trainer(make_run("soft", 1), params, batch)}
     for chunks in args.chunks:
         trainers[f"saturated, {chunks}"] = Trainer(make_run("saturated", chunks), params, batch)
+    if args.microbatches > 1:
+        trainers["saturated, sorted"] = Trainer(make_run("saturated", 1, "sorted"), params, batch)
     exact = work(counts)
     results = compete({name: Contestant(trainer, exact) for name, trainer in trainers.items()}, args.rounds, args.only)
     full = work(np.full(args.rows, args.length))

@@ -67,7 +67,7 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def _bucket_servers() -> Iterator[dict[str, Any]]:
+def bucket_servers() -> Iterator[dict[str, Any]]:
     """Storage servers on loopback by scheme, started when they are wanted."""
     pytest.importorskip("gcsfs", reason="needs the extras gcs, s3 and dev")
     pytest.importorskip("s3fs", reason="needs the extras gcs, s3 and dev")
@@ -84,9 +84,9 @@ def _bucket_servers() -> Iterator[dict[str, Any]]:
 
 
 @pytest.fixture(params=["gs", "s3"])
-def bucket_server(request: pytest.FixtureRequest, _bucket_servers: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def bucket_server(request: pytest.FixtureRequest, bucket_servers: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A storage server, to which the clients in this process and in those that it starts are led."""
-    server = _bucket_servers[request.param]
+    server = bucket_servers[request.param]
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     return server

@@ -8,12 +8,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 from jax.sharding import Mesh
 
 from mrt5_jax.compaction.chunk_counts import allowed_chunks, cut, rung_chances
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import ExecutionConfig, RunConfig
 from mrt5_jax.model.multiply_adds import BACKWARD, BodyShare, body_share, forward_multiply_adds
+from mrt5_jax.model.parameters import Params, split_stages
 from mrt5_jax.objectives.kept_lengths import BINS
 from mrt5_jax.parallel.mesh import row_shards
 from mrt5_jax.training.platform_costs import PlatformCosts, platform_costs
@@ -54,6 +56,8 @@ class StepShape:
     """Multiply-adds of a row after the gate at full length, forward and backward."""
     hidden: int
     """Numbers that a row's hidden states have."""
+    gradient: int
+    """Numbers that the gradient after the gate has."""
     costs: PlatformCosts
 
     def without_removing(self) -> Expected:
@@ -79,7 +83,9 @@ class StepShape:
             for rung, chance in zip(rungs, group, strict=True):
                 slots += chance * rung / num_groups
                 body += chance * self.share(rung) / num_groups
-        overhead = self.costs.moved * self.hidden + self.costs.chunk * of_part / self.rows
+        overhead = self.costs.moved * self.hidden
+        if of_part > 1:
+            overhead += (self.costs.chunk + self.costs.added * self.gradient) * of_part / self.rows
         spent = self.before_gate + body * (1 + self.costs.branch) + overhead / self.full
         if is_sorted:  # what rows keep is known when they have been through the first stage once
             spent += self.before_gate / (1 + BACKWARD)
@@ -92,8 +98,12 @@ class StepShape:
         return sum(kept) / sum(counts)
 
 
-def step_shape(run: RunConfig, ladder: Ladder, mesh: Mesh) -> StepShape:
-    """Returns the shape of a run's steps at the input length of a ladder."""
+def step_shape(run: RunConfig, ladder: Ladder, mesh: Mesh, params: Params) -> StepShape:
+    """Returns the shape of a run's steps at the input length of a ladder.
+
+    Args:
+        params: the model's, or anything that has their shapes.
+    """
     shards = row_shards(mesh).count
     rows = run.data.batch_size // shards // run.execution.microbatches
     data = dataclasses.replace(run.data, input_length=ladder.full_length)
@@ -109,6 +119,7 @@ def step_shape(run: RunConfig, ladder: Ladder, mesh: Mesh) -> StepShape:
         row.prefix / after_gate,
         (1 + BACKWARD) * after_gate,
         ladder.full_length * run.model.emb_dim,
+        sum(leaf.size for leaf in jax.tree.leaves(split_stages(params)[1])),
         platform_costs(mesh.devices.flat[0].platform),
     )
 

@@ -30,7 +30,7 @@ class Choices(Hook):
     def __init__(self, run: RunConfig, mesh: Mesh, ladders: Mapping[int, Ladder], state: TrainState) -> None:
         """Goes on from the state's choices, as far as the present execution allows them."""
         self._run, self._deletions = run, step_deletions(run)
-        self._shapes = {length: step_shape(run, ladder, mesh) for length, ladder in ladders.items()}
+        self._shapes = {length: step_shape(run, ladder, mesh, state.params) for length, ladder in ladders.items()}
         self._chosen = {} if state.kept is None else {name: _on_host(kept)[1] for name, kept in state.kept.items()}
         self._open: list[TrainingDeletion] = [deletion for deletion in self._deletions.all if self._is_open(deletion)]
         if self._deletions.why:

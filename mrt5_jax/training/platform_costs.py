@@ -10,7 +10,9 @@ class PlatformCosts(NamedTuple):
     """Costs of a training step besides its matrix products, in multiply-adds that take as long as these."""
 
     chunk: float
-    """Of each chunk: the loop over chunks, and products of fewer rows at once."""
+    """Of each of several chunks: the loop over them, and products of fewer rows at once."""
+    added: float
+    """Of each number of the gradient after the gate, which every one of several chunks adds to those before it."""
     moved: float
     """Of each number of the hidden states at the gate: sorted, moved into slots, and their gradients moved back."""
     branch: float
@@ -18,12 +20,13 @@ class PlatformCosts(NamedTuple):
 
 
 TIMED: dict[str, PlatformCosts] = {
-    # Intel Xeon (family 6, model 207: AVX-512, AMX), two cores, jax 0.10.2.
-    "cpu": PlatformCosts(chunk=2.6e8, moved=270.0, branch=0.0),
+    # The dearer of two processors with two cores each, by jax 0.10.2: Intel Xeon (family 6, model 207: AVX-512, AMX)
+    # for numbers moved, AMD EPYC (family 25, model 1: AVX2) for chunks.
+    "cpu": PlatformCosts(chunk=2.7e8, added=110.0, moved=270.0, branch=0.0),
 }
 """By JAX's name of the platform."""
 
-ESTIMATED = PlatformCosts(chunk=1e11, moved=200.0, branch=0.05)
+ESTIMATED = PlatformCosts(chunk=1e11, added=200.0, moved=200.0, branch=0.05)
 """Of platforms that nobody has timed; cautious: where chunks would hardly pay, there are none."""
 
 

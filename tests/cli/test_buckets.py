@@ -115,6 +115,27 @@ def test_a_model_dir_that_is_not_there_or_may_not_be_read_is_named(
         bucket_server.refuse(None)
 
 
+def test_a_warm_start_from_a_bucket_that_gives_no_right_to_it_is_refused_before_anything_is_written(
+    bucket_servers: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The MODEL_DIR lies in a bucket of Google's, the weights to begin with in one that is forbidden."""
+    for server in bucket_servers.values():
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+    run, warm = (
+        bucket_servers[scheme].url(f"{tmp_path.name}-{what}") for scheme, what in (("gs", "run"), ("s3", "warm"))
+    )
+    bucket_servers["s3"].refuse(403)
+    try:
+        flags = ["--gin_file=runs/quickstart.gin", f"--gin.MODEL_DIR='{run}'", "--gin.TRAIN_STEPS=200"]
+        said = _refusal(["train", *flags, f"--gin.config.RunConfig.warm_start='{warm}'"], capsys)
+    finally:
+        bucket_servers["s3"].refuse(None)
+    assert warm in said
+    assert "there are no credentials for it, or they give no right to it" in said
+    assert all(name.startswith("run.lock/") for name in files_for(run).below(run))
+
+
 def _refusal(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     """The one line on standard error of a command that ends with exit code 2."""
     assert main(command) == 2

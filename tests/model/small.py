@@ -41,7 +41,8 @@ def in_double(config: ModelConfig) -> ModelConfig:
 
 
 @functools.cache
-def _shapes(config: ModelConfig) -> Any:
+def param_shapes(config: ModelConfig) -> Any:
+    """The parameters' shapes, of float32."""
     ids = jnp.ones((1, 4), jnp.int32)
     config = dataclasses.replace(config, dtype="float32", param_dtype="float32")
     return jax.eval_shape(MrT5(config).init, jax.random.key(0), ids, ids)["params"]
@@ -58,7 +59,7 @@ def make_params(config: ModelConfig, seed: int = 0) -> Any:
         gate = "gate" in {getattr(part, "key", None) for part in path}
         return rng.normal(0, 2.0 if gate else 1.0 if name == "embedding" else 0.5, shape)
 
-    return jax.tree_util.tree_map_with_path(draw, _shapes(config), is_leaf=lambda leaf: hasattr(leaf, "unbox"))
+    return jax.tree_util.tree_map_with_path(draw, param_shapes(config), is_leaf=lambda leaf: hasattr(leaf, "unbox"))
 
 
 def by_path(tree: Any, start: str = "") -> dict[str, Any]:

@@ -23,7 +23,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     if request.param == "local":
         yield lambda name: str(tmp_path / name) if name else str(tmp_path)
         return
-    server = request.getfixturevalue("_bucket_servers")[request.param]
+    server = request.getfixturevalue("bucket_servers")[request.param]
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
     yield lambda name: server.url(f"{tmp_path.name}/{name}".rstrip("/"))

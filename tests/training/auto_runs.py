@@ -24,9 +24,10 @@ from mrt5_jax.training.hooks import Hook
 from mrt5_jax.training.platform_costs import PlatformCosts
 from mrt5_jax.training.state import TrainState
 
+from ..model.small import param_shapes
 from .small_runs import make_run
 
-FREE = PlatformCosts(0.0, 0.0, 0.0)
+FREE = PlatformCosts(0.0, 0.0, 0.0, 0.0)
 """Nothing but products costs anything; else nothing would pay in models as small as these."""
 LENGTH, ROWS, STEPS, INTERVAL = 32, 8, 9, 3
 DECIDES, SWITCHES = 4, 7
@@ -67,7 +68,7 @@ def choices_of(run: RunConfig, counts: list[float] | None = None) -> tuple[Choic
     """With the state of a run that has seen such rows."""
     nothing = KeptLengths(jnp.zeros((1, BINS)), jnp.zeros(1, jnp.int32))
     seen = nothing if counts is None else nothing._replace(counts=jnp.asarray([counts]))
-    state = TrainState(jnp.int32(0), {}, (), (), None, {"hard": nothing, "saturated": seen})
+    state = TrainState(jnp.int32(0), param_shapes(run.model), (), (), None, {"hard": nothing, "saturated": seen})
     ladders = {LENGTH: Ladder(tuple(range(4, LENGTH + 1, 4)))}
     return Choices(run, make_mesh(run.execution.mesh), ladders, state), state
 

@@ -29,6 +29,7 @@ from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import Learning, TrainStep, make_train_step
 
 from ..compaction.compilations import compilations
+from ..model.small import param_shapes
 from .auto_runs import FREE, LENGTH, STEPS, SWITCHES, Gate, auto_run, kept, seen
 from .small_runs import checkpoints_of, metrics_of, same_bits
 from .test_devices import two_places
@@ -129,7 +130,7 @@ def test_a_stream_whose_distribution_changes_compiles_each_program_once(
 ) -> None:
     """Soft, saturated in four chunks, in one, in four again; on the host all is there before the first step."""
     run = auto_run(tmp_path, task)
-    shape = step_shape(run, Ladder((8, 16, 24, LENGTH)), make_mesh(run.execution.mesh))
+    shape = step_shape(run, Ladder((8, 16, 24, LENGTH)), make_mesh(run.execution.mesh), param_shapes(run.model))
     monkeypatch.setitem(platform_costs.TIMED, "cpu", FREE._replace(chunk=0.01 * shape.rows * shape.full))
     how = dataclasses.replace(run.execution, rungs=(8, 16, 24), dispatch=dispatch, log_every=500)
     training = dataclasses.replace(run.training, num_steps=500, eval_every=500)

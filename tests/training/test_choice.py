@@ -15,11 +15,13 @@ from mrt5_jax.parallel.mesh import make_mesh
 from mrt5_jax.training.choice import WORTH_IT, StepShape, choose, chunks_of, step_shape
 from mrt5_jax.training.platform_costs import ESTIMATED, TIMED, PlatformCosts, estimate_line, platform_costs
 
+from ..model.small import param_shapes
+
 LENGTH = 256
-FREE = PlatformCosts(0.0, 0.0, 0.0)
+FREE = PlatformCosts(0.0, 0.0, 0.0, 0.0)
 
 histograms = st.lists(st.integers(0, 50).map(float), min_size=BINS, max_size=BINS).filter(any)
-costs = st.builds(PlatformCosts, st.floats(0, 1e10), st.floats(0, 1e3), st.floats(0, 0.5))
+costs = st.builds(PlatformCosts, st.floats(0, 1e10), st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0, 0.5))
 
 
 def shape_of(costs: PlatformCosts, length: int = LENGTH, rows: int = 64, embed: int = 512) -> StepShape:
@@ -33,7 +35,8 @@ def shape_of(costs: PlatformCosts, length: int = LENGTH, rows: int = 64, embed: 
     )
     step = max(1, length // 16)
     ladder = Ladder(tuple(range(step, length + 1, step)))
-    return dataclasses.replace(step_shape(run, ladder, make_mesh(run.execution.mesh)), costs=costs)
+    shape = step_shape(run, ladder, make_mesh(run.execution.mesh), param_shapes(run.model))
+    return dataclasses.replace(shape, costs=costs)
 
 
 SHAPE = shape_of(FREE)
