@@ -61,13 +61,16 @@ class Engine:
 
     def generate_window(
         self,
-        batches: Sequence[Tokens],
+        batches: Sequence[Int[Array, "batch _"] | Int[np.ndarray, "batch _"]],
         max_length: int,
         search: Search | None = None,
         row_keys: Sequence[RowKeys] | None = None,
         size: int | None = None,
     ) -> list[Generated]:
-        """Generates a sequence for each row of several batches, see `score_window` and `start_generating`."""
+        """Generates a sequence for each row of several batches, see `score_window` and `start_generating`.
+
+        Batches may have different input lengths; those of one length are regrouped together.
+        """
         keys = [None] * len(batches) if row_keys is None else row_keys
         rows = [(jnp.asarray(tokens), own) for tokens, own in zip(batches, keys, strict=True)]
         size = max(size or 0, len(batches))
