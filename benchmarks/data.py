@@ -30,6 +30,9 @@ from rich.table import Table
 from benchmarks.bench_model import CONFIG, EXECUTION
 from mrt5_jax.config import CheckpointConfig, DataConfig, EvaluationConfig, RunConfig, TrainingConfig
 from mrt5_jax.data.batches import TrainBatches, train_batches
+from mrt5_jax.data.dealing import Dealing
+from mrt5_jax.data.expectation import Expectation, Weights, feature_names
+from mrt5_jax.data.registry import task_languages
 from mrt5_jax.data.text_files import TextFile, find_files
 from mrt5_jax.tasks.span_corruption import text_task
 from mrt5_jax.training.loop import train
@@ -74,6 +77,13 @@ def data_config(task: str) -> DataConfig:
     return DataConfig(task, (task,), INPUT_LENGTH, TARGET_LENGTH, BATCH, BATCH)
 
 
+class Unfed(Expectation):
+    """Knows nothing, without a run that would tell it what rows keep."""
+
+    def weights(self, batch: int) -> Weights:
+        return super().weights(0)
+
+
 def examples_per_second(batches: TrainBatches, num_batches: int) -> float:
     count, begin = 0, time.perf_counter()
     for _ in range(num_batches):
@@ -96,9 +106,11 @@ def measure_opening(files: str, rounds: int) -> list[Measured]:
 
 def measure_speed(task: str, rounds: int, num_batches: int) -> list[Measured]:
     plain = data_config(task)
+    dealing = Dealing(Unfed(feature_names(task_languages(task))), BATCH, tuple(range(BATCH)), INPUT_LENGTH)
     contestants = {
         "packed rows": train_batches(dataclasses.replace(plain, rows="packed"), seed=0),
         "one example a row": train_batches(plain, seed=0),
+        "one example a row, dealt": train_batches(plain, seed=0, dealing=dealing),
     }
     found: dict[str, list[float]] = {name: [] for name in contestants}
     for batches in contestants.values():

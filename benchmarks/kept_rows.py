@@ -1,8 +1,9 @@
 """Rows that keep as many positions as those of a trained model: what a mixture of lengths costs, and what it could.
 
 A file of kept lengths has one row a line, `script<TAB>input<TAB>kept`, as `python -m benchmarks.kept_rows` writes it
-from the records of `mrt5 eval`. `batch_keeping` makes a batch with such rows, and `keeping_model` parameters whose gate
-keeps exactly those positions: it looks at the byte alone.
+from the records of `mrt5 eval`; with `--config=MODEL_DIR/config.gin`, counts of the inputs' bytes by class follow.
+`batch_keeping` makes a batch with such rows, and `keeping_model` parameters whose gate keeps exactly those positions:
+it looks at the byte alone.
 
 `benchmarks/kept_lengths.tsv` is of the learned gate of docs/results/pooling.md after 300 steps: 1,000 rows of
 128 bytes of validation text in 15 languages, by `mrt5 eval --model_dir=MODEL_DIR --num_examples=1000` and
@@ -18,9 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.bench_model import CONFIG, make_params
+from mrt5_jax.cli import gin_setup
 from mrt5_jax.config import GateConfig, ModelConfig
-from mrt5_jax.evaluation.records import of_deletion, read_records
+from mrt5_jax.data.byte_classes import BYTE_CLASSES, count_classes
+from mrt5_jax.data.streams import eval_examples
+from mrt5_jax.evaluation.records import Record, of_deletion, read_records
 from mrt5_jax.model.parameters import Params
+from mrt5_jax.tools.dealt_saving import read_kept_rows
 
 SMALL = ModelConfig(
     emb_dim=128,
@@ -35,6 +40,8 @@ SMALL = ModelConfig(
 """Of the size that somebody tries on a laptop."""
 MODELS = {"small": SMALL, "bench": CONFIG}
 KEPT_LENGTHS = str(Path(__file__).with_name("kept_lengths.tsv"))
+KEPT_CLASSES = str(Path(__file__).with_name("kept_classes.tsv"))
+"""The same of another run of that recipe, with byte classes."""
 
 _FIRST_DELETED = 131
 """Ids from here on are deleted by the gate of `keeping_model`: bytes from 128 on."""
@@ -48,9 +55,8 @@ def read_kept(path: str | Path, script: str | None = None) -> np.ndarray:
     Args:
         script: rows of this script alone; None: all.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
-    rows = [line.split("\t") for line in lines if line and not line.startswith(("#", "script\t"))]
-    return np.array([int(kept) / int(inputs) for name, inputs, kept in rows if script in (None, name)])
+    rows = read_kept_rows(path)
+    return rows.shares[[script in (None, name) for name in rows.languages]]
 
 
 def draw_counts(shares: np.ndarray, rows: int, length: int, seed: int = 0) -> np.ndarray:
@@ -86,18 +92,35 @@ def keeping_model(config: ModelConfig) -> Params:
     return jax.tree.map(jnp.asarray, params)
 
 
+def class_counts(config: str, records: Sequence[Record]) -> list[list[int]]:
+    """Returns how many bytes of each class the inputs of records have, whose task is read again."""
+    data = gin_setup.resolve([config]).run.data
+    wanted = {(record.task, record.index) for record in records}
+    found: dict[tuple[str, int], list[int]] = {}
+    for task in data.eval_tasks:
+        for info, example in eval_examples(task, data, split="validation", num_examples=None):
+            if (info.task, info.index) in wanted:
+                ids = np.asarray(example["inputs"])[None, : data.input_length]
+                found[info.task, info.index] = count_classes(ids)[0].tolist()
+            if len(found) == len(wanted):
+                break
+    return [found[record.task, record.index] for record in records]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("records", metavar="RECORDS", help="records.jsonl of an `mrt5 eval` with hard deletion")
     parser.add_argument("kept", metavar="FILE", help="the file of kept lengths to write")
     parser.add_argument("--rows", type=int, default=1000, help="to draw from all (default: 1000)")
+    parser.add_argument("--config", metavar="GIN", help="MODEL_DIR/config.gin, to count the bytes of its task's inputs")
     args = parser.parse_args()
     records = of_deletion(read_records(args.records), "hard")
-    chosen = np.random.default_rng(0).permutation(len(records))[: args.rows]
-    lines = ["script\tinput\tkept"]
+    chosen = [records[number] for number in np.random.default_rng(0).permutation(len(records))[: args.rows]]
+    counts = class_counts(args.config, chosen) if args.config else [()] * len(chosen)
+    lines = ["\t".join(("script", "input", "kept", *(BYTE_CLASSES if args.config else ())))]
     lines += [
-        f"{record.language or record.task}\t{record.num_input_tokens}\t{record.num_kept_tokens}"
-        for record in (records[number] for number in chosen)
+        "\t".join(map(str, (record.language or record.task, record.num_input_tokens, record.num_kept_tokens, *of_row)))
+        for record, of_row in zip(chosen, counts, strict=True)
         if record.num_input_tokens
     ]
     Path(args.kept).write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -52,7 +52,7 @@ class Trainer:
         self.metrics: Any = None
 
     def __call__(self) -> Any:
-        self.state, self.metrics = self.step(self.state, self.batch)
+        self.state, self.metrics, _ = self.step(self.state, self.batch)
         return jax.block_until_ready(self.state.params)
 
 

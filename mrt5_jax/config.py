@@ -38,6 +38,9 @@ Remat = Literal["none", "full", "dots"]
 RowsInParts = Literal["as_they_come", "sorted"]
 """Which rows of a batch a microbatch holds; sorted: by what they keep."""
 
+DeviceRows = Literal["as_they_come", "dealt"]
+"""Which rows of a batch a device has; dealt: the k-th rows of all devices are alike in what is expected to be kept."""
+
 AttentionRows = Literal["auto", "batched", "one_by_one"]
 """How attention runs over a batch; auto: one by one on a single CPU device if rows are long, batched elsewhere."""
 
@@ -233,6 +236,10 @@ class ExecutionConfig:
     microbatch_rows: RowsInParts = "as_they_come"
     """sorted: over a device's rows of the whole batch, so that a microbatch has rows that are alike; the layers before
     the gate run twice for it. Chunks that are "auto" decide this as well."""
+    device_rows: DeviceRows | Auto = "auto"
+    """dealt: a training batch's rows are sorted by what is expected to be kept of them, by their language and bytes,
+    and dealt to the devices, so that the chunks of all devices are alike (docs/COMPACTION.md). auto: where that can
+    save something, on several devices and in several chunks or microbatches."""
     window: int | None = None
     """Batches of `mrt5 eval` and `mrt5 infer` whose rows are sorted by kept count together and cut into as many full
     batches, each with its own length; their rows at the gate lie in memory at once. 1: each batch by itself. None: 32,

@@ -233,6 +233,13 @@ READERS = (
     ),
     Reader(
         "execution",
+        ("device_rows",),
+        removes,
+        "no step removes positions",
+        ("TrainingConfig.deletion", "TrainingConfig.hard_probability"),
+    ),
+    Reader(
+        "execution",
         ("max_rungs",),
         lambda run: run.execution.rungs is None,
         "the rungs are given",

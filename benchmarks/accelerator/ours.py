@@ -89,7 +89,7 @@ class TrainingSteps:
     def turn(self, calls: int) -> None:
         state = self._shared.take()
         for _ in range(calls):
-            state, self._metrics = self._step(state, self._shared.batch)
+            state, self._metrics, _ = self._step(state, self._shared.batch)
         jax.block_until_ready((state, self._metrics))
         self._shared.give(state)
 

@@ -171,11 +171,16 @@ def _configured(args: argparse.Namespace) -> DataConfig:
 
 
 def _warm(args: argparse.Namespace, console: Any) -> None:
-    """Reads the first example of every split, which unpacks files and finds out what is missing."""
+    """Reads the first example of every split, which unpacks files and finds out what is missing.
+
+    The bytes of examples that training draws are counted, by which rows may be dealt to devices.
+    """
     data = _configured(args)
+    import numpy as np
     from rich.table import Table
 
     from mrt5_jax.data.registry import tasks_of
+    from mrt5_jax.data.sources import IndexedSource, Order
     from mrt5_jax.data.task_names import label_of
 
     names = [args.task] if args.task else [data.train_task, *data.eval_tasks]
@@ -187,6 +192,8 @@ def _warm(args: argparse.Namespace, console: Any) -> None:
             lengths = {"inputs": data.input_length, "targets": data.target_length}
             if next(task.read_once(split, lengths), None) is None:
                 raise UserError(f"task {label_of(task.name)}: its {split} split has no examples")
+            if split == "train" and isinstance(task.source, IndexedSource) and task.source.tells:
+                task.source.told(split, np.zeros(1, np.int64), Order(seed=0, shuffle=False))  # counts the bytes of all
             table.add_row(label_of(task.name), split, "?" if size is None else f"{size:,}")
     for name in dict.fromkeys(names):
         _describe(name, console)

@@ -21,6 +21,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="with --dry_run: compile the step for devices that need not be here, v5e:16x16 or cpu:8; or local",
     )
     parser.add_argument(
+        "--kept",
+        metavar="FILE",
+        help="with --dry_run: a file of kept lengths, language<TAB>inputs<TAB>kept; print how much of their saving "
+        "remains on the devices. Without it: of what MODEL_DIR's run has seen so far",
+    )
+    parser.add_argument(
         "--start_over",
         action="store_true",
         help="where MODEL_DIR's checkpoints are lost or damaged, all of them: move what is left to MODEL_DIR/set_aside "
@@ -42,10 +48,12 @@ def run(args: argparse.Namespace) -> int:
     resolved = gin_setup.resolve_arguments(args)
     resolved.check()
     if args.dry_run:
-        dry_run(resolved, args.topology)
+        dry_run(resolved, args.topology, args.kept)
         return 0
     if args.topology:
         raise UserError("--topology goes with --dry_run: training runs on the devices there are")
+    if args.kept:
+        raise UserError("--kept goes with --dry_run: training counts itself what its rows keep")
     join_others(args)
     import jax
 
@@ -74,8 +82,9 @@ def join_others(args: argparse.Namespace) -> None:
         join_processes(*named)
 
 
-def dry_run(resolved: gin_setup.Resolved, topology: str | None) -> None:
+def dry_run(resolved: gin_setup.Resolved, topology: str | None, kept: str | None = None) -> None:
     """Prints the configuration, where the run would lie and, for a topology, what its compiler makes of the step."""
+    from mrt5_jax.tools.dealing_report import dealing_report
     from mrt5_jax.tools.dry_run import compile_step, plan_run
     from mrt5_jax.tools.dry_run_report import compilation_report, plan_report
     from mrt5_jax.tools.topology import LOCAL, topology_of
@@ -85,6 +94,8 @@ def dry_run(resolved: gin_setup.Resolved, topology: str | None) -> None:
     print(resolved.config_text)
     print(f"# {num_parameters(resolved.run.model):,} parameters")
     print(plan_report(plan), flush=True)
+    if report := dealing_report(resolved.run, plan, kept):
+        print(report, flush=True)
     if topology is not None:
         print(compilation_report(compile_step(resolved.run, plan), plan))
 

@@ -1,9 +1,11 @@
 """Into how many chunks rows may be cut, and at which rungs their chunks would run.
 
-Nothing is clocked, and sums, products and quotients of floats are all that is computed: whatever process asks gets the
-same answer to the last bit.
+Nothing is clocked, and sums, products, quotients and square roots of floats are all that is computed: whatever process
+asks gets the same answer to the last bit.
 """
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,6 +18,10 @@ TRIED = (4, 16)
 def fixed_chunks(execution: ExecutionConfig) -> int:
     """Returns the chunks of whatever is not decided while it runs; of "auto" one."""
     return 1 if execution.chunks == "auto" else execution.chunks
+
+
+_GROUPS = 8
+"""Groups of devices that are told apart by which of a slot's rows they get, at most."""
 
 
 class Cut(NamedTuple):
@@ -50,7 +56,12 @@ def allowed_chunks(execution: ExecutionConfig, rows: int) -> tuple[int, ...]:
 
 
 def rung_chances(
-    rungs: Sequence[int], below: Sequence[float], rows: int, num_chunks: int, num_shards: int = 1
+    rungs: Sequence[int],
+    below: Sequence[float],
+    rows: int,
+    num_chunks: int,
+    num_shards: int = 1,
+    explained: float = 0.0,
 ) -> list[list[float]]:
     """Returns the chance that each chunk runs at each rung: [num_chunks][rungs].
 
@@ -62,13 +73,80 @@ def rung_chances(
         below: the share of rows that fit each rung.
         rows: of a device.
         num_shards: devices.
+        explained: of rows that are dealt to the devices by what is expected of them, the share of the variance of what
+            they keep that is explained so; 0 where they lie as they come.
     """
-    at_most = [_at_least(rows, chance) for chance in below[:-1]]
+    at_most = [_all_fit(chance, rows, num_shards, explained) for chance in below[:-1]]
     chances = []
     for chunk in range(1, num_chunks + 1):
-        fits = [_power(heads[chunk * rows // num_chunks], num_shards) for heads in at_most] + [1.0]
+        fits = [heads[chunk * rows // num_chunks] for heads in at_most] + [1.0]
         chances.append([max(0.0, high - low) for low, high in zip([0.0, *fits], fits, strict=False)])
     return chances
+
+
+@functools.lru_cache(maxsize=256)  # asked for by every number of chunks that may be chosen
+def _all_fit(chance: float, rows: int, num_shards: int, explained: float) -> list[float]:
+    """The chances that on all devices at least 0, 1, ... of the rows fit, of rows that fit with this chance."""
+    if explained <= 0:
+        return [_power(heads, num_shards) for heads in _at_least(rows, chance)]
+    groups = max(number for number in range(1, _GROUPS + 1) if num_shards % number == 0)
+    found = [1.0] * (rows + 1)
+    for group in range(groups):  # the last devices get the longest of the rows in a slot
+        fit = _at_least_of(slot_chances(chance, rows, explained, (group + 0.5) / groups))
+        found = [one * _power(other, num_shards // groups) for one, other in zip(found, fit, strict=True)]
+    return found
+
+
+def slot_chances(below: float, rows: int, explained: float, place: float = 0.5) -> list[float]:
+    """Returns the chance that the row in each slot of a device fits, of rows dealt by what is expected of them.
+
+    What is expected and what is kept are taken as two normal variables, up to a monotone map of each (a Gaussian
+    copula). The rows in a slot are those of an equal share of what is expected.
+
+    Args:
+        below: the chance of a row that lies anywhere.
+        rows: slots of a device.
+        explained: the square of the two variables' correlation.
+        place: of the device among all, from 0 to 1: so far through the share lies the row that it gets.
+    """
+    if below <= 0 or below >= 1:
+        return [float(below >= 1)] * rows
+    known, left = math.sqrt(min(explained, 0.9999)), math.sqrt(1 - min(explained, 0.9999))
+    at = _quantile(below)
+    return [_normal_below((at - known * _quantile((slot + place) / rows)) / left) for slot in range(rows)]
+
+
+def _normal_below(deviation: float) -> float:
+    """The chance that a standard normal variable lies below (Abramowitz and Stegun, 26.2.17: to 7.5e-8)."""
+    size = min(abs(deviation), 9.0)
+    nearness = 1 / (1 + 0.2316419 * size)
+    tail = 0.0
+    for factor in (1.330274429, -1.821255978, 1.781477937, -0.356563782, 0.319381530):
+        tail = (tail + factor) * nearness
+    tail *= 0.3989422804 / _power(1 + size * size / 2 / 2**20, 2**20)
+    return 1 - tail if deviation > 0 else tail
+
+
+@functools.lru_cache(maxsize=4096)
+def _quantile(chance: float) -> float:
+    """Where a standard normal variable lies below with this chance."""
+    low, high = -9.0, 9.0
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _normal_below(middle) < chance else (low, middle)
+    return (low + high) / 2
+
+
+def _at_least_of(chances: Sequence[float]) -> list[float]:
+    """The chances that at least 0, 1, ... of some coins, each with its chance, show heads."""
+    exactly = [1.0]
+    for chance in chances:
+        heads, tails = [0.0, *exactly], [*exactly, 0.0]
+        exactly = [one * chance + other * (1 - chance) for one, other in zip(heads, tails, strict=True)]
+    sums = [0.0]
+    for weight in reversed(exactly):
+        sums.append(sums[-1] + weight)
+    return [min(1.0, own) for own in reversed(sums[1:])]
 
 
 def _power(base: float, exponent: int) -> float:

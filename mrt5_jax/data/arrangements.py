@@ -21,6 +21,16 @@ LANGUAGE_IDS = "language_ids"
 """Key in a batch of the rows' languages, int32 [batch], where the task has languages: places among the training task's
 languages, sorted; -1 for a language that is none of them. Packed rows, which may mix languages, have none."""
 
+LANGUAGE_TOKENS = "language_tokens"
+"""Key in a batch of packed rows, int32 [batch languages], where the task has languages: the inputs of each in a row."""
+
+ROW = "row"
+"""Key in a batch that was dealt (`data.dealing`), int32 [batch]: which row of the batch each was before; what is random
+follows it."""
+
+FEATURES = "features"
+"""Key in a batch that was dealt, uint8 [batch features]: what its rows were dealt by, see `data.expectation`."""
+
 
 class ExampleInfo(NamedTuple):
     """Where a row comes from."""
@@ -97,6 +107,7 @@ class Packed:
         stream: of all examples.
         rows: of all hosts.
         most_examples: of a row; None: as many as fit.
+        num_languages: of the examples, to be counted in each row; 0 counts none.
     """
 
     def __init__(
@@ -106,23 +117,29 @@ class Packed:
         lengths: tuple[int, int],
         own: slice,
         most_examples: int | None = None,
+        num_languages: int = 0,
     ):
         self._stream = stream
         self._rows = rows
         self._lengths = lengths
         self._own = own
         self._most_examples = most_examples
+        self._num_languages = num_languages
 
     def read(self, position: int) -> Iterator[Located]:
-        batch = _PackedRows(self._rows, *self._lengths, self._most_examples)
+        batch = self._empty()
         for examples in self._stream.batches(start=position, rows=self._rows):
-            for inputs, targets in zip(examples["inputs"], examples["targets"], strict=True):
+            languages = examples[LANGUAGE_IDS].tolist() if self._num_languages else [-1] * self._rows
+            for inputs, targets, language in zip(examples["inputs"], examples["targets"], languages, strict=True):
                 inputs, targets = inputs[: np.count_nonzero(inputs)], targets[: np.count_nonzero(targets)]
-                if not batch.add(inputs, targets):
-                    yield Located(_take(batch.model_batch(), self._own), position)
-                    batch = _PackedRows(self._rows, *self._lengths, self._most_examples)
-                    batch.add(inputs, targets)
+                if not batch.add(inputs, targets, language):
+                    yield Located(some_rows(batch.model_batch(), self._own), position)
+                    batch = self._empty()
+                    batch.add(inputs, targets, language)
                 position += 1
+
+    def _empty(self) -> "_PackedRows":
+        return _PackedRows(self._rows, *self._lengths, self._most_examples, self._num_languages)
 
 
 class Buckets:
@@ -153,8 +170,8 @@ class Buckets:
                 inputs, targets = examples["inputs"][rows], examples["targets"][rows]
                 inputs = inputs[:, : smallest_length(inputs, self._lengths)]
                 position += 1
-                batch = model_batch(inputs, targets) | _take(_languages(examples), rows)
-                yield Located(_take(batch, self._own), position)
+                batch = model_batch(inputs, targets) | some_rows(_languages(examples), rows)
+                yield Located(some_rows(batch, self._own), position)
             window, skipped = window + 1, 0
 
 
@@ -197,23 +214,28 @@ def _languages(examples: Mapping[str, np.ndarray]) -> Batch:
     return {LANGUAGE_IDS: examples[LANGUAGE_IDS]} if LANGUAGE_IDS in examples else {}
 
 
-def _take(batch: Batch, rows: slice | np.ndarray) -> Batch:
+def some_rows(batch: Batch, rows: slice | np.ndarray) -> Batch:
+    """Returns some rows of a batch."""
     return {key: value[rows] for key, value in batch.items()}
 
 
 class _PackedRows:
     """A batch that is being filled, row by row."""
 
-    def __init__(self, rows: int, input_length: int, target_length: int, most_examples: int | None):
+    def __init__(self, rows: int, input_length: int, target_length: int, most_examples: int | None, num_languages: int):
         self._most_examples = most_examples
+        self._language_tokens = np.zeros((rows, num_languages), np.int32)
         self._inputs, self._input_segments, self._input_positions = np.zeros((3, rows, input_length), np.int32)
         self._targets, self._target_segments, self._target_positions = np.zeros((3, rows, target_length), np.int32)
         self._row = 0
         self._segment = 0
         self._used = (0, 0)
 
-    def add(self, inputs: Int[np.ndarray, " length"], targets: Int[np.ndarray, " target"]) -> bool:
-        """Adds an example and returns True, or returns False where the batch has no room for it."""
+    def add(self, inputs: Int[np.ndarray, " length"], targets: Int[np.ndarray, " target"], language: int) -> bool:
+        """Adds an example and returns True, or returns False where the batch has no room for it.
+
+        `language` counts through the task's; -1 is none of them.
+        """
         ends = (self._used[0] + len(inputs), self._used[1] + len(targets))
         full = ends[0] > self._inputs.shape[1] or ends[1] > self._targets.shape[1]
         if full or self._segment == self._most_examples:
@@ -228,15 +250,22 @@ class _PackedRows:
         self._input_positions[places[0]] = np.arange(len(inputs))
         self._target_positions[places[1]] = np.arange(len(targets))
         self._used = ends
+        if language >= 0:
+            self._language_tokens[self._row, language] += len(inputs)
         return True
 
     def model_batch(self) -> Batch:
         batch = model_batch(self._inputs, self._targets)
         # A segment's decoder starts from a pad as well, not from the end of the segment before.
         batch["decoder_input_tokens"] = np.where(self._target_positions > 0, batch["decoder_input_tokens"], PAD_ID)
-        return batch | {
-            "encoder_segment_ids": self._input_segments,
-            "encoder_positions": self._input_positions,
-            "decoder_segment_ids": self._target_segments,
-            "decoder_positions": self._target_positions,
-        }
+        languages = {LANGUAGE_TOKENS: self._language_tokens} if self._language_tokens.shape[1] else {}
+        return (
+            batch
+            | languages
+            | {
+                "encoder_segment_ids": self._input_segments,
+                "encoder_positions": self._input_positions,
+                "decoder_segment_ids": self._target_segments,
+                "decoder_positions": self._target_positions,
+            }
+        )

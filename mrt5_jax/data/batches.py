@@ -21,6 +21,7 @@ from mrt5_jax.data.arrangements import (
     model_batch,
     smallest_length,
 )
+from mrt5_jax.data.dealing import Dealing, DealtExamples, DealtRows
 from mrt5_jax.data.registry import find_split
 from mrt5_jax.data.streams import TrainStream, eval_examples, eval_languages, language_ids
 from mrt5_jax.data.text_files import SourceFile
@@ -52,11 +53,14 @@ class TrainBatches(Iterator[Batch]):
         layout: Mapping[str, Any],
         files: Sequence[SourceFile] = (),
         languages: Sequence[str] = (),
+        is_dealt_by_process: bool = False,
     ):
         self.files = files
         """Of the user's that the batches come from."""
         self.languages = languages
         """That `language_ids` count through."""
+        self.is_dealt_by_process = is_dealt_by_process
+        """Whether each process deals the rows that it has read, since none knows anything of the others'."""
         self._arrangement = arrangement
         self._layout = dict(layout)
         self._position = 0
@@ -95,13 +99,22 @@ class TrainBatches(Iterator[Batch]):
 
 
 def train_batches(
-    data: DataConfig, *, seed: int, shard_index: int = 0, num_shards: int = 1, most_examples: int | None = None
+    data: DataConfig,
+    *,
+    seed: int,
+    shard_index: int = 0,
+    num_shards: int = 1,
+    most_examples: int | None = None,
+    dealing: Dealing | None = None,
 ) -> TrainBatches:
     """Returns this host's share of the training batches, `batch_size / num_shards` rows each.
+
+    A batch has the same examples with and without dealing, and the data's state is the same.
 
     Args:
         seed: of the order and of every random transformation.
         most_examples: of a packed row; None: as many as fit.
+        dealing: how rows are dealt to devices; None: host i has the rows i, i + hosts, i + 2 hosts, ... of a batch.
 
     Raises:
         UserError: an unknown task, a task without a train split, a batch size that the hosts cannot share, buckets
@@ -110,18 +123,26 @@ def train_batches(
     if data.batch_size % num_shards:
         raise UserError(f"batch_size {data.batch_size} cannot be shared out evenly to {num_shards} hosts")
     lengths = input_lengths(data)
+    everybody = TrainStream(data, seed=seed, shard_index=0, num_shards=1)
+    reads_all = data.rows == "packed" or bool(data.length_buckets)
+    stream = everybody if reads_all else TrainStream(data, seed=seed, shard_index=shard_index, num_shards=num_shards)
+    all_rows, own = slice(0, data.batch_size, 1), slice(shard_index, data.batch_size, num_shards)
+    rows = all_rows if reads_all and dealing is not None else own
+    num_languages = len(stream.languages)
     arrangement: Arrangement
-    if data.rows == "packed" or data.length_buckets:
-        stream = TrainStream(data, seed=seed, shard_index=0, num_shards=1)
-        own = slice(shard_index, None, num_shards)
-        if data.length_buckets:
-            arrangement = Buckets(stream, data.batch_size, lengths, own, seed)
-        else:
-            row = (data.input_length, data.target_length)
-            arrangement = Packed(stream, data.batch_size, row, own, most_examples)
+    if data.length_buckets:
+        arrangement = Buckets(stream, data.batch_size, lengths, rows, seed)
+    elif data.rows == "packed":
+        row, languages = (data.input_length, data.target_length), 0 if dealing is None else num_languages
+        arrangement = Packed(stream, data.batch_size, row, rows, most_examples, languages)
     else:
-        stream = TrainStream(data, seed=seed, shard_index=shard_index, num_shards=num_shards)
         arrangement = OneExampleARow(stream, data.batch_size // num_shards)
+    by_process = dealing is not None and num_shards > 1 and not reads_all and not everybody.tells
+    if dealing is not None and not reads_all and everybody.tells:
+        arrangement = DealtExamples(everybody, dealing, data.batch_size)
+    elif dealing is not None:
+        how = dealing.within_process() if by_process else dealing
+        arrangement = DealtRows(arrangement, how, rows, num_languages)
     layout = {
         _VERSION: SHARED_ORDER_VERSION if stream.is_shared_out else DATA_ORDER_VERSION,
         "task": data.train_task,
@@ -134,7 +155,7 @@ def train_batches(
         "rows": data.rows,
         "length_buckets": list(lengths) if data.length_buckets else [],
     }
-    return TrainBatches(arrangement, layout, stream.files, stream.languages)
+    return TrainBatches(arrangement, layout, stream.files, stream.languages, by_process)
 
 
 def eval_batches(

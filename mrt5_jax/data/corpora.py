@@ -1,13 +1,15 @@
 """Text of several languages, cut into chunks that are found by their number."""
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from mrt5_jax.data.chunk_classes import kept_class_counts
 from mrt5_jax.data.documents import former_language_of, language_of
-from mrt5_jax.data.sources import Example, IndexedSource
+from mrt5_jax.data.sources import Example, IndexedSource, Told
 from mrt5_jax.data.text_files import SourceFile, TextStream, check_no_overlap, find_files
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import FilePath
@@ -79,6 +81,7 @@ def chunk_source(splits: Splits, chunk_length: int) -> IndexedSource:
         lambda split, numbers: chunks[split].read(numbers),
         {split: own.size for split, own in chunks.items()},
         files_of(splits),
+        lambda split, numbers: chunks[split].tell(numbers),
     )
 
 
@@ -106,6 +109,19 @@ class _Chunks:
         """Reads the chunks of these numbers: their `ids` and `language`."""
         for number, place in zip(numbers, np.searchsorted(self._first, numbers, side="right") - 1, strict=True):
             yield {"ids": self._chunk(int(number), int(place)), "language": self._regions[place].language}
+
+    def tell(self, numbers: np.ndarray) -> Told:
+        """Returns what is known of these chunks without reading them."""
+        places = np.searchsorted(self._first, numbers, side="right") - 1
+        return Told(self._class_counts[numbers], places, tuple(region.language for region in self._regions))
+
+    @functools.cached_property
+    def _class_counts(self) -> np.ndarray:
+        content = [(region.stream.identity, region.begin, region.end) for region in self._regions]
+        return kept_class_counts((content, self._chunk_length), self.size, self._chunk_length, self._ids)
+
+    def _ids(self, number: int) -> np.ndarray:
+        return self._chunk(number, int(np.searchsorted(self._first, number, side="right")) - 1)
 
     def _chunk(self, number: int, place: int) -> np.ndarray:
         region = self._regions[place]

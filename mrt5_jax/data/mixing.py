@@ -56,6 +56,21 @@ class Mixing:
             yield from (found[begin : begin + BLOCK] for begin in range(0, len(found), BLOCK))
             before += int(np.count_nonzero(drawn))
 
+    def drawn(self) -> Iterator[Int[np.ndarray, "2 block"]]:
+        """Yields of the shard's positions what `choices` and, of the task chosen, `positions` yield, in blocks."""
+        first_block = self._first // CHOICES
+        before = np.zeros(len(self._shares), np.int64)
+        for number in range(first_block):
+            before += np.bincount(self._block(number), minlength=len(before))
+        for number in itertools.count(first_block):
+            drawn = self._block(number)
+            turns = np.empty(CHOICES, np.int64)
+            for task in range(len(before)):
+                own = np.flatnonzero(drawn == task)
+                turns[own] = before[task] + np.arange(len(own))
+                before[task] += len(own)
+            yield np.stack([drawn, turns])[:, self._own(number)]
+
     def _own(self, number: int) -> slice:
         """The shard's positions of a block, from the first that is not passed over."""
         begin = max(self._first - number * CHOICES, 0) or (self._shard.index - number * CHOICES) % self._shard.count

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Int, UInt
 
 from mrt5_jax.data.index_shuffle import shuffled_indices
 from mrt5_jax.data.text_files import SourceFile
@@ -33,6 +33,16 @@ RowLengths = Mapping[str, int]
 """Of `inputs` and `targets` in ids, with EOS."""
 
 _EPOCH_STRIDE = np.int64(0x1E3779B97F4A7C15)  # so far apart that no other run's seed is met
+
+
+class Told(NamedTuple):
+    """What a source tells of examples that it has not read."""
+
+    class_counts: UInt[np.ndarray, "examples classes"]
+    """Bytes of each of `byte_classes.BYTE_CLASSES`, before the task's transformations."""
+    language: Int[np.ndarray, " examples"]
+    """Of each example, its place in `languages`."""
+    languages: tuple[str, ...]
 
 
 class Order(NamedTuple):
@@ -86,6 +96,7 @@ class IndexedSource:
         make_examples: (split, int64 indices [block]) -> their features, one by one.
         num_examples: of every split. A split without examples is no split.
         files: that the splits are made of.
+        tell: (split, int64 indices [block]) -> what is known of these examples without reading them; None: nothing.
     """
 
     def __init__(
@@ -93,11 +104,23 @@ class IndexedSource:
         make_examples: Callable[[str, Int[np.ndarray, " block"]], Iterable[Example]],
         num_examples: Mapping[str, int],
         files: Sequence[SourceFile] = (),
+        tell: Callable[[str, Int[np.ndarray, " block"]], Told] | None = None,
     ):
         self._sizes = {split: size for split, size in num_examples.items() if size > 0}
         self._make_examples = make_examples
         self.splits: Sequence[str] = tuple(self._sizes)
         self.files: Sequence[SourceFile] = files
+        self._tell = tell
+
+    @property
+    def tells(self) -> bool:
+        """Whether it knows something of examples without reading them."""
+        return self._tell is not None
+
+    def told(self, split: str, positions: Int[np.ndarray, " block"], order: Order) -> Told:
+        """Returns what is known of the examples at some positions without reading them, of a source that `tells`."""
+        assert self._tell is not None
+        return self._tell(split, self._located(split, positions, order)[1])
 
     def check(self, split: str) -> None:
         """See `ExampleSource`; what can be wrong was found when the source was made."""
@@ -110,19 +133,27 @@ class IndexedSource:
         self, split: str, positions: Positions, order: Order, lengths: RowLengths | None = None
     ) -> Iterator[Example]:
         """See `ExampleSource`."""
-        size = self._sizes[split]
         for block in positions:
-            epochs, indices = np.divmod(block, size)
+            epochs = block // self._sizes[split]
             ended = order.num_epochs is not None and bool((epochs >= order.num_epochs).any())
             if ended:
-                epochs, indices = (of[epochs < order.num_epochs] for of in (epochs, indices))
-            if order.shuffle:
-                indices = shuffled_indices(indices, epochs, seed=order.seed, size=size)
+                block = block[epochs < order.num_epochs]
+            epochs, indices = self._located(split, block, order)
             seeds = np.stack([order.seed + epochs * _EPOCH_STRIDE, indices], axis=1)
             for example, index, seed in zip(self._make_examples(split, indices), indices, seeds, strict=True):
                 yield {**example, INDEX_FEATURE: int(index), SEED_FEATURE: seed}
             if ended:
                 return
+
+    def _located(
+        self, split: str, positions: Int[np.ndarray, " block"], order: Order
+    ) -> tuple[Int[np.ndarray, " block"], Int[np.ndarray, " block"]]:
+        """The epoch and the index within the split of each position."""
+        size = self._sizes[split]
+        epochs, indices = np.divmod(positions, size)
+        if order.shuffle:
+            indices = shuffled_indices(indices, epochs, seed=order.seed, size=size)
+        return epochs, indices
 
     def read_once(self, split: str, lengths: RowLengths | None = None) -> Iterator[Example]:
         """See `ExampleSource`; mixed, so that the first few are of all languages."""

@@ -2,20 +2,25 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int
 
 from mrt5_jax.config import DataConfig
-from mrt5_jax.data.arrangements import LANGUAGE_IDS, ExampleInfo
+from mrt5_jax.data.arrangements import LANGUAGE_IDS, ROW, Batch, ExampleInfo
+from mrt5_jax.data.byte_classes import BYTE_CLASSES
 from mrt5_jax.data.mixing import Mixing, Shard
 from mrt5_jax.data.read_ahead import read_ahead
 from mrt5_jax.data.registry import find_split, find_task, is_known, registered, task_languages
-from mrt5_jax.data.sources import INDEX_FEATURE, Example, Order, every
+from mrt5_jax.data.sources import BLOCK, INDEX_FEATURE, Example, IndexedSource, Order, Positions, every
 from mrt5_jax.data.task_specs import ANSWERS, INPUTS, LANGUAGE, TARGETS, Mixture, cut_feature
 from mrt5_jax.errors import UserError
+
+Choose = Callable[[Int[np.ndarray, "rows classes"], Int[np.ndarray, " rows"]], Batch]
+"""(bytes of each class, language ids) of a batch's examples -> ROW of those to read, and what shall be beside them."""
 
 
 class TrainStream:
@@ -55,6 +60,61 @@ class TrainStream:
         examples = self._mixed(start) if self._is_mixed else self._of_one_task(start)
         return read_ahead(self._batch(list(rows_of)) for rows_of in _batched(examples, rows))
 
+    @property
+    def tells(self) -> bool:
+        """Whether all its sources know something of examples that they have not read."""
+        return all(isinstance(task.source, IndexedSource) and task.source.tells for task in self._tasks)
+
+    def chosen(self, *, start: int, rows: int, choose: Choose) -> Iterator[dict[str, np.ndarray]]:
+        """Yields of each batch of `rows` examples those alone that are chosen, as `batches` does; of one shard.
+
+        Args:
+            start: this stream's example that the first batch begins with.
+            choose: from what sources tell of a batch's examples to ROW, those to read, in order, and to whatever shall
+                be beside them.
+        """
+        return read_ahead(self._chosen(start, rows, choose))
+
+    def _chosen(self, start: int, rows: int, choose: Choose) -> Iterator[dict[str, np.ndarray]]:
+        assert self._shard.count == 1
+        wanted: list[deque[Int[np.ndarray, " block"]]] = [deque() for _ in self._tasks]
+        readers = [
+            task.read("train", _emptied(own), self._order, self._lengths)
+            for task, own in zip(self._tasks, wanted, strict=True)
+        ]
+        for tasks, positions, class_counts, languages in self._told(start, rows):
+            found = choose(class_counts, languages)
+            of_rows, at = tasks[found[ROW]], positions[found[ROW]]
+            for place, own in enumerate(wanted):
+                if (turns := at[of_rows == place]).size:
+                    own.append(turns)
+            yield self._batch([next(readers[place]) for place in of_rows]) | found
+
+    def _told(self, start: int, rows: int) -> Iterator[list[np.ndarray]]:
+        """Yields of each batch's examples the place of the task, the position in its order, and what its source tells.
+
+        That are counts of byte classes, int64 [rows classes], and language ids.
+        """
+        together = max(1, BLOCK // rows)
+        for tasks, positions in _cut(self._drawn(start), together * rows):
+            class_counts = np.zeros((len(tasks), len(BYTE_CLASSES)), np.int64)
+            languages = np.full(len(tasks), -1, np.int32)
+            for place, task in enumerate(self._tasks):
+                own = np.flatnonzero(tasks == place)
+                if own.size:
+                    assert isinstance(task.source, IndexedSource)
+                    told = task.source.told("train", positions[own], self._order)
+                    class_counts[own] = told.class_counts
+                    languages[own] = language_ids(told.languages, self.languages)[told.language]
+            of_batches = (np.split(of_all, together) for of_all in (tasks, positions, class_counts, languages))
+            yield from map(list, zip(*of_batches, strict=True))
+
+    def _drawn(self, start: int) -> Iterator[Int[np.ndarray, "2 block"]]:
+        """Yields of the examples from one on the place of the task, and the position in the task's order."""
+        if self._is_mixed:
+            return Mixing(self._rates, self._order.seed, self._shard, start).drawn()
+        return (np.stack([np.zeros_like(block), block]) for block in every(first=start))
+
     def _of_one_task(self, start: int) -> Iterator[Example]:
         positions = every(self._shard.count, self._shard.index + start * self._shard.count)
         return self._tasks[0].read("train", positions, self._order, self._lengths)
@@ -81,6 +141,22 @@ class TrainStream:
 def _batched(examples: Iterator[Example], rows: int) -> Iterator[list[Example]]:
     while batch := list(itertools.islice(examples, rows)):
         yield batch
+
+
+def _cut(blocks: Iterator[Int[np.ndarray, "2 block"]], size: int) -> Iterator[Int[np.ndarray, "2 size"]]:
+    """Yields the same columns, so many at a time."""
+    held = next(blocks)
+    while True:
+        while held.shape[1] < size:
+            held = np.concatenate([held, next(blocks)], axis=1)
+        yield held[:, :size]
+        held = held[:, size:]
+
+
+def _emptied(blocks: "deque[Int[np.ndarray, ' block']]") -> Positions:
+    """Yields what lies in a queue, which is filled before more is asked for."""
+    while True:
+        yield blocks.popleft()
 
 
 def language_ids(found: Iterable[str], languages: Sequence[str]) -> Int[np.ndarray, " rows"]:

@@ -18,6 +18,7 @@ from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.vocabulary import decode_to_text
 from mrt5_jax.evaluation.programs import Evaluator, RowResults
 from mrt5_jax.evaluation.records import Record
+from mrt5_jax.evaluation.window_dealing import WindowDealing, undealt
 from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.model.parameters import Params
 
@@ -45,6 +46,7 @@ def evaluate(
     batches: Iterable[EvalBatch],
     deletions: Sequence[Deletion],
     put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
+    dealing: WindowDealing | None = None,
 ) -> Evaluation:
     """Runs `collect_records` by the clock: the first batch of each input length runs once before, to compile."""
     timed = _Timed(evaluator)
@@ -55,7 +57,7 @@ def evaluate(
             examples.extend(batch.examples)
             yield batch
 
-    records = collect_records(timed, params, noted(), deletions, put)
+    records = collect_records(timed, params, noted(), deletions, put, dealing)
     num_inputs_cut = sum(example.input_cut for example in examples)
     num_targets_cut = sum(example.target_cut for example in examples)
     return Evaluation(records, timed.milliseconds(), num_inputs_cut, num_targets_cut)
@@ -67,6 +69,7 @@ def collect_records(
     batches: Iterable[EvalBatch],
     deletions: Sequence[Deletion],
     put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
+    dealing: WindowDealing | None = None,
 ) -> list[Record]:
     """Evaluates every example under every deletion, reading the data once, as many batches as the evaluator takes.
 
@@ -74,12 +77,19 @@ def collect_records(
       batches: of few shapes; a program is compiled for each.
       deletions: run one after another on the same batches, so that their times meet the same conditions.
       put: brings a batch of host arrays [batch ...] to where the parameters are.
+      dealing: how the rows of several batches are dealt to the devices; None: they lie as they come.
     """
     records: list[Record] = []
     batches = iter(batches)
     while window := list(islice(batches, evaluator.window)):
-        arrays = [put({**batch.arrays, INDEX: _indices(batch)}) for batch in window]
-        results = {deletion: evaluator(params, arrays, deletion) for deletion in deletions}
+        rows = [{**batch.arrays, INDEX: _indices(batch)} for batch in window]
+        dealt = None if dealing is None else dealing.deal(rows)
+        arrays = [put(batch) for batch in (rows if dealt is None else dealt.batches)]
+        results = {deletion: [_on_host(of) for of in evaluator(params, arrays, deletion)] for deletion in deletions}
+        if dealing is not None and dealt is not None:
+            results = {deletion: undealt(of, dealt.places) for deletion, of in results.items()}
+            for batch, of_batch in zip(rows, results[deletions[-1]], strict=True):
+                dealing.learn(batch, of_batch.num_kept_tokens)
         for number, batch in enumerate(window):
             length = batch.arrays["encoder_input_tokens"].shape[1]
             for deletion in deletions:
@@ -132,24 +142,23 @@ def _indices(batch: EvalBatch) -> Int[np.ndarray, " batch"]:
 def make_records(
     examples: Sequence[ExampleInfo], results: RowResults, deletion: Deletion, input_length: int
 ) -> list[Record]:
-    """Makes the records of a batch's first rows; the rows after them are padding."""
-    host = _on_host(results)
+    """Makes the records of a batch's first rows, from results on the host; the rows after them are padding."""
     return [
         Record(
             task=example.task,
             language=example.language,
             index=int(example.index),
             deletion=deletion,
-            nll=float(host.losses.nll[row]),
-            num_target_tokens=int(host.losses.num_tokens[row]),
-            num_correct_tokens=int(host.losses.num_correct[row]),
-            sequence_correct=bool(host.losses.all_correct[row]),
-            num_input_tokens=int(host.num_input_tokens[row]),
-            num_kept_tokens=int(host.num_kept_tokens[row]),
-            rung=int(host.rung[row]),
-            rescued=bool(host.rescued[row]),
-            prediction=decode_to_text(host.predictions[row]),
-            num_dropped_tokens=int(host.num_dropped_tokens[row]),
+            nll=float(results.losses.nll[row]),
+            num_target_tokens=int(results.losses.num_tokens[row]),
+            num_correct_tokens=int(results.losses.num_correct[row]),
+            sequence_correct=bool(results.losses.all_correct[row]),
+            num_input_tokens=int(results.num_input_tokens[row]),
+            num_kept_tokens=int(results.num_kept_tokens[row]),
+            rung=int(results.rung[row]),
+            rescued=bool(results.rescued[row]),
+            prediction=decode_to_text(results.predictions[row]),
+            num_dropped_tokens=int(results.num_dropped_tokens[row]),
             input_length=input_length,
         )
         for row, example in enumerate(examples)

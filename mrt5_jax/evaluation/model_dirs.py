@@ -9,7 +9,7 @@ MODEL_DIR/eval/TASK-SPLIT-stepN/
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -22,6 +22,8 @@ from mrt5_jax.compaction.ladder import BodyCost, make_ladders
 from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
+from mrt5_jax.data.expectation import EXPECTATION
+from mrt5_jax.data.streams import eval_languages
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate
 from mrt5_jax.evaluation.programs import WindowEvaluator
@@ -34,6 +36,7 @@ from mrt5_jax.evaluation.records import (
     summarize,
     to_json_lines,
 )
+from mrt5_jax.evaluation.window_dealing import WindowDealing
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params, path_name
@@ -44,7 +47,7 @@ from mrt5_jax.parallel.mesh import make_mesh, row_shards
 from mrt5_jax.parallel.shardings import param_shardings
 from mrt5_jax.runs.files import AnyPath, FilePath, as_path
 from mrt5_jax.runs.model_dir import write_atomically
-from mrt5_jax.runs.restoring import restore_params
+from mrt5_jax.runs.restoring import data_state_of, restore_params
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"
@@ -58,6 +61,8 @@ class LoadedModel:
     params: Params
     step: int
     mesh: Mesh
+    expectation: Mapping[str, Any] | None = None
+    """What training has learned to expect of rows (`Expectation.state`); None where it did not."""
 
 
 def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
@@ -75,7 +80,8 @@ def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execut
         for path, sharding in jax.tree_util.tree_leaves_with_path(param_shardings(boxed, devices))
     }
     restored = restore_params(model_dir, step, shardings.__getitem__)
-    return LoadedModel(model, restored.params, restored.step, devices)
+    learned = (data_state_of(model_dir, restored.step) or {}).get(EXPECTATION)
+    return LoadedModel(model, restored.params, restored.step, devices, learned)
 
 
 def evaluate_task(
@@ -118,8 +124,12 @@ def evaluate_task(
         num_chunks=chunks,
         num_shards=shards,
     )
+    dealing = None
+    if shards > 1 and run.model.gate is not None and execution.device_rows != "as_they_come":
+        languages = eval_languages(task, run.data)
+        dealing = WindowDealing(shards, languages, run.data.input_length, loaded.expectation)
     found = evaluate(
-        evaluator, loaded.params, chain(first, batches), deletions, lambda batch: put_batch(batch, loaded.mesh)
+        evaluator, loaded.params, chain(first, batches), deletions, lambda batch: put_batch(batch, loaded.mesh), dealing
     )
     lost = [record for record in found.records if not math.isfinite(record.nll)]
     if lost:

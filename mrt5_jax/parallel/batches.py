@@ -13,7 +13,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.config import DataConfig, RunConfig
-from mrt5_jax.data.arrangements import INDEX, LANGUAGE_IDS
+from mrt5_jax.data.arrangements import FEATURES, INDEX, LANGUAGE_IDS, LANGUAGE_TOKENS, ROW
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.axis_rules import MESH_AXES
 from mrt5_jax.parallel.mesh import batch_sharding, row_shards
@@ -49,8 +49,17 @@ def row_share(mesh: Mesh) -> RowShare:
     return _row_shares(mesh)[jax.process_index()]
 
 
-def abstract_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns shapes, types and shardings of a training batch."""
+def own_places(mesh: Mesh) -> tuple[int, ...]:
+    """Returns the places along the batch axes whose rows this process's devices need."""
+    return _parts_by_process(mesh)[jax.process_index()]
+
+
+def abstract_batch(data: DataConfig, mesh: Mesh, num_features: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes, types and shardings of a training batch.
+
+    Args:
+        num_features: of rows that are dealt; 0 where they are not.
+    """
     lengths = {
         "encoder_input_tokens": data.input_length,
         "decoder_input_tokens": data.target_length,
@@ -61,10 +70,14 @@ def abstract_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStru
         for side, length in (("encoder", data.input_length), ("decoder", data.target_length)):
             lengths |= {f"{side}_segment_ids": length, f"{side}_positions": length}
     sharding = batch_sharding(mesh)
-    return {
+    batch = {
         name: jax.ShapeDtypeStruct((data.batch_size, length), jnp.int32, sharding=sharding)
         for name, length in lengths.items()
     }
+    if num_features:
+        batch[ROW] = jax.ShapeDtypeStruct((data.batch_size,), jnp.int32, sharding=sharding)
+        batch[FEATURES] = jax.ShapeDtypeStruct((data.batch_size, num_features), jnp.uint8, sharding=sharding)
+    return batch
 
 
 def abstract_eval_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
@@ -78,13 +91,13 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
     """Spreads a batch over the mesh as global arrays [batch ...], from the rows that this process has read.
 
     The rows come in the order of reading, which does not depend on how many processes there are: neither do the
-    results. With several processes that takes an exchange of token ids.
+    results. With several processes that takes an exchange of token ids. Rows that were dealt stay where they are.
     """
     sharding = batch_sharding(mesh)
     arrays = {
         name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in _for_programs(batch).items()
     }
-    if row_share(mesh).count == 1:
+    if row_share(mesh).count == 1 or ROW in batch:
         return arrays
     return _in_reading_order(mesh, next(iter(arrays.values())).shape[0])(arrays)
 
@@ -100,7 +113,7 @@ def put_whole_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, ja
 
 def _for_programs(batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The batch without its languages, which no program reads."""
-    return {name: rows for name, rows in batch.items() if name != LANGUAGE_IDS}
+    return {name: rows for name, rows in batch.items() if name not in (LANGUAGE_IDS, LANGUAGE_TOKENS)}
 
 
 @functools.cache

@@ -72,6 +72,21 @@ def restore_params(
         raise UserError(f"{manager.directory} has no checkpoint that is whole{at_step}")
 
 
+def data_state_of(model_dir: AnyPath, step: int | None = None) -> dict[str, Any] | None:
+    """Returns what a checkpoint says of the data that it was trained with; None where there is none that says so.
+
+    Args:
+        step: which checkpoint; None: the newest that can be read.
+    """
+    if not exists((as_path(model_dir) / CHECKPOINTS).absolute()):
+        return None
+    with _reader(model_dir) as manager:
+        for candidate in sorted(manager.all_steps(), reverse=True) if step is None else [step]:
+            with contextlib.suppress(DamagedError):
+                return read_description(manager, candidate).get("data_state")
+    return None
+
+
 def best_step(model_dir: AnyPath) -> int | None:
     """Returns the step with the lowest cross-entropy under hard deletion of those there; None if unmeasured."""
     with _reader(model_dir) as manager:

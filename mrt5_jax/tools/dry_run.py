@@ -29,6 +29,7 @@ from mrt5_jax.tools.compiled import CostEstimate, Memory, cost_of, memory_of
 from mrt5_jax.tools.cycles import estimated_cycles
 from mrt5_jax.tools.hlo import parse_hlo
 from mrt5_jax.tools.topology import Topology
+from mrt5_jax.training.dealing import features_dealt_by
 from mrt5_jax.training.host_step import HostTrainStep
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.state import TrainState
@@ -121,7 +122,7 @@ def plan_run(run: RunConfig, topology: Topology) -> RunPlan:
     key = jax.random.key(run.training.seed)
     with on_mesh(mesh, run.execution.mesh):
         state = abstract_state(lambda key: make_state(model, run, learning, key), mesh, key)
-    batch = abstract_batch(run.data, mesh)
+    batch = abstract_batch(run.data, mesh, len(features_dealt_by(run, mesh, {length: ladder})))
     parts = {"parameters": state.params, "optimizer": state.opt_state, "controller": state.controller, "batch": batch}
     rungs = ladder.rungs if run.model.gate else (run.data.input_length,)
     return RunPlan(

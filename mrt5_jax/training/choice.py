@@ -64,11 +64,12 @@ class StepShape:
         """Returns what a step is like that removes nothing."""
         return Expected(0, float(self.ladder.full_length), 1.0, 1.0)
 
-    def expect(self, counts: Sequence[float], num_chunks: int) -> Expected:
+    def expect(self, counts: Sequence[float], num_chunks: int, explained: float = 0.0) -> Expected:
         """Returns what a step is expected to be like in so many chunks.
 
         Args:
             counts: rows by what they keep, see `objectives.kept_lengths`; at least one.
+            explained: see `rung_chances`.
         """
         rungs, length = self.ladder.rungs, self.ladder.full_length
         total = sum(counts)
@@ -79,7 +80,7 @@ class StepShape:
         together = parts if is_sorted else 1
         num_groups = of_part * together
         slots = body = 0.0
-        for group in rung_chances(rungs, below, self.rows * together, num_groups, self.num_shards):
+        for group in rung_chances(rungs, below, self.rows * together, num_groups, self.num_shards, explained):
             for rung, chance in zip(rungs, group, strict=True):
                 slots += chance * rung / num_groups
                 body += chance * self.share(rung) / num_groups
@@ -124,15 +125,18 @@ def step_shape(run: RunConfig, ladder: Ladder, mesh: Mesh, params: Params) -> St
     )
 
 
-def choose(shape: StepShape, counts: Sequence[float], before: int, *, may_remove_nothing: bool) -> Expected:
+def choose(
+    shape: StepShape, counts: Sequence[float], before: int, *, may_remove_nothing: bool, explained: float = 0.0
+) -> Expected:
     """Returns what steps should be like from here on: what they are, unless something else saves enough.
 
     Args:
         counts: see `StepShape.expect`.
         before: chunks of the steps so far; 0 where they removed nothing, or nothing was chosen yet.
         may_remove_nothing: whether there is a deletion that takes this one's place.
+        explained: of rows that are dealt, see `rung_chances`.
     """
-    options = {number: shape.expect(counts, number) for number in shape.allowed}
+    options = {number: shape.expect(counts, number, explained) for number in shape.allowed}
     if may_remove_nothing:
         options[0] = shape.without_removing()
     present = options[0 if may_remove_nothing and before == 0 else chunks_of(shape, before)]

@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import RunConfig, TrainingDeletion
+from mrt5_jax.data.expectation import Expectation
 from mrt5_jax.objectives.kept_lengths import BINS, KeptLengths
 from mrt5_jax.parallel.processes import say
 from mrt5_jax.selection.deletions import DELETIONS
@@ -27,8 +28,19 @@ from mrt5_jax.training.state import TrainState
 class Choices(Hook):
     """What was chosen, and the hook that chooses."""
 
-    def __init__(self, run: RunConfig, mesh: Mesh, ladders: Mapping[int, Ladder], state: TrainState) -> None:
-        """Goes on from the state's choices, as far as the present execution allows them."""
+    def __init__(
+        self,
+        run: RunConfig,
+        mesh: Mesh,
+        ladders: Mapping[int, Ladder],
+        state: TrainState,
+        expectation: Expectation | None = None,
+    ) -> None:
+        """Goes on from the state's choices, as far as the present execution allows them.
+
+        `expectation` is what rows are dealt by; None where they lie as they come.
+        """
+        self._expectation = expectation
         self._run, self._deletions = run, step_deletions(run)
         self._shapes = {length: step_shape(run, ladder, mesh, state.params) for length, ladder in ladders.items()}
         self._chosen = {} if state.kept is None else {name: _on_host(kept)[1] for name, kept in state.kept.items()}
@@ -62,9 +74,11 @@ class Choices(Hook):
         if state.kept is None or not self._open or not is_due(self._run.monitor, step):
             return state
         kept = dict(state.kept)
+        explained = 0.0 if self._expectation is None else self._expectation.explained()
         for deletion in self._open:
             counts, before = _on_host(kept[deletion])
-            after = [self._choose(step, deletion, *of) for of in zip(self._shapes, counts, before, strict=True)]
+            of_lengths = zip(self._shapes, counts, before, strict=True)
+            after = [self._choose(step, deletion, explained, *of) for of in of_lengths]
             if after != before:
                 place = kept[deletion].num_chunks.sharding
                 numbers = np.asarray(after, np.int32)
@@ -77,11 +91,13 @@ class Choices(Hook):
         """Returns False: it acts before steps alone."""
         return False
 
-    def _choose(self, step: int, deletion: TrainingDeletion, length: int, counts: list[float], before: int) -> int:
+    def _choose(
+        self, step: int, deletion: TrainingDeletion, explained: float, length: int, counts: list[float], before: int
+    ) -> int:
         shape, waits = self._shapes[length], self._waits(deletion)
         if not sum(counts):
             return before
-        expected = choose(shape, counts, before, may_remove_nothing=waits)
+        expected = choose(shape, counts, before, may_remove_nothing=waits, explained=explained)
         now = (before > 0, chunks_of(shape, before)) if waits else chunks_of(shape, before)
         then = (expected.num_chunks > 0, chunks_of(shape, expected.num_chunks)) if waits else expected.num_chunks
         if now != then:

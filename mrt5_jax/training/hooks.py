@@ -15,6 +15,7 @@ from jaxtyping import Array
 
 from mrt5_jax.config import MonitorConfig, RunConfig
 from mrt5_jax.data.batches import eval_batches
+from mrt5_jax.data.expectation import EXPECTATION, Expectation
 from mrt5_jax.errors import HookError, UserError
 from mrt5_jax.evaluation.evaluate import collect_records, deletions_for
 from mrt5_jax.evaluation.programs import Evaluator
@@ -213,6 +214,7 @@ class Save(Hook):
 
     Args:
         hard_loss: the loss under hard deletion that was measured after a step, if it was: the best are kept by it.
+        expectation: by which rows are dealt; None where they are not.
     """
 
     def __init__(
@@ -222,7 +224,9 @@ class Save(Hook):
         writers: Writers,
         clock: Clock,
         hard_loss: Callable[[int], float | None],
+        expectation: Expectation | None = None,
     ) -> None:
+        self._expectation = expectation
         self._every, self._checkpoints, self._writers = every, checkpoints, writers
         self._clock, self._hard_loss = clock, hard_loss
 
@@ -238,6 +242,8 @@ class Save(Hook):
         """Saves the state after a step, once what has been reported up to it cannot be lost."""
         with self._clock.storing():
             self._writers.flush()
+            if self._expectation is not None:
+                data_state = {**data_state, EXPECTATION: self._expectation.state()}
             self._checkpoints.save(state, data_state, self._hard_loss(step))
 
 

@@ -57,7 +57,7 @@ class HostTrainStep:
         self._gradients = OnHost(self._stages)
         self._move_if = choose_by_branch if mesh.devices.flat[0].platform == "cpu" else choose_leaf_by_leaf
         self._prepare = jax.jit(self._inputs, out_shardings=(everywhere, rows))
-        result = StepResult(places, everywhere)  # pyright: ignore[reportArgumentType]
+        result = StepResult(places, everywhere, everywhere)  # pyright: ignore[reportArgumentType]
         self._update = jax.jit(self._updated, donate_argnums=0, out_shardings=result)
         self._compiled: tuple[Compiled, Compiled] | None = None
 

@@ -12,6 +12,7 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import RunConfig
 from mrt5_jax.data.arrangements import Batch
 from mrt5_jax.data.batches import check_evaluation, train_batches
+from mrt5_jax.data.expectation import EXPECTATION, Expectation
 from mrt5_jax.data.prefetch import Prefetched
 from mrt5_jax.data.source_files import describe_files
 from mrt5_jax.data.text_files import SourceFile
@@ -30,6 +31,7 @@ from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.training.choosing import Choices
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
+from mrt5_jax.training.dealing import dealing_line, dealing_of
 from mrt5_jax.training.event_files import TensorBoardWriter
 from mrt5_jax.training.hooks import Evaluate, Hook, Moment, Monitor, Report, Save, UsersHook, check_hooks
 from mrt5_jax.training.learning import make_learning
@@ -95,9 +97,9 @@ def train(
     check_parts(run, mesh)
     learning = make_learning(run)
     seed = run.training.seed
-    share = row_share(mesh)
+    share, dealing = row_share(mesh), dealing_of(run, mesh, ladders)
     bound = _examples_bound(run, ladders)
-    own = train_batches(run.data, seed=seed, shard_index=share.index, num_shards=share.count, **bound)
+    own = train_batches(run.data, seed=seed, shard_index=share.index, num_shards=share.count, dealing=dealing, **bound)
     batches = Prefetched(own, lambda rows: PlacedBatch(rows, put_batch(rows, mesh)))
     check_evaluation(run.data)
 
@@ -110,23 +112,29 @@ def train(
         checkpoints = opened.enter_context(Checkpoints(run.model_dir, run.checkpoints, seed, start_over=start_over))
         compilers = opened.enter_context(Compilers())
         first_step = (checkpoints.latest_step or 0) + 1
-        programs = RunPrograms(run, mesh, learning, ladders, compilers, first_step)
+        expectation = dealing and dealing.expectation
+        num_features = len(expectation.features) if expectation else 0
+        programs = RunPrograms(run, mesh, learning, ladders, compilers, first_step, num_features)
         restored = checkpoints.restore_or_init(programs.abstract, programs.initialize)
         state = restored.state
         if restored.data_state is not None:
             batches.restore(restored.data_state)
+            if expectation is not None and (line := expectation.restore(restored.data_state.get(EXPECTATION))):
+                say(line)
         elif run.warm_start is not None:
             state = _warm(state, run.warm_start)
         in_first_process(lambda: claim(run, config_text, own.files))
         all_writers = opened.enter_context(open_writers(run, restored.step, writers))
+        if dealing is not None:
+            say(dealing_line(dealing, own))
         notice = opened.enter_context(PreemptionNotice())
         clock = opened.enter_context(Clock(run, mesh, share.count))
-        choices = Choices(run, mesh, ladders, state)
+        choices = Choices(run, mesh, ladders, state, expectation)
         if run.execution.dispatch == "host" and int(state.step) < run.training.num_steps:
             programs.prepare_steps(choices)
         monitor = Monitor(run.monitor, programs.check, state, lambda: choices.removes_anywhere)
         evaluate = Evaluate(run, mesh, programs.evaluator, clock)
-        save = Save(run.checkpoints.every, checkpoints, all_writers, clock, evaluate.hard_loss)
+        save = Save(run.checkpoints.every, checkpoints, all_writers, clock, evaluate.hard_loss, expectation)
         trace = StepTrace(run.model_dir, run.training.profile_steps)
         hint = SavingHint(run, choices, lambda: monitor.saturated)
         in_order = [monitor, choices, trace, Report(run, clock), hint, evaluate, save, *map(UsersHook, hooks)]
@@ -140,7 +148,8 @@ def train(
             return programs.step(deletion, choices.num_chunks(deletion, length), length)
 
         outcomes = Outcomes(run, batches, all_writers, checkpoints)
-        return _Loop(run, batches, all_writers, checkpoints, notice, clock, outcomes, save, in_order).go(step_of, state)
+        loop = _Loop(run, batches, all_writers, checkpoints, notice, clock, outcomes, save, in_order, expectation)
+        return loop.go(step_of, state)
 
 
 def open_writers(run: RunConfig, step: int | None, others: Sequence[Writer] | None) -> Writers:
@@ -206,7 +215,9 @@ class _Loop:
         outcomes: Outcomes,
         save: Save,
         hooks: Sequence[Hook],
+        expectation: Expectation | None,
     ) -> None:
+        self._expectation = expectation
         self._run, self._batches, self._writers, self._checkpoints = run, batches, writers, checkpoints
         self._notice, self._clock, self._outcomes, self._save, self._hooks = notice, clock, outcomes, save, hooks
 
@@ -221,7 +232,9 @@ class _Loop:
                 for hook in reversed(self._hooks):
                     state = hook.before(step, state, batch.arrays)
             input_length = batch.arrays["encoder_input_tokens"].shape[1]
-            state, metrics = step_of(step, input_length)(state, batch.arrays)
+            state, metrics, moments = step_of(step, input_length)(state, batch.arrays)
+            if self._expectation is not None and moments is not None:
+                self._expectation.add(moments)
             self._clock.step(metrics, count_bytes(batch.rows), input_length)
             self._outcomes.add(metrics, data_state)
             data_state = self._batches.state()

@@ -36,6 +36,7 @@ class RunPrograms:
     Args:
         ladders: `training_ladders` of the run.
         first_step: the step that comes first; the program of its deletion is made before the others.
+        num_features: of rows that are dealt; 0 where they are not.
     """
 
     def __init__(
@@ -46,8 +47,10 @@ class RunPrograms:
         ladders: Mapping[int, Ladder],
         compilers: Compilers,
         first_step: int,
+        num_features: int = 0,
     ) -> None:
         self._run, self._mesh, self._learning, self._compilers = run, mesh, learning, compilers
+        self._num_features = num_features
         self._model, self._shards = MrT5(run.model, run.execution), row_shards(mesh)
         self._key = jax.random.key(run.training.seed)
         self.abstract = abstract_state(self._new_state, mesh, self._key)
@@ -61,7 +64,7 @@ class RunPrograms:
             for deletion in sorted(deletions.begins_with, key=lambda deletion: (deletion != first, deletion)):
                 for length, ladder in ladders.items():
                     step = self.step(deletion, fixed_chunks(run.execution), length)
-                    batch = abstract_batch(_of_length(run.data, ladder), mesh)
+                    batch = self._batch(ladder)
                     ahead = compilers.program(step, self.abstract, batch)
                     self._steps[deletion, fixed_chunks(run.execution), length] = ahead
         self.evaluator = BatchByBatch(ByLength(evaluation_ladders(run), self._evaluation_at))
@@ -88,7 +91,7 @@ class RunPrograms:
     def prepare_steps(self, choices: Choices) -> None:
         """Compiles all of the host's programs that may be chosen, so that no later step waits for a compiler."""
         for length, ladder in self._ladders.items():
-            batch = abstract_batch(_of_length(self._run.data, ladder), self._mesh)
+            batch = self._batch(ladder)
             for deletion in step_deletions(self._run).all:
                 for num_chunks in choices.possible_chunks(deletion, length):
                     program = self.step(deletion, num_chunks, length)
@@ -104,8 +107,11 @@ class RunPrograms:
         check = jit_check(make_check(self._model, run, ladder, self._shards), self.abstract)
         if deletions.if_it_saves:
             return check  # compiled if it ever saves
-        batch = abstract_batch(_of_length(run.data, ladder), self._mesh)
-        return self._compilers.program(check, self.abstract, batch)
+        return self._compilers.program(check, self.abstract, self._batch(ladder))
+
+    def _batch(self, ladder: Ladder) -> dict[str, jax.ShapeDtypeStruct]:
+        """A training batch of the ladder's input length."""
+        return abstract_batch(_of_length(self._run.data, ladder), self._mesh, self._num_features)
 
     def _evaluation_at(self, ladder: Ladder) -> EvaluationProgram:
         run = self._run

@@ -22,7 +22,7 @@ def jit_step(step: Callable[..., StepResult], abstract: TrainState) -> Any:
     """
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract)
     mesh = jax.tree.leaves(shardings)[0].mesh
-    places: Any = StepResult(shardings, replicated(mesh))  # pyright: ignore[reportArgumentType]
+    places: Any = StepResult(shardings, replicated(mesh), replicated(mesh))  # pyright: ignore[reportArgumentType]
     return jax.jit(step, donate_argnums=0, out_shardings=places)
 
 

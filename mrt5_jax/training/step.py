@@ -14,7 +14,8 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Part, in_graph
 from mrt5_jax.config import RunConfig, TrainingDeletion
-from mrt5_jax.data.arrangements import input_lengths
+from mrt5_jax.data.arrangements import FEATURES, ROW, input_lengths
+from mrt5_jax.data.expectation import UNITS
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import DeviceBatch
@@ -23,6 +24,7 @@ from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.kept_lengths import no_kept_lengths, remember
 from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, saving_metrics, target_metrics
+from mrt5_jax.objectives.row_moments import row_moments
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
 from mrt5_jax.selection.selector_rule import GATE_MEAN
 from mrt5_jax.selection.step_deletions import removing_deletions, step_deletions
@@ -41,6 +43,8 @@ MoveIf = Callable[[Bool[Array, ""], Move, TrainState, Params], TrainState]
 class StepResult(NamedTuple):
     state: TrainState
     metrics: Metrics
+    moments: Float[Array, "moments moments"] | None = None
+    """Of rows that were dealt, what they tell of what to expect; see `row_moments`."""
 
 
 class Learning(NamedTuple):
@@ -65,10 +69,10 @@ def make_state(model: MrT5, run: RunConfig, learning: Learning, key: Key[Array, 
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer_state, controller_state, monitor, kept)
 
 
-def step_keys(seed: int, step: Int[Array, ""], batch_size: int) -> RowKeys:
-    """Returns a key for every row of a step's batch: a function of (seed, step, row) alone."""
+def step_keys(seed: int, step: Int[Array, ""], rows: Int[Array, " batch"]) -> RowKeys:
+    """Returns a key for every row of a step's batch, by its number: a function of (seed, step, row) alone."""
     key = jax.random.fold_in(jax.random.key(seed), step)
-    return jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(batch_size))
+    return jax.vmap(lambda row: jax.random.fold_in(key, row))(rows)
 
 
 def make_setting(model: MrT5, run: RunConfig, ladder: Ladder, shards: RowShards = ONE_SHARD) -> Setting:
@@ -102,7 +106,8 @@ def under(run: RunConfig, deletion: TrainingDeletion, num_chunks: int) -> RunCon
 def step_inputs(run: RunConfig, state: TrainState, batch: DeviceBatch) -> tuple[Objective, RowKeys]:
     """Returns what a step's gradient is taken with besides the batch: alpha, the whole batch's counts, row keys."""
     objective = objective_of(run.model.gate, run.loss, state.controller.alpha, batch)
-    return objective, step_keys(run.training.seed, state.step, batch["encoder_input_tokens"].shape[0])
+    rows = batch.get(ROW, jnp.arange(batch["encoder_input_tokens"].shape[0]))
+    return objective, step_keys(run.training.seed, state.step, rows)
 
 
 def make_train_step(
@@ -191,5 +196,10 @@ def update(
             kept = remember(kept, rows.kept_under, has_input, lengths, ladder.full_length)
         return state._replace(params=params, opt_state=opt_state, controller=controller, kept=kept)
 
+    moments = None
+    if FEATURES in batch and rows.kept_under:
+        has_input, unit = count_kept(rows.mask) > 0, run.data.input_length / UNITS
+        summed = row_moments(batch[FEATURES], rows.kept_under, has_input, unit, total.loss.dtype)
+        moments = jnp.where(finite, summed, 0)  # afterwards: so it is summed over devices together with the counts
     kept = move_if(finite, move, state, total.gradients)
-    return StepResult(kept._replace(step=state.step + 1), metrics)
+    return StepResult(kept._replace(step=state.step + 1), metrics, moments)

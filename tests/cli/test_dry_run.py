@@ -55,6 +55,32 @@ def test_a_dry_run_on_these_devices_compiles_nothing(capsys: pytest.CaptureFixtu
     assert gin_setup.resolve(base_text=text).run.model.emb_dim == 128
 
 
+def test_a_dry_run_says_what_dealing_would_save(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [f"l{number % 4}\t32\t{4 + 8 * (number % 4)}" for number in range(40)]
+    (tmp_path / "kept.tsv").write_text("\n".join(lines))
+    assert main(["train", *SMALL, "--dry_run", f"--kept={tmp_path / 'kept.tsv'}"]) == 0
+    text = capsys.readouterr().out
+    row = re.search(r"^#  +16 +4 +(\d+)% +(\d+)%$", text, re.M)
+    assert row
+    assert row[1] == row[2], "there is one device"
+    assert re.search(r"best with 16 rows a device, as here: \d+ chunks", text)
+    assert main(["train", *SMALL, "--kept=kept.tsv"]) == 2
+    assert "--kept goes with --dry_run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_dealing_adds_no_collective() -> None:
+    """Features and numbers of rows come with the batch; the sums that it learns from join those that are there."""
+    flags = "--topology=cpu:8", "--gin.config.TrainingConfig.deletion='hard'", "--gin.config.ExecutionConfig.chunks=2"
+    as_they_come, dealt = (
+        collective_lines(dry_run(*flags, f"--gin.config.ExecutionConfig.device_rows='{how}'"))
+        for how in ("as_they_come", "dealt")
+    )
+    print("\n".join(["as they come:", *as_they_come, "dealt:", *dealt]))
+    counted = [sum(int(line.split()[2]) for line in lines) for lines in (as_they_come, dealt)]
+    assert counted[0] == counted[1] > 0
+
+
 @pytest.mark.slow
 def test_bytes_on_a_device_are_the_compilers(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", *SMALL, "--dry_run", "--topology=local"]) == 0

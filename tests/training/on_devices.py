@@ -82,7 +82,7 @@ def losses(change: dict[str, Any], steps: int) -> list[dict[str, float]]:
             step_function = jit_step(step_function, abstract)
         for step in range(steps):
             batch = put_batch(batch_of(step, slice(share.index, None, share.count)), mesh)
-            state, metrics = step_function(state, batch)
+            state, metrics, _ = step_function(state, batch)
             measured.append({name: float(metrics[name]) for name in ("total_loss", "deletion_rate", "rung")})
     return measured
 

@@ -74,7 +74,7 @@ def run_steps(run: RunConfig, dispatch: Dispatch, ladder: Ladder = LADDER) -> tu
             step = jax.jit(make_train_step(model, run, learning, ladder))
         metrics = []
         for batch in two_batches():
-            state, measured = step(state, jax.device_put(batch, replicated(mesh)))
+            state, measured, _ = step(state, jax.device_put(batch, replicated(mesh)))
             metrics.append({name: float(value) for name, value in measured.items()})
         return metrics, by_path(jax.device_get(state.params))
 

@@ -73,7 +73,7 @@ def stepped(run: RunConfig) -> tuple[Any, dict[str, Any]]:
     params = first_params(run)
     state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
     step = jax.jit(make_train_step(MrT5(run.model), run, learning, Ladder((LENGTH,))))
-    return step(state, jax.tree.map(jnp.asarray, make_batch()))
+    return step(state, jax.tree.map(jnp.asarray, make_batch()))[:2]
 
 
 def first_params(run: RunConfig) -> Any:

@@ -71,7 +71,7 @@ def in_double(params: Any) -> Any:
 
 
 def draws(step: int):
-    keys = step_keys(RUN.training.seed, jnp.int32(step), 4)
+    keys = step_keys(RUN.training.seed, jnp.int32(step), jnp.arange(4))
     return jax.device_get(draw_dropout(RUN.model, keys, LENGTH, TARGET))
 
 
@@ -170,6 +170,8 @@ def test_the_controller_moves_once_a_step_on_the_batchs_deletion_rate(trajectory
 
 def test_steps_are_counted_and_draw_their_own_dropout(trajectory: Trajectory) -> None:
     assert [int(state.step) for state in trajectory.states] == [0, 1, 2, 3, 4]
-    keys = [jax.random.key_data(step_keys(seed, jnp.int32(step), 3)) for seed, step in ((3, 0), (3, 1), (4, 0))]
+    keys = [
+        jax.random.key_data(step_keys(seed, jnp.int32(step), jnp.arange(3))) for seed, step in ((3, 0), (3, 1), (4, 0))
+    ]
     assert len(np.unique(np.concatenate(keys), axis=0)) == 9
-    np.testing.assert_array_equal(jax.random.key_data(step_keys(3, jnp.int32(1), 2)), keys[1][:2])
+    np.testing.assert_array_equal(jax.random.key_data(step_keys(3, jnp.int32(1), jnp.arange(2))), keys[1][:2])

@@ -70,13 +70,13 @@ def test_a_stream_of_training_batches_compiles_nothing_after_warm_up(dispatch: D
                 program.prepare(abstract_batch(DataConfig("", (), length, TARGET, ROWS, ROWS), mesh))
         else:
             for batch in one_of_each_length():
-                state, _ = step(state, put_whole_batch(batch, mesh))
+                state, _, _ = step(state, put_whole_batch(batch, mesh))
     bodies = {"host": 5, "in_graph": 2}  # one for each length and rung, one for each length
     assert len(ahead) >= bodies[dispatch], "the listener hears"
     rungs, first = set(), int(state.step)
     with compilations() as later:
         for batch in random_batches(BATCHES):
-            state, metrics = step(state, put_whole_batch(batch, mesh))
+            state, metrics, _ = step(state, put_whole_batch(batch, mesh))
             rungs.add((batch["encoder_input_tokens"].shape[1], round(float(metrics["rung"]))))
     assert later == []
     assert rungs == {(length, rung) for length, ladder in LADDERS.items() for rung in ladder.rungs}

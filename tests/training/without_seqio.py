@@ -45,7 +45,7 @@ def pretend_data(loop: Any, hooks: Any) -> None:
     from mrt5_jax.data.arrangements import ExampleInfo
     from mrt5_jax.data.batches import EvalBatch, TrainBatches
 
-    def train_batches(data: Any, *, seed: int, shard_index: int, num_shards: int) -> TrainBatches:
+    def train_batches(data: Any, *, seed: int, shard_index: int, num_shards: int, dealing: Any) -> TrainBatches:
         return TrainBatches(Copying(shard_index, num_shards), {"seed": seed, "num_shards": num_shards})
 
     def eval_batches(task: str, *_: Any, **__: Any) -> Iterator[EvalBatch]:
