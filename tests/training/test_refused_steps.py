@@ -107,7 +107,7 @@ def run_steps(dispatch: Dispatch, batches: list[dict[str, np.ndarray]]) -> tuple
     """States after the steps, and their metrics."""
     state, states, metrics = start(RUN), [], []
     for batch in batches:
-        state, measured = step_of(dispatch)(state, jax.device_put(batch, replicated(make_mesh(RUN.execution.mesh))))
+        state, measured, _ = step_of(dispatch)(state, jax.device_put(batch, replicated(make_mesh(RUN.execution.mesh))))
         states.append(jax.device_get(state))
         metrics.append({name: float(value) for name, value in measured.items()})
     return states, metrics
