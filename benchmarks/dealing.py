@@ -48,7 +48,7 @@ def main() -> None:
             shares = [share_saved(by_all, *size, rungs, dealt=False)]
             shares += [share_saved(sample, *size, rungs, dealt=True) for sample in samples.values()]
             table.add_row(*map(str, (*size, count)), *(f"{share:.2f}" for share in shares))
-    Console().print(table)
+    Console(width=120).print(table)
 
 
 if __name__ == "__main__":
