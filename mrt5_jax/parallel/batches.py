@@ -12,11 +12,15 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
-from mrt5_jax.config import DataConfig, RunConfig
+from mrt5_jax.config import ControllerConfig, DataConfig, RunConfig
 from mrt5_jax.data.arrangements import INDEX, LANGUAGE_IDS
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.axis_rules import MESH_AXES
 from mrt5_jax.parallel.mesh import batch_sharding, row_shards
+
+CONTROLLER_IDS = "controller_ids"
+"""Key in a training batch of the controllers that steer the rows, int32 [batch], where languages have their own: places
+in `ControllerConfig.language_targets`, and the one after them for all other languages."""
 
 
 def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, name: str) -> None:
@@ -49,8 +53,10 @@ def row_share(mesh: Mesh) -> RowShare:
     return _row_shares(mesh)[jax.process_index()]
 
 
-def abstract_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Returns shapes, types and shardings of a training batch."""
+def abstract_batch(
+    data: DataConfig, mesh: Mesh, controller: ControllerConfig | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
+    """Returns shapes, types and shardings of a training batch; `controller` is the run's."""
     lengths = {
         "encoder_input_tokens": data.input_length,
         "decoder_input_tokens": data.target_length,
@@ -61,10 +67,13 @@ def abstract_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStru
         for side, length in (("encoder", data.input_length), ("decoder", data.target_length)):
             lengths |= {f"{side}_segment_ids": length, f"{side}_positions": length}
     sharding = batch_sharding(mesh)
-    return {
+    batch = {
         name: jax.ShapeDtypeStruct((data.batch_size, length), jnp.int32, sharding=sharding)
         for name, length in lengths.items()
     }
+    if controller is not None and controller.language_targets:
+        batch[CONTROLLER_IDS] = jax.ShapeDtypeStruct((data.batch_size,), jnp.int32, sharding=sharding)
+    return batch
 
 
 def abstract_eval_batch(data: DataConfig, mesh: Mesh) -> dict[str, jax.ShapeDtypeStruct]:

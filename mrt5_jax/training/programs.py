@@ -61,7 +61,7 @@ class RunPrograms:
             for deletion in sorted(deletions.begins_with, key=lambda deletion: (deletion != first, deletion)):
                 for length, ladder in ladders.items():
                     step = self.step(deletion, fixed_chunks(run.execution), length)
-                    batch = abstract_batch(_of_length(run.data, ladder), mesh)
+                    batch = abstract_batch(_of_length(run.data, ladder), mesh, run.controller)
                     ahead = compilers.program(step, self.abstract, batch)
                     self._steps[deletion, fixed_chunks(run.execution), length] = ahead
         self.evaluator = BatchByBatch(ByLength(evaluation_ladders(run), self._evaluation_at))
@@ -88,7 +88,7 @@ class RunPrograms:
     def prepare_steps(self, choices: Choices) -> None:
         """Compiles all of the host's programs that may be chosen, so that no later step waits for a compiler."""
         for length, ladder in self._ladders.items():
-            batch = abstract_batch(_of_length(self._run.data, ladder), self._mesh)
+            batch = abstract_batch(_of_length(self._run.data, ladder), self._mesh, self._run.controller)
             for deletion in step_deletions(self._run).all:
                 for num_chunks in choices.possible_chunks(deletion, length):
                     program = self.step(deletion, num_chunks, length)
@@ -104,7 +104,7 @@ class RunPrograms:
         check = jit_check(make_check(self._model, run, ladder, self._shards), self.abstract)
         if deletions.if_it_saves:
             return check  # compiled if it ever saves
-        batch = abstract_batch(_of_length(run.data, ladder), self._mesh)
+        batch = abstract_batch(_of_length(run.data, ladder), self._mesh, run.controller)
         return self._compilers.program(check, self.abstract, batch)
 
     def _evaluation_at(self, ladder: Ladder) -> EvaluationProgram:
