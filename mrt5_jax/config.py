@@ -142,12 +142,20 @@ class LossConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ControllerConfig:
-    """PI controller of alpha towards a target deletion rate (MrT5 section 3.3)."""
+    """Steers alpha towards a target deletion rate, by a law of the table in `objectives.controllers`."""
 
     target_deletion_rate: float
+    """Of a selector whose penalty holds a target by itself, that target; nothing else is read then."""
     proportional_gain: float = 0.5
+    """This and the next two: of the one-sided law."""
     integral_gain: float = 1e-5
     smoothing: float = 0.9
+    kind: Literal["one_sided", "two_sided"] = "one_sided"
+    """one_sided: the paper's PI controller, which can only push the rate up (MrT5 section 3.3). two_sided: pushes and
+    pulls, finds its gain by itself, and leads the rate to its target over the first third of the run."""
+    language_targets: tuple[tuple[str, float], ...] = ()
+    """Languages with targets and controllers of their own, as in (('en', 0.5), ('zh', 0.3)); all others together are
+    steered towards target_deletion_rate. Of the two-sided law."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -106,7 +106,7 @@ REFUSED = (
     *(
         Refused(("selector", kind), ("controller", "on"), _UNSTEERED.format(kind))
         for kind, rule in SELECTORS.items()
-        if not rule.is_steered
+        if not rule.is_steered and rule.holding is None
     ),
     *(
         Refused(("deletion", mode), ("controller", "on"), _DELETES_NOTHING)

@@ -51,6 +51,11 @@ def steers(run: RunConfig) -> bool:
     return run.model.gate is not None and selector_rule(run.model.gate).is_steered
 
 
+def holds_target(run: RunConfig) -> bool:
+    """Says whether a penalty of the selector holds the run's target by itself."""
+    return run.model.gate is not None and selector_rule(run.model.gate).holding is not None
+
+
 def removes(run: RunConfig) -> bool:
     """Says whether steps of training run on fewer positions than they have."""
     return run.model.gate is not None and step_deletions(run).any_removes
@@ -59,6 +64,10 @@ def removes(run: RunConfig) -> bool:
 def _is_pushed(run: RunConfig) -> bool:
     """Also where a controller wants to push what it cannot, which is refused by itself."""
     return steers(run) or run.controller is not None
+
+
+def _is_two_sided(run: RunConfig) -> bool:
+    return run.controller is not None and run.controller.kind == "two_sided"
 
 
 def _has_gate(run: RunConfig) -> bool:
@@ -120,6 +129,34 @@ READERS = (
         lambda run: run.controller is not None or run.loss.gate_weight > 0,
         "there is neither a controller nor a gate_weight to delay",
         ("RunConfig.controller", "LossConfig.gate_weight"),
+    ),
+    Reader(
+        "loss",
+        ("regularizer_delay",),
+        lambda run: not _is_two_sided(run),
+        "the two-sided law decides by itself when it begins to move the rate",
+        ("ControllerConfig.kind",),
+    ),
+    Reader(
+        "controller",
+        ("kind", "proportional_gain", "integral_gain", "smoothing", "language_targets"),
+        lambda run: not holds_target(run),
+        "a penalty of the selector holds the target by itself",
+        ("GateConfig.kind",),
+    ),
+    Reader(
+        "controller",
+        ("proportional_gain", "integral_gain", "smoothing"),
+        lambda run: not _is_two_sided(run),
+        "the two-sided law finds its gain by itself",
+        ("ControllerConfig.kind",),
+    ),
+    Reader(
+        "controller",
+        ("language_targets",),
+        _is_two_sided,
+        "the law of kind = 'two_sided' alone steers languages apart",
+        ("ControllerConfig.kind",),
     ),
     Reader("optimizer", ("gate_learning_rate",), steers, _GATE, ("ModelConfig.gate",)),
     Reader(

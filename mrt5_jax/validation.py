@@ -12,6 +12,7 @@ from mrt5_jax import config
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.errors import UserError
+from mrt5_jax.objectives.controllers import LAWS
 from mrt5_jax.pairs import check_pairs
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
@@ -47,6 +48,11 @@ SEED = Rule(lambda value: 0 <= value < 2**32, "from 0 to 4294967295: a seed has 
 STRIDE = Rule(lambda value: value >= 2, "at least 2: every position would own a slot")
 SELECTOR = Rule(lambda value: value in SELECTORS, " or ".join(map(repr, SELECTORS)))
 WEIGHTS = Rule(lambda value: all(math.isfinite(weight) for _, weight in value), "names with finite weights")
+LAW = Rule(lambda value: value in LAWS, " or ".join(map(repr, LAWS)))
+LANGUAGE_TARGETS = Rule(
+    lambda value: len(dict(value)) == len(value) and all(name and 0 < rate < 1 for name, rate in value),
+    "languages, each once, with rates between 0 and 1, as in (('en', 0.5), ('zh', 0.3))",
+)
 STEPS = Rule(lambda value: 1 <= value[0] <= value[1], "a first and a last step, as in (10, 12)")
 
 RULES: dict[type, dict[str, Rule]] = {
@@ -95,6 +101,8 @@ RULES: dict[type, dict[str, Rule]] = {
         "proportional_gain": NOT_NEGATIVE,
         "integral_gain": NOT_NEGATIVE,
         "smoothing": BELOW_ONE,
+        "kind": LAW,
+        "language_targets": LANGUAGE_TARGETS,
     },
     config.OptimizerConfig: {
         "learning_rate": POSITIVE,
@@ -154,13 +162,29 @@ def validate(run: config.RunConfig) -> None:
         _refuse(
             run.training, "profile_steps", f"steps of the run, of which there are num_steps={run.training.num_steps}"
         )
-    if run.controller is not None and run.controller.proportional_gain == run.controller.integral_gain == 0:
+    if run.controller is not None:
+        _check_controller(run, run.controller)
+    for field in unread(run):
+        raise UserError(field.complaint)
+
+
+def _check_controller(run: config.RunConfig, controller: config.ControllerConfig) -> None:
+    if controller.kind == "one_sided" and controller.proportional_gain == controller.integral_gain == 0:
         raise UserError(
             "config.ControllerConfig.proportional_gain and integral_gain are both 0, so alpha would stay 0: give one "
             "of them, or set config.RunConfig.controller to None"
         )
-    for field in unread(run):
-        raise UserError(field.complaint)
+    if controller.language_targets and run.data.rows == "packed":
+        raise UserError(
+            "config.ControllerConfig.language_targets: a packed row may mix languages; set it to (), or "
+            "config.DataConfig.rows to 'one_a_row'"
+        )
+    holding = None if run.model.gate is None else selector_rule(run.model.gate).holding
+    if holding is not None and not dict(run.loss.penalties).get(holding):
+        raise UserError(
+            f"config.RunConfig.controller: the selector's penalty {holding!r} holds the target, and has no weight: "
+            f"give config.LossConfig.penalties = (({holding!r}, 1.0),), or set the controller to None"
+        )
 
 
 def check_ranges(node: Any) -> None:

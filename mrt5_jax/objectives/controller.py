@@ -1,18 +1,27 @@
 """Steers the weight alpha of the gate regulariser towards a target deletion rate."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from mrt5_jax.config import ControllerConfig, LossConfig
+from mrt5_jax.config import ControllerConfig
+
+
+class SteeringState(Protocol):
+    """A NamedTuple of what a controller remembers from step to step; belongs into the checkpoint."""
+
+    @property
+    def alpha(self) -> Float[Array, "*controllers"]:
+        """The weight that the *next* step's loss gives to the mean gate value."""
+        ...
 
 
 class ControllerState(NamedTuple):
-    """What a controller remembers from step to step; belongs into the checkpoint."""
+    """What the one-sided controller and a constant remember from step to step."""
 
     proportional: Float[Array, ""]
     """P, the smoothed proportional part."""
@@ -27,8 +36,9 @@ class ControllerState(NamedTuple):
 class Controller(NamedTuple):
     """A pair of pure functions, as in optax: the first state, and the state after a step's measurement."""
 
-    init: Callable[[], ControllerState]
-    update: Callable[[Float[Array, ""], ControllerState], ControllerState]
+    init: Callable[[], Any]
+    """Returns a `SteeringState`."""
+    update: Callable[[Float[Array, "*controllers"], Any], Any]
     """From the deletion rate measured in a step, over the whole batch, and the state before that step."""
 
 
@@ -109,9 +119,3 @@ def delayed(controller: Controller, steps: int) -> Controller:
         )
 
     return Controller(init, update)
-
-
-def make_controller(loss: LossConfig, config: ControllerConfig | None, dtype: DTypeLike = jnp.float32) -> Controller:
-    """Makes the controller that a run's configuration asks for."""
-    controller = constant(loss.gate_weight, dtype) if config is None else pi_controller(config, dtype)
-    return delayed(controller, loss.regularizer_delay)

@@ -12,20 +12,20 @@ from mrt5_jax.objectives.losses import RowLosses
 
 
 class Mean(NamedTuple):
-    """A weighted mean that can be merged. Scalars on the device, or Python floats on the host.
+    """A weighted mean that can be merged. Scalars, or one a group, on the device, or Python floats on the host.
 
     Merge long evaluations on the host (`jax.tree.map(float, mean)`): float32 counts are exact only up to 2^24.
     """
 
-    total: Float[Array, ""] | float
-    weight: Float[Array, ""] | float
+    total: Float[Array, "*groups"] | float
+    weight: Float[Array, "*groups"] | float
 
     def merge(self, other: "Mean") -> "Mean":
         """Returns the mean over both."""
         return Mean(self.total + other.total, self.weight + other.weight)
 
     @property
-    def value(self) -> Float[Array, ""]:
+    def value(self) -> Float[Array, "*groups"]:
         """total / weight; NaN where nothing was counted."""
         weight = jnp.asarray(self.weight, float)
         counted = weight > 0
@@ -92,6 +92,26 @@ def deletion_metrics(
         "rescued": per_row(rescued),
         "dropped": per_row(dropped),
     }
+
+
+def deletion_rates(
+    input_mask: Bool[Array, "batch length"],
+    keep: Bool[Array, "batch length"],
+    group: Int[Array, " batch"],
+    num_groups: int,
+) -> Float[Array, " groups"]:
+    """Returns the deletion rate (`deletion_metrics`) of each group of rows; NaN for one that has no input here.
+
+    Args:
+        group: of each row, from 0.
+    """
+    inputs, kept = count_kept(input_mask), count_kept(keep & input_mask)
+    is_in = group[:, None] == jnp.arange(num_groups)[None, :]
+
+    def total(counts: Int[Array, " batch"]) -> Float[Array, " groups"]:
+        return jnp.sum(jnp.where(is_in, counts[:, None], 0), axis=0, dtype=jnp.float32)
+
+    return Mean(total(inputs - kept), total(inputs)).value
 
 
 def saving_metrics(

@@ -7,10 +7,10 @@ from jaxtyping import Array, Float
 
 
 class PenaltyScale(NamedTuple):
-    """How the loss takes a penalty: weight * sum(total) / count."""
+    """How the loss takes a penalty: sum(weight * total) / count."""
 
-    weight: Float[Array, ""]
-    """Constant, or a controller's alpha."""
+    weight: Float[Array, "*rows"]
+    """Constant, or a controller's alpha; where languages have controllers of their own, of each row."""
     count: Float[Array, ""]
     """Sum of the counts over the whole batch, on all devices; never below 1."""
 
@@ -25,4 +25,9 @@ def weighted_penalties(
       scales: of all penalties, or of more.
     """
     means = {name: jnp.sum(total) / scales[name].count for name, total in totals.items()}
-    return sum((scales[name].weight * mean for name, mean in means.items()), 0.0), means
+    weighted = (_weighted(total, means[name], scales[name]) for name, total in totals.items())
+    return sum(weighted, 0.0), means
+
+
+def _weighted(total: Float[Array, " batch"], mean: Float[Array, ""], scale: PenaltyScale) -> Float[Array, ""]:
+    return scale.weight * mean if scale.weight.ndim == 0 else jnp.sum(scale.weight * total) / scale.count

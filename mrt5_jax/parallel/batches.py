@@ -12,11 +12,15 @@ import numpy as np
 from jax.sharding import AbstractMesh, Mesh
 
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
-from mrt5_jax.config import DataConfig, RunConfig
+from mrt5_jax.config import ControllerConfig, DataConfig, RunConfig
 from mrt5_jax.data.arrangements import FEATURES, INDEX, LANGUAGE_IDS, LANGUAGE_TOKENS, ROW
 from mrt5_jax.errors import UserError
 from mrt5_jax.parallel.axis_rules import MESH_AXES
 from mrt5_jax.parallel.mesh import batch_sharding, row_shards
+
+CONTROLLER_IDS = "controller_ids"
+"""Key in a training batch of the controllers that steer the rows, int32 [batch], where languages have their own: places
+in `ControllerConfig.language_targets`, and the one after them for all other languages."""
 
 
 def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh, name: str) -> None:
@@ -54,11 +58,14 @@ def own_places(mesh: Mesh) -> tuple[int, ...]:
     return _parts_by_process(mesh)[jax.process_index()]
 
 
-def abstract_batch(data: DataConfig, mesh: Mesh, num_features: int = 0) -> dict[str, jax.ShapeDtypeStruct]:
+def abstract_batch(
+    data: DataConfig, mesh: Mesh, num_features: int = 0, controller: ControllerConfig | None = None
+) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns shapes, types and shardings of a training batch.
 
     Args:
         num_features: of rows that are dealt; 0 where they are not.
+        controller: the run's.
     """
     lengths = {
         "encoder_input_tokens": data.input_length,
@@ -77,6 +84,8 @@ def abstract_batch(data: DataConfig, mesh: Mesh, num_features: int = 0) -> dict[
     if num_features:
         batch[ROW] = jax.ShapeDtypeStruct((data.batch_size,), jnp.int32, sharding=sharding)
         batch[FEATURES] = jax.ShapeDtypeStruct((data.batch_size, num_features), jnp.uint8, sharding=sharding)
+    if controller is not None and controller.language_targets:
+        batch[CONTROLLER_IDS] = jax.ShapeDtypeStruct((data.batch_size,), jnp.int32, sharding=sharding)
     return batch
 
 

@@ -30,6 +30,9 @@ class PenaltyRule:
     steers: Literal["rate", "target"] | None
     """rate: it moves the deletion rate one way, so that a controller may push it. target: it has an optimum of its own.
     None: no gradient comes from it."""
+    hold: Callable[[GateConfig, float], GateConfig] | None = None
+    """Of a penalty that steers `target`, if its target can be chosen: returns the gate whose penalty holds a deletion
+    rate."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +56,12 @@ class SelectorRule:
     def is_steered(self) -> bool:
         """Whether alpha moves what is deleted."""
         return self.penalties[GATE_MEAN].steers == "rate" if GATE_MEAN in self.penalties else False
+
+    @property
+    def holding(self) -> str | None:
+        """The penalty that holds a run's target by itself, where alpha moves nothing; None where there is none."""
+        held = [name for name, penalty in self.penalties.items() if penalty.hold is not None]
+        return held[0] if held and not self.is_steered else None
 
 
 def gate_config(config: ModelConfig) -> GateConfig:

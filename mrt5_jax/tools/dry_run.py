@@ -23,6 +23,7 @@ from mrt5_jax.model.parameters import path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import abstract_batch, check_batch_size, check_parts
 from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
+from mrt5_jax.selection.held_targets import with_held_target
 from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.tools.collectives import Collective, collectives
 from mrt5_jax.tools.compiled import CostEstimate, Memory, cost_of, memory_of
@@ -110,6 +111,7 @@ def plan_run(run: RunConfig, topology: Topology) -> RunPlan:
     Raises:
         UserError: the mesh or the batch does not fit the devices.
     """
+    run = with_held_target(run)
     check_precision(run.model)
     mesh = make_mesh(run.execution.mesh, topology.devices)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
@@ -122,7 +124,7 @@ def plan_run(run: RunConfig, topology: Topology) -> RunPlan:
     key = jax.random.key(run.training.seed)
     with on_mesh(mesh, run.execution.mesh):
         state = abstract_state(lambda key: make_state(model, run, learning, key), mesh, key)
-    batch = abstract_batch(run.data, mesh, len(features_dealt_by(run, mesh, {length: ladder})))
+    batch = abstract_batch(run.data, mesh, len(features_dealt_by(run, mesh, {length: ladder})), run.controller)
     parts = {"parameters": state.params, "optimizer": state.opt_state, "controller": state.controller, "batch": batch}
     rungs = ladder.rungs if run.model.gate else (run.data.input_length,)
     return RunPlan(

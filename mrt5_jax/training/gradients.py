@@ -51,6 +51,7 @@ from mrt5_jax.objectives.losses import (
 )
 from mrt5_jax.objectives.penalties import PenaltyScale
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
+from mrt5_jax.parallel.batches import CONTROLLER_IDS
 from mrt5_jax.randomness import RowUse
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
@@ -93,7 +94,10 @@ class Setting:
 
 
 class Objective(NamedTuple):
-    """What a training step minimises: how it takes the penalties, and the counts that other terms are divided by."""
+    """What a training step minimises: how it takes the penalties, and the counts that other terms are divided by.
+
+    Where languages have controllers of their own, the mean gate value has a weight a controller.
+    """
 
     penalties: dict[str, PenaltyScale]
     denominators: Denominators
@@ -128,13 +132,15 @@ Inputs = tuple[DeviceBatch, RowKeys | None]
 """A batch, and each row's random key: dropout and gate noise; None: neither."""
 
 
-def objective_of(gate: GateConfig | None, loss: LossConfig, alpha: Float[Array, ""], batch: DeviceBatch) -> Objective:
+def objective_of(
+    gate: GateConfig | None, loss: LossConfig, alpha: Float[Array, "*controllers"], batch: DeviceBatch
+) -> Objective:
     """Returns the objective of a step: counts are those of its whole batch, before it is cut into anything.
 
     Args:
       gate: the model's.
       loss: weights of the other penalties; one that it does not name counts nothing.
-      alpha: weight of the mean gate value, from the controller or constant.
+      alpha: weight of the mean gate value, from the controller or constant; one a controller.
       batch: as in `loss_and_gradients`.
     """
     mask, segments = batch["encoder_input_tokens"] > 0, batch.get("encoder_segment_ids")
@@ -172,6 +178,7 @@ def training_stages(setting: Setting, shardings: Shardings | None = None) -> Sta
         lambda params, inputs: _first_stage(setting, params, inputs),
         lambda inputs, outputs, found: _between(setting, inputs, outputs, found),
         lambda slots: _second_stage(setting, slots),
+        _scales,
         _measured,
         split_stages,
         merge_gradients,
@@ -258,6 +265,15 @@ def _between(setting: Setting, inputs: Inputs, outputs: FirstOutputs, found: _Fo
     own = TrainingRows(targets_of(batch), rows_first(found.dropout))
     rows = GateRows(outputs.hidden, outputs.signals, prefix.mask, surviving._replace(keep=fitted), own)
     return Begun(rows, count_kept(fitted), (at_gate, kept_under))
+
+
+def _scales(objective: Objective, inputs: Inputs) -> dict[str, PenaltyScale]:
+    """How the loss takes the penalties of these rows: each by the controller that steers it, if there are several."""
+    batch, _ = inputs
+    if CONTROLLER_IDS not in batch:
+        return objective.penalties
+    gate = objective.penalties[GATE_MEAN]
+    return {**objective.penalties, GATE_MEAN: gate._replace(weight=gate.weight[batch[CONTROLLER_IDS]])}
 
 
 def _measured(

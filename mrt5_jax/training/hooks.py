@@ -22,7 +22,6 @@ from mrt5_jax.evaluation.programs import Evaluator
 from mrt5_jax.evaluation.records import of_deletion, soft_hard_gap, summarize
 from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params
-from mrt5_jax.objectives.controller import ControllerState
 from mrt5_jax.parallel.batches import put_whole_batch
 from mrt5_jax.parallel.processes import in_any_process, say
 from mrt5_jax.runs.checkpoints import Checkpoints, DataState
@@ -30,6 +29,7 @@ from mrt5_jax.selection.deletions import MEASURE_OF_BEST
 from mrt5_jax.training.clock import Clock
 from mrt5_jax.training.monitor import Check, is_due, monitor_metrics, switch_line
 from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.steering import controller_terms
 from mrt5_jax.training.step import Metrics
 from mrt5_jax.training.writers import Scalars, Writers, on_host, with_timing
 
@@ -156,7 +156,8 @@ class Report(Hook):
         """See `Hook`."""
         state, timing = moment.state, self._clock.lap()
         with self._clock.storing():
-            moment.report(moment.metrics | _controller_terms(state) | monitor_metrics(state), timing)
+            terms = controller_terms(self._run, state.controller)
+            moment.report(moment.metrics | terms | monitor_metrics(state), timing)
 
 
 def is_reported(run: RunConfig, step: int) -> bool:
@@ -315,13 +316,3 @@ def check_hooks(hooks: Sequence[Hook | Callable[[Moment], None]]) -> None:
 def _described(error: Exception) -> str:
     first_line = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__} ({first_line})" if first_line else type(error).__name__
-
-
-def _controller_terms(state: TrainState) -> dict[str, Array]:
-    """What alpha is made of, after the step; alpha itself is reported as the step used it."""
-    if not isinstance(state.controller, ControllerState):
-        return {}
-    return {
-        "controller_proportional": state.controller.proportional,
-        "controller_integral": state.controller.integral,
-    }

@@ -27,6 +27,7 @@ from mrt5_jax.runs.checkpoints import Checkpoints, DataState
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.run_files import check_claim, claim, under_saved_names, with_saved_choices
+from mrt5_jax.selection.held_targets import with_held_target
 from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.training.choosing import Choices
 from mrt5_jax.training.clock import Clock, count_bytes
@@ -41,7 +42,9 @@ from mrt5_jax.training.programs import RunPrograms, training_ladders
 from mrt5_jax.training.progress import ProgressDisplay
 from mrt5_jax.training.saving_hint import SavingHint
 from mrt5_jax.training.state import TrainState
+from mrt5_jax.training.steering import row_controllers
 from mrt5_jax.training.step import TrainStep
+from mrt5_jax.training.unreached import UnreachedTarget
 from mrt5_jax.training.warm_start import warm_start
 from mrt5_jax.training.writers import JsonLinesWriter, Writer, Writers
 
@@ -89,6 +92,7 @@ def train(
     """
     check_hooks(hooks)
     check_precision(run.model)
+    run = with_held_target(run)
     run = with_saved_choices(under_saved_names(dataclasses.replace(run, model_dir=given_path(run.model_dir))))
     mesh = make_mesh(run.execution.mesh)
     check_batch_size(run.data.batch_size, mesh, "batch_size")
@@ -100,7 +104,8 @@ def train(
     share, dealing = row_share(mesh), dealing_of(run, mesh, ladders)
     bound = _examples_bound(run, ladders)
     own = train_batches(run.data, seed=seed, shard_index=share.index, num_shards=share.count, dealing=dealing, **bound)
-    batches = Prefetched(own, lambda rows: PlacedBatch(rows, put_batch(rows, mesh)))
+    with_controllers = row_controllers(run, own.languages)
+    batches = Prefetched(own, lambda rows: PlacedBatch(rows, put_batch(with_controllers(rows), mesh)))
     check_evaluation(run.data)
 
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
@@ -137,7 +142,9 @@ def train(
         save = Save(run.checkpoints.every, checkpoints, all_writers, clock, evaluate.hard_loss, expectation)
         trace = StepTrace(run.model_dir, run.training.profile_steps)
         hint = SavingHint(run, choices, lambda: monitor.saturated)
-        in_order = [monitor, choices, trace, Report(run, clock), hint, evaluate, save, *map(UsersHook, hooks)]
+        unreached = UnreachedTarget(run)
+        own_hooks = [monitor, choices, trace, Report(run, clock), hint, unreached, evaluate, save]
+        in_order = [*own_hooks, *map(UsersHook, hooks)]
         for hook in in_order:
             opened.callback(hook.close)
 

@@ -111,7 +111,8 @@ class RunPrograms:
 
     def _batch(self, ladder: Ladder) -> dict[str, jax.ShapeDtypeStruct]:
         """A training batch of the ladder's input length."""
-        return abstract_batch(_of_length(self._run.data, ladder), self._mesh, self._num_features)
+        run = self._run
+        return abstract_batch(_of_length(run.data, ladder), self._mesh, self._num_features, run.controller)
 
     def _evaluation_at(self, ladder: Ladder) -> EvaluationProgram:
         run = self._run

@@ -77,7 +77,9 @@ class TwoStages:
     """(inputs, outputs of the first stage, what else was found) -> rows, kept counts, what `measure` reads"""
     second: Callable[[int], Callable[[Params, Any, Any], SecondOutputs]]
     """From a rung to (parameters, shared, rows) -> outputs. Rows are a NamedTuple with `hidden` and `signals` in it, by
-    which it is differentiated; `shared.penalties` says how the loss takes each penalty."""
+    which it is differentiated."""
+    scales: Callable[[Any, Arrays], dict[str, PenaltyScale]]
+    """(shared, inputs) -> how the loss takes each penalty of these rows"""
     measure: Callable[[Arrays, Arrays, Int[Array, " batch"]], Arrays]
     """(what `between` handed on, rows of the second stage, the rung of each) -> what is reported of each row"""
     split: Callable[[Params], tuple[Params, Params]]
@@ -134,7 +136,7 @@ def gradient_stages(stages: TwoStages, cuts: Cuts, shardings: Shardings | None =
     def begin(params: Params, shared: Any, inputs: Arrays) -> Begun:
         outputs, pull_back, found = jax.vjp(lambda params: stages.first(params, inputs), params, has_aux=True)
         begun = stages.between(inputs, outputs, found)
-        return begun._replace(carry=_Carry(pull_back, outputs.penalties, shared.penalties, begun.carry))
+        return begun._replace(carry=_Carry(pull_back, outputs.penalties, stages.scales(shared, inputs), begun.carry))
 
     def finish(carry: _Carry, cotangents: Cotangents, rungs: Int[Array, " batch"]) -> Part:
         penalties = jax.value_and_grad(weighted_penalties, has_aux=True)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import ControllerState
 from mrt5_jax.objectives.kept_lengths import KeptLengths
+from mrt5_jax.objectives.two_sided import TwoSidedState
 
 
 class MonitorState(NamedTuple):
@@ -33,7 +34,7 @@ class TrainState(NamedTuple):
     """The parameters; boxed in their logical axis names only while the state is being born."""
     opt_state: optax.OptState
     """The optimizer's state (optax)."""
-    controller: ControllerState
+    controller: ControllerState | TwoSidedState
     """State of the controller of alpha."""
     monitor: MonitorState | None = None
     """State of the monitor of saturated deletion; None in runs that never delete by saturation."""

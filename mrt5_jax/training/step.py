@@ -23,14 +23,22 @@ from mrt5_jax.model.multiply_adds import body_share
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.objectives.controller import Controller
 from mrt5_jax.objectives.kept_lengths import no_kept_lengths, remember
-from mrt5_jax.objectives.metrics import deletion_metrics, rung_metrics, saving_metrics, target_metrics
+from mrt5_jax.objectives.metrics import (
+    deletion_metrics,
+    deletion_rates,
+    rung_metrics,
+    saving_metrics,
+    target_metrics,
+)
 from mrt5_jax.objectives.row_moments import row_moments
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
+from mrt5_jax.parallel.batches import CONTROLLER_IDS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
 from mrt5_jax.selection.step_deletions import removing_deletions, step_deletions
 from mrt5_jax.training.gradients import Objective, Setting, objective_of, training_stages
 from mrt5_jax.training.optimizers import updates_made
 from mrt5_jax.training.state import TrainState, initial_monitor
+from mrt5_jax.training.steering import by_controller, controller_names
 
 Metrics = dict[str, Float[Array, ""]]
 TrainStep = Callable[[TrainState, DeviceBatch], "StepResult"]
@@ -174,21 +182,26 @@ def update(
     if run.model.gate is not None:
         share = body_share(run.model, run.data.target_length, ladder.full_length)
         means |= saving_metrics(rows.mask, count_kept(rows.keep) - rows.dropped, rows.rung, share)
+    names, rates = controller_names(run.controller), means["deletion_rate"].value
     metrics = {
         **{name: mean.value for name, mean in means.items()},
         "total_loss": total.loss,
         "gate_mean": total.terms.get(GATE_MEAN, jnp.zeros_like(total.loss)),
         **{name: term for name, term in total.terms.items() if name != GATE_MEAN},
-        "alpha": state.controller.alpha,
+        **by_controller("alpha", state.controller.alpha, names),
         "learning_rate": jnp.asarray(learning.schedule(updates_made(state.opt_state))),
         "gradient_norm": gradient_norm,
         "refused": (~finite).astype(jnp.float32),
         "parameter_norm": optax.tree.norm(state.params),
     }
 
+    if names:
+        rates = deletion_rates(rows.mask, rows.keep, batch[CONTROLLER_IDS], len(names))
+        metrics |= by_controller("deletion_rate", rates, names)
+
     def move(state: TrainState, gradients: Params) -> TrainState:
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params, gradient_norm=gradient_norm)
-        controller = learning.controller.update(means["deletion_rate"].value, state.controller)
+        controller = learning.controller.update(rates, state.controller)
         params = optax.apply_updates(state.params, updates)
         kept = state.kept
         if kept is not None:

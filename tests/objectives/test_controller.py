@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from mrt5_jax.config import ControllerConfig, LossConfig
 from mrt5_jax.objectives import controller as module
-from mrt5_jax.objectives.controller import constant, delayed, make_controller, pi_controller
+from mrt5_jax.objectives.controller import constant, delayed, pi_controller
+from mrt5_jax.objectives.controllers import make_controller
 
 
 def _run(controller, rates):
@@ -114,9 +115,9 @@ def test_a_constant_weight_sets_in_after_the_delay():
 
 def test_the_configuration_chooses_the_controller():
     rates = np.zeros(2, np.float32)
-    steered = _run(make_controller(LossConfig(gate_weight=9.0, regularizer_delay=1), _CONFIG), rates)
+    steered = _run(make_controller(LossConfig(gate_weight=9.0, regularizer_delay=1), _CONFIG, 2), rates)
     np.testing.assert_allclose(steered.alpha, [0, 0, _oracle(_CONFIG, [0])[-1]], rtol=1e-6)
-    np.testing.assert_array_equal(_run(make_controller(LossConfig(gate_weight=9.0), None), rates).alpha, 9.0)
+    np.testing.assert_array_equal(_run(make_controller(LossConfig(gate_weight=9.0), None, 2), rates).alpha, 9.0)
 
 
 def test_the_state_keeps_its_types():

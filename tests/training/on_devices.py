@@ -2,7 +2,8 @@
 
     python tests/training/on_devices.py '{"devices": 8, "steps": 3, "runs": [{"mesh": [4, 2, 1]}, ...]}'
 
-A run may change fields of the model, its gate, training and compaction. Rows come through `row_share` and `put_batch`.
+A run may change fields of the model, its gate, training, compaction and controller. Rows come through `row_share` and
+`put_batch`.
 """
 
 import dataclasses
@@ -42,6 +43,7 @@ def changed_run(change: dict[str, Any]) -> Any:
         data=config.DataConfig("unused", ("unused",), LENGTH, LENGTH, ROWS, ROWS),
         training=dataclasses.replace(run.training, **change.get("training", {})),
         compaction=config.CompactionConfig(**change.get("compaction", {})),
+        controller=config.ControllerConfig(**change["controller"]) if "controller" in change else run.controller,
         execution=config.ExecutionConfig(
             rounding=4, max_rungs=2, mesh=config.MeshConfig(*change["mesh"]), **change.get("execution", {})
         ),
@@ -54,11 +56,12 @@ def losses(change: dict[str, Any], steps: int) -> list[dict[str, float]]:
 
     from mrt5_jax.compaction.ladder import make_ladder
     from mrt5_jax.model.encoder_decoder import MrT5
-    from mrt5_jax.parallel.batches import put_batch, row_share
+    from mrt5_jax.parallel.batches import CONTROLLER_IDS, put_batch, row_share
     from mrt5_jax.parallel.mesh import make_mesh, on_mesh, row_shards
     from mrt5_jax.training.host_step import HostTrainStep
     from mrt5_jax.training.learning import make_learning
     from mrt5_jax.training.state_shardings import abstract_state, init_sharded, jit_step
+    from mrt5_jax.training.steering import controller_names
     from mrt5_jax.training.step import make_state, make_train_step
 
     run = changed_run(change)
@@ -81,8 +84,11 @@ def losses(change: dict[str, Any], steps: int) -> list[dict[str, float]]:
             step_function = make_train_step(model, run, learning, ladder, row_shards(mesh))
             step_function = jit_step(step_function, abstract)
         for step in range(steps):
-            batch = put_batch(batch_of(step, slice(share.index, None, share.count)), mesh)
-            state, metrics, _ = step_function(state, batch)
+            rows = slice(share.index, None, share.count)
+            batch = batch_of(step, rows)
+            if names := controller_names(run.controller):
+                batch[CONTROLLER_IDS] = (np.arange(ROWS, dtype=np.int32) % len(names))[rows]
+            state, metrics, _ = step_function(state, put_batch(batch, mesh))
             measured.append({name: float(metrics[name]) for name in ("total_loss", "deletion_rate", "rung")})
     return measured
 

@@ -18,12 +18,15 @@ from mrt5_jax.config import CompactionConfig, LossConfig, MeshConfig
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import run_prefix
 from mrt5_jax.parallel.axis_rules import ONE_SHARD, RowShards
+from mrt5_jax.parallel.batches import CONTROLLER_IDS
 from mrt5_jax.parallel.mesh import batch_sharding, make_mesh, on_mesh, replicated, row_shards
 from mrt5_jax.training.gradients import Setting, objective_of, training_stages
 
 from ..model.small import LENGTH, by_path, in_double, make_batch, make_config, make_params
 
 ALPHA, ROWS = 0.3, 32
+ALPHAS = (0.3, -0.2, 0.7)
+"""Of languages with controllers of their own."""
 MODEL = MrT5(in_double(make_config()))
 
 
@@ -39,16 +42,23 @@ def packed_batch() -> dict[str, jax.Array]:
 
 
 def plain_term(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-    """alpha * sum(G) / inputs, over the whole batch at once."""
+    """sum(alpha G) / inputs, over the whole batch at once; alpha is the row's where there are several."""
     prefix = run_prefix(MODEL, params, batch["encoder_input_tokens"], segments=batch["encoder_segment_ids"])
     assert prefix.selection is not None
     values = prefix.selection.signals.key_bias
-    return ALPHA * jnp.sum(jnp.where(prefix.mask, values, 0)) / jnp.sum(prefix.mask)
+    alpha = jnp.asarray(ALPHAS)[batch[CONTROLLER_IDS]][:, None] if CONTROLLER_IDS in batch else ALPHA
+    return jnp.sum(jnp.where(prefix.mask, alpha * values, 0)) / jnp.sum(prefix.mask)
 
 
-def largest_difference(deletion: Any, chunks: int, parts: int, dispatch: str = "in_graph", devices: int = 1) -> float:
+def largest_difference(
+    deletion: Any, chunks: int, parts: int, dispatch: str = "in_graph", devices: int = 1, *, several: bool = False
+) -> float:
     """Between what alpha adds and the plain term with `jax.grad`: of the value, or of a gradient."""
     params, batch = jax.tree.map(jnp.asarray, make_params(MODEL.config, 1)), packed_batch()
+    alphas = ALPHA
+    if several:
+        batch[CONTROLLER_IDS] = jnp.asarray(np.random.default_rng(4).integers(0, len(ALPHAS), ROWS).astype(np.int32))
+        alphas = ALPHAS
     value, gradients = jax.jit(jax.value_and_grad(plain_term))(params, batch)
     expected = {"value": value, **by_path(gradients)}
     mesh = make_mesh(MeshConfig(), jax.devices()[:devices])
@@ -61,12 +71,12 @@ def largest_difference(deletion: Any, chunks: int, parts: int, dispatch: str = "
         run = OnHost(staged).start if dispatch == "host" else jax.jit(in_graph(staged))
         params, batch = jax.device_put(params, replicated(mesh)), jax.device_put(batch, batch_sharding(mesh))
         found = []
-        for alpha in (ALPHA, 0.0):
-            objective = objective_of(MODEL.config.gate, setting.loss, jnp.asarray(alpha), batch)
+        for alpha in (jnp.asarray(alphas), jnp.zeros_like(jnp.asarray(alphas))):
+            objective = objective_of(MODEL.config.gate, setting.loss, alpha, batch)
             result: Any = run(params, jax.device_put(objective, replicated(mesh)), (batch, None))
             total = (result() if dispatch == "host" else result).total
             found.append(jax.device_get({"value": total.loss, **by_path(total.gradients)}))
-        assert abs(float(total.terms["gate"]) * ALPHA - float(value)) < 1e-12
+        assert several or abs(float(total.terms["gate"]) * ALPHA - float(value)) < 1e-12
     return max(float(np.max(np.abs(found[0][name] - found[1][name] - expected[name]))) for name in expected)
 
 

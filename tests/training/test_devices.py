@@ -31,6 +31,15 @@ CASES: dict[str, dict[str, Any]] = {
         "training": {"deletion": "saturated"},
         "execution": {"dispatch": "host", "microbatches": 4},
     },
+    "steered by language, 4 microbatches": {
+        "training": {"deletion": "hard"},
+        "execution": {"microbatches": 4},
+        "controller": {
+            "target_deletion_rate": 0.9,
+            "kind": "two_sided",
+            "language_targets": [["en", 0.3], ["de", 0.6]],
+        },
+    },
     "pooled by a convolution, in 2 chunks": {
         "gate": {"kind": "every_kth", "stride": 3, "reduction": "convolution"},
         "training": {"deletion": "hard"},

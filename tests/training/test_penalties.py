@@ -29,10 +29,21 @@ def test_the_mean_gate_value_is_that_of_the_batch(deletion: Any, chunks: int, pa
         assert largest_difference(deletion, chunks, parts, dispatch) < TOLERANCE
 
 
+@pytest.mark.parametrize(
+    ("chunks", "parts", "dispatch"), [(4, 2, "in_graph"), pytest.param(4, 2, "host", marks=pytest.mark.slow)]
+)
+def test_each_row_is_weighed_by_its_own_controller(chunks: int, parts: int, dispatch: str) -> None:
+    with jax.enable_x64(True):
+        assert largest_difference("hard", chunks, parts, dispatch, several=True) < TOLERANCE
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("chunks", [1, 4])
-def test_the_mean_gate_value_is_that_of_the_batch_on_eight_devices(repository: Path, chunks: int) -> None:
-    order = json.dumps({"deletion": "hard", "chunks": chunks, "parts": 1})
+def test_the_mean_gate_value_is_that_of_the_batch_on_eight_devices(
+    repository: Path, chunks: int, *, several: bool
+) -> None:
+    order = json.dumps({"deletion": "hard", "chunks": chunks, "parts": 1, "several": several})
     done = subprocess.run(
         [sys.executable, "-m", "tests.training.penalties", order],
         env=os.environ,

@@ -15,7 +15,7 @@ from mrt5_jax.config import ControllerConfig, DataConfig, LossConfig, OptimizerC
 from mrt5_jax.model.dropout import draw_dropout
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.multiply_adds import body_multiply_adds
-from mrt5_jax.objectives.controller import make_controller
+from mrt5_jax.objectives.controllers import make_controller
 from mrt5_jax.training.optimizers import make_optimizer, make_schedule
 from mrt5_jax.training.state import TrainState
 from mrt5_jax.training.step import Learning, StepResult, make_train_step, step_keys
@@ -35,7 +35,7 @@ RUN = RunConfig(
 LEARNING = Learning(
     make_optimizer(RUN.optimizer, RUN.training.num_steps),
     make_schedule(RUN.optimizer, RUN.training.num_steps),
-    make_controller(RUN.loss, RUN.controller),
+    make_controller(RUN.loss, RUN.controller, RUN.training.num_steps),
 )
 PARAMS = jax.tree.map(lambda leaf: leaf.astype(np.float32), make_params(RUN.model, 1))
 
