@@ -7,14 +7,16 @@ from jax.typing import DTypeLike
 
 from mrt5_jax.config import ControllerConfig, LossConfig
 from mrt5_jax.objectives.controller import Controller, constant, delayed, pi_controller
-from mrt5_jax.objectives.two_sided import targets_of, two_sided_controller
+from mrt5_jax.objectives.two_sided import controller_targets, two_sided_controller
 
 Law = Callable[[ControllerConfig, LossConfig, int, float, DTypeLike], Controller]
 """(targets and gains, the loss, steps of the run, alpha of a nat, dtype of the state) -> the controller."""
 
 LAWS: Mapping[str, Law] = {
     "one_sided": lambda config, loss, steps, unit, dtype: delayed(pi_controller(config, dtype), loss.regularizer_delay),
-    "two_sided": lambda config, loss, steps, unit, dtype: two_sided_controller(targets_of(config), steps, unit, dtype),
+    "two_sided": lambda config, loss, steps, unit, dtype: two_sided_controller(
+        controller_targets(config), steps, unit, dtype
+    ),
 }
 
 

@@ -98,7 +98,7 @@ def times_of(num_steps: int) -> Times:
     return Times(0.05 * num_steps, 0.38 * num_steps, response, max(response / 7, 4.0))
 
 
-def targets_of(config: ControllerConfig) -> Float[np.ndarray, "*controllers"]:
+def controller_targets(config: ControllerConfig) -> Float[np.ndarray, "*controllers"]:
     """Returns the target of the only controller, or of each language's own and then that of all others."""
     if not config.language_targets:
         return np.asarray(config.target_deletion_rate)

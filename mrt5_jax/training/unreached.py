@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from mrt5_jax.config import RunConfig
-from mrt5_jax.objectives.two_sided import TwoSidedState, targets_of
+from mrt5_jax.objectives.two_sided import TwoSidedState, controller_targets
 from mrt5_jax.parallel.processes import say
 from mrt5_jax.training.hooks import Hook, Moment
 from mrt5_jax.training.steering import controller_names
@@ -27,7 +27,7 @@ class UnreachedTarget(Hook):
         """See `Hook`."""
         assert self._config is not None
         rates = np.atleast_1d(jax.device_get(moment.state.controller.rate))
-        targets = np.atleast_1d(targets_of(self._config))
+        targets = np.atleast_1d(controller_targets(self._config))
         names = controller_names(self._config) or ("",)
         for name, rate, target in zip(names, rates, targets, strict=True):
             if abs(rate - target) > self.tolerance:

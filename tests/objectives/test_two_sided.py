@@ -10,7 +10,7 @@ import pytest
 
 from mrt5_jax.config import ControllerConfig
 from mrt5_jax.objectives import two_sided as module
-from mrt5_jax.objectives.two_sided import targets_of, times_of, two_sided_controller
+from mrt5_jax.objectives.two_sided import controller_targets, times_of, two_sided_controller
 
 from .plants import course, gates, lagging, steered
 
@@ -126,9 +126,9 @@ def test_a_target_that_cannot_be_reached_leaves_alpha_bounded_and_lets_go_at_onc
 
 
 def test_targets_are_those_of_the_languages_and_then_of_the_others() -> None:
-    assert targets_of(ControllerConfig(0.5)).shape == ()
+    assert controller_targets(ControllerConfig(0.5)).shape == ()
     several = ControllerConfig(0.5, language_targets=(("en", 0.3), ("de", 0.7)))
-    np.testing.assert_array_equal(targets_of(several), [0.3, 0.7, 0.5])
+    np.testing.assert_array_equal(controller_targets(several), [0.3, 0.7, 0.5])
 
 
 def test_the_state_keeps_its_types() -> None:

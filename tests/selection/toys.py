@@ -130,7 +130,10 @@ def stages_of(toy: Toy, penalty: str) -> TwoStages:
     def measure(statistics: dict[str, jax.Array], losses: jax.Array, rungs: jax.Array) -> dict[str, jax.Array]:
         return {"loss": losses, "rung": rungs, **statistics}
 
-    return TwoStages(first, between, second, measure, split, merge, (penalty,), ("target",), jnp.float64)
+    def scales(shared: Shared, batch: Batch) -> dict[str, PenaltyScale]:
+        return shared.penalties
+
+    return TwoStages(first, between, second, scales, measure, split, merge, (penalty,), ("target",), jnp.float64)
 
 
 def naive_loss(toy: Toy, params: Params, batch: Batch, shared: Shared) -> jax.Array:

@@ -21,7 +21,7 @@ from mrt5_jax.config import (
     TrainingDeletion,
 )
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.objectives.controller import make_controller
+from mrt5_jax.objectives.controllers import make_controller
 from mrt5_jax.selection.protocol import Selection, Signals
 from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.selection.survivors import handed_signals, survivors
@@ -148,7 +148,7 @@ def compared(*, ladder: Ladder = LADDER, chunks: int = 1, microbatches: int = 1,
     check = jax.jit(make_check(MrT5(config), run, ladder))
     found = []
     for alpha in (0.0, 0.4):
-        controller = make_controller(LossConfig(gate_weight=alpha), None).init()
+        controller = make_controller(LossConfig(gate_weight=alpha), None, 1).init()
         state = TrainState(jnp.int32(0), params, (), controller, initial_monitor())
         found.append(jax.device_get(check(state, jax.tree.map(jnp.asarray, batch))))
     return found
