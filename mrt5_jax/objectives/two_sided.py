@@ -23,6 +23,7 @@ So the law knows no gain. It asks for a speed, and looks at what comes:
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import DTypeLike
@@ -159,8 +160,8 @@ def two_sided_controller(
         moved = _moved(jnp.nan_to_num(measured.astype(dtype)), state, goal, times, unit)._replace(count=count)
         # A language of which a batch has no row is not measured, and stays as it is.
         is_seen = ~jnp.isnan(measured)
-        kept = (jnp.where(is_seen, new, old) for new, old in zip(moved[:-1], state[:-1], strict=True))
-        return TwoSidedState(*kept, count)
+        kept = jax.tree.map(lambda new, old: jnp.where(is_seen, new, old), moved, state._replace(count=count))
+        return kept._replace(count=count)
 
     return Controller(init, update)
 

@@ -26,7 +26,9 @@ class UnreachedTarget(Hook):
     def __call__(self, moment: Moment) -> None:
         """See `Hook`."""
         assert self._config is not None
-        rates = np.atleast_1d(jax.device_get(moment.state.controller.rate))
+        state = moment.state.controller
+        assert isinstance(state, TwoSidedState)
+        rates = np.atleast_1d(jax.device_get(state.rate))
         targets = np.atleast_1d(controller_targets(self._config))
         names = controller_names(self._config) or ("",)
         for name, rate, target in zip(names, rates, targets, strict=True):
