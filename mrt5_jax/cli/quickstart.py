@@ -1,9 +1,9 @@
-"""`mrt5 quickstart`: trains a tiny ByT5 and a tiny MrT5 on vowel removal, and shows what deletion costs and saves."""
+"""`mrt5 quickstart`: trains a tiny MrT5 on vowel removal, at first as a ByT5, and shows what it deletes."""
 
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,29 +16,28 @@ if TYPE_CHECKING:
     from mrt5_jax.evaluation.model_dirs import LoadedModel
     from mrt5_jax.evaluation.page import Section
     from mrt5_jax.evaluation.records import Record
+    from mrt5_jax.training.hooks import Moment
 
 GIN_FILE = "runs/quickstart.gin"
-BYT5_BINDINGS = (
-    "config.ModelConfig.gate=None",
-    "config.ModelConfig.softmax1=False",
-    "config.RunConfig.controller=None",
-    "config.LossConfig.score_penalty=0.0",
-    "TRAIN_STEPS=1500",
-)
-"""What makes a plain ByT5 of the run's MrT5. It has no gate to wait for, and needs fewer steps."""
-
 NUM_STRINGS = 2000
 NUM_EXAMPLES = 30
 SPLIT = "test"
 PAGE = "examples.html"
+TITLE = "MrT5 on vowel removal: what the gate deletes"
+PICTURE_STEPS = 200
+"""Between two pages of the model that is still in training."""
+NUM_SHOWN = 3
+"""Strings of such a page that are shown on the terminal, too."""
 
 
 class Quickstart(NamedTuple):
-    """What the two models do on unseen strings."""
+    """What the model does on unseen strings."""
 
     byt5: "Evaluation"
+    """Before its gate was pushed, without deletion: after `gate_step`."""
     mrt5: "Evaluation"
-    """Under soft and hard deletion."""
+    """At the end, under soft and hard deletion."""
+    gate_step: int
     vowels: "VowelStatistics"
     """Of hard deletion."""
     page: Path
@@ -67,69 +66,106 @@ def run(args: argparse.Namespace) -> int:
         *deletion_rows(results.byt5.records, results.byt5.milliseconds),
         *deletion_rows(results.mrt5.records, results.mrt5.milliseconds, results.mrt5.body),
     ]
-    rows = [row._replace(name=name) for row, name in zip(rows, ("ByT5", "MrT5 soft", "MrT5 hard"), strict=True)]
+    names = (f"ByT5, step {results.gate_step}", "MrT5 soft", "MrT5 hard")
+    rows = [row._replace(name=name) for row, name in zip(rows, names, strict=True)]
     console = Console()
     console.print(results_table(f"vowel removal, {NUM_STRINGS:,} unseen strings", rows))
     console.print(COLUMNS_EXPLAINED, style="dim", highlight=False, soft_wrap=True)
     for line in (gap_line(results.mrt5.records), *vowel_lines(results.vowels)):
         console.print(line, highlight=False, soft_wrap=True)
     console.print(f"coloured examples: {results.page}", soft_wrap=True, highlight=False)
-    console.print(f"the models: {args.output_dir}/byt5, {args.output_dir}/mrt5", soft_wrap=True, highlight=False)
+    console.print(f"the model: {args.output_dir}/mrt5", soft_wrap=True, highlight=False)
     return 0
 
 
 def quickstart(output_dir: Path, seed: int | None = None) -> Quickstart:
-    """Trains both models below `output_dir`, or goes on where they stand; evaluates them and writes the page.
+    """Trains the model below `output_dir`, or goes on where it stands; evaluates it and writes the page.
+
+    Until `LossConfig.regularizer_delay` nothing pushes its gate: with the gate ignored it is a ByT5 then.
 
     Raises:
-        UserError: `output_dir` has models of another seed or recipe.
+        UserError: `output_dir` has a model of another seed or recipe.
     """
-    byt5_run = _train(output_dir / "byt5", seed, BYT5_BINDINGS)
-    byt5 = _evaluate(byt5_run, _load(byt5_run), ("none",))
-    mrt5_run = _train(output_dir / "mrt5", seed, ())
-    loaded = _load(mrt5_run)
-    mrt5 = _evaluate(mrt5_run, loaded, ("soft", "hard"))
-    vowels, sections = inspect_strings(mrt5_run, loaded, mrt5.records)
     from mrt5_jax.evaluation.page import render_page
     from mrt5_jax.runs.model_dir import write_atomically
 
-    gate = mrt5_run.model.gate
+    page = output_dir / PAGE
+    run = _train(output_dir / "mrt5", seed, page)
+    gate_step = run.loss.regularizer_delay
+    byt5 = _evaluate(run, _load(run, gate_step), ("none",))
+    loaded = _load(run)
+    mrt5 = _evaluate(run, loaded, ("soft", "hard"))
+    vowels, sections = inspect_strings(run, loaded, mrt5.records)
+    gate = run.model.gate
     assert gate is not None
     introduction = f"Unseen strings; the model is to write them without their vowels. {' '.join(vowel_lines(vowels))}"
-    page = output_dir / PAGE
-    write_atomically(
-        page, render_page("MrT5 on vowel removal: what the gate deletes", introduction, sections, gate.scale)
-    )
-    return Quickstart(byt5, mrt5, vowels, page)
+    write_atomically(page, render_page(TITLE, introduction, sections, gate.scale))
+    return Quickstart(byt5, mrt5, gate_step, vowels, page)
 
 
-def _train(model_dir: Path, seed: int | None, bindings: Sequence[str]) -> RunConfig:
-    """Trains a model, or goes on where it stands; returns its run, to be evaluated on NUM_STRINGS strings."""
+def _train(model_dir: Path, seed: int | None, page: Path) -> RunConfig:
+    """Trains the model, or goes on where it stands; returns its run, to be evaluated on NUM_STRINGS strings."""
     from mrt5_jax.cli import gin_setup
+    from mrt5_jax.training.hooks import Every
     from mrt5_jax.training.loop import train
 
     seeded = () if seed is None else (f"SEED={seed}",)
-    configured = gin_setup.resolve([GIN_FILE], bindings=[f"MODEL_DIR={str(model_dir)!r}", *seeded, *bindings])
+    configured = gin_setup.resolve([GIN_FILE], bindings=[f"MODEL_DIR={str(model_dir)!r}", *seeded])
     configured.check()
     configured.print_notes()
     print(f"training {model_dir}", file=sys.stderr)
-    train(configured.run, configured.config_text)
+    hook = Every(PICTURE_STEPS, make_picture(configured.run, page))
+    train(configured.run, configured.config_text, hooks=[hook])
     evaluation = dataclasses.replace(configured.run.evaluation, num_examples=NUM_STRINGS)
     return dataclasses.replace(configured.run, evaluation=evaluation)
 
 
-def _load(run: RunConfig) -> "LoadedModel":
+def make_picture(run: RunConfig, page: Path) -> "Callable[[Moment], None]":
+    """Returns what writes a page of the model in training, and shows some of its strings on the terminal."""
+    import jax
+    from rich.console import Console
+
+    from mrt5_jax.data.batches import eval_batches
+    from mrt5_jax.evaluation.inspection import make_inspector, pieces
+    from mrt5_jax.evaluation.page import Section, render_page
+    from mrt5_jax.evaluation.terminal import render_pieces
+    from mrt5_jax.model.encoder_decoder import MrT5
+    from mrt5_jax.runs.model_dir import write_atomically
+
+    batch = next(iter(eval_batches(run.data.eval_tasks[0], run.data, split=SPLIT, num_examples=NUM_EXAMPLES)))
+    inputs = batch.arrays["encoder_input_tokens"]
+    inspector, gate, console = make_inspector(MrT5(run.model, run.execution)), run.model.gate, Console(stderr=True)
+    assert gate is not None
+
+    def picture(moment: "Moment") -> None:
+        selection = jax.device_get(inspector(moment.state.params, inputs))
+        keep, values = selection.keep, selection.signals.key_bias
+        found = [
+            Section(f"string {example.index}", pieces(inputs[row], keep[row], values[row]))
+            for row, example in enumerate(batch.examples)
+        ]
+        told = f"step {moment.step} of {run.training.num_steps}: the model is in training."
+        write_atomically(page, render_page(TITLE, told, found, gate.scale))
+        console.print(f"step {moment.step}: what the gate deletes (more: {page})", highlight=False, soft_wrap=True)
+        for section in found[:NUM_SHOWN]:
+            for line in render_pieces(section.pieces, gate.scale, console.width):
+                console.print(line)
+
+    return picture
+
+
+def _load(run: RunConfig, step: int | None = None) -> "LoadedModel":
     from mrt5_jax.evaluation.model_dirs import load_model
 
-    return load_model(run.model_dir, run.model, None, run.execution)
+    return load_model(run.model_dir, run.model, step, run.execution)
 
 
 def _evaluate(run: RunConfig, loaded: "LoadedModel", deletions: Sequence[Deletion]) -> "Evaluation":
-    """Evaluates a run's model on its first task, and writes that to its MODEL_DIR."""
+    """Evaluates the run's model on its first task, and writes that to its MODEL_DIR."""
     from mrt5_jax.evaluation.model_dirs import evaluate_task, write_evaluation
 
     task = run.data.eval_tasks[0]
-    print(f"evaluating {run.model_dir}", file=sys.stderr)
+    print(f"evaluating {run.model_dir}, step {loaded.step}", file=sys.stderr)
     found = evaluate_task(loaded, run, task, SPLIT, deletions)
     write_evaluation(run.model_dir, found, task, SPLIT, loaded.step)
     return found
