@@ -2,7 +2,7 @@
 
     import mrt5_jax
 
-    model = mrt5_jax.load("runs/vowels")
+    model = mrt5_jax.load("toy")
     model.deletions(["#HelloWorld"])
     model.generate(["#HelloWorld"])
 

@@ -1,9 +1,11 @@
-"""From a name to a model: a MODEL_DIR, a Hugging Face folder, or a model of its hub."""
+"""From a name to a model: a MODEL_DIR, a Hugging Face folder, a model of its hub, or the toy of the package."""
 
 import dataclasses
+import importlib.resources
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -36,7 +38,10 @@ from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selectors import check_deletion, check_stride, selector_rule
 from mrt5_jax.validation import check_gate, check_ranges
 
-_KINDS = "give a MODEL_DIR of train or convert, a Hugging Face folder, or OWNER/NAME on its hub"
+TOY = "toy"
+"""The name of the model that comes with the package: a tiny MrT5 that leaves out vowels."""
+
+_KINDS = f"give a MODEL_DIR of train or convert, a Hugging Face folder, OWNER/NAME on its hub, or {TOY!r}"
 _log = logging.getLogger(__name__)
 
 
@@ -134,7 +139,8 @@ def load(
 
     Args:
         source: a MODEL_DIR that `mrt5 train` or `mrt5 convert` wrote or a Hugging Face folder of ByT5 or MrT5, local or
-            in a bucket; or a model of the Hugging Face hub, OWNER/NAME or OWNER/NAME@REVISION (with the extra hf).
+            in a bucket; or a model of the Hugging Face hub, OWNER/NAME or OWNER/NAME@REVISION (with the extra hf);
+            or "toy", which comes with the package and leaves out vowels.
         step: which checkpoint of a MODEL_DIR; None: the newest.
         deletion: what the gate does: "hard" removes positions (the default of a model with a gate), "soft" adds gate
             values to attention scores, "none" ignores the gate (the default, and the only one, of a ByT5).
@@ -180,6 +186,8 @@ def describe_model(source: AnyPath) -> DescribedModel:
     name = given_path(source)
     folder = as_path(name)
     with explained(name):
+        if name == TOY and not exists(folder):
+            return _of_model_dir(name, Path(str(importlib.resources.files("mrt5_jax"))) / TOY)
         if exists(folder / MODEL_CONFIG):
             return _of_model_dir(name, folder)
         if exists(folder / CONFIG) or is_hub_id(name):

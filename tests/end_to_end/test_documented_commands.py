@@ -12,7 +12,11 @@ from mrt5_jax.cli.main import main
 
 from ..cli.small_run import make_model_dir
 
-DOCUMENTS = ("README.md", "docs/INFERENCE.md", "docs/PARITY.md", "docs/TRAINING.md", "docs/DATA.md")
+DOCUMENTS = (
+    "README.md",
+    *(f"docs/{name}.md" for name in ("INFERENCE", "PARITY", "TRAINING", "DATA")),
+    *(f"docs/{name}.md" for name in ("index", "train_on_text", "deletions", "hugging_face", "t5x")),
+)
 
 SMALLER = {
     "train": [

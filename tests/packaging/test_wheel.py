@@ -66,6 +66,19 @@ def test_the_wheel_holds_every_module_task_and_gin_file(repository: Path, instal
     assert found == expected
 
 
+def test_the_wheel_holds_the_toy(repository: Path, installed: Path) -> None:
+    """All of it, and within 1.2 MB."""
+    (packages,) = installed.glob("lib/python*/site-packages")
+    folders = (repository / "mrt5_jax" / "toy", packages / "mrt5_jax" / "toy")
+    ours, theirs = ({path.relative_to(folder): path.read_bytes() for path in files_below(folder)} for folder in folders)
+    assert ours == theirs
+    assert 0 < sum(map(len, ours.values())) <= 1_200_000
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 def test_the_command_resolves_a_configuration_from_an_empty_folder(run: Run, tmp_path: Path) -> None:
     assert "quickstart" in run("mrt5", "--help")
     flags = ["--gin_file=runs/quickstart.gin", "--gin.BATCH_SIZE=2", "--dry_run"]
