@@ -47,6 +47,10 @@ class StepDeletions:
         """Whether steps may run on fewer positions than they have."""
         return any(DELETIONS[deletion].removes for deletion in self.all)
 
+    def share(self, deletion: TrainingDeletion) -> float:
+        """Returns the share of the steps that delete by one of these, while nothing takes its place."""
+        return self.hard_share if deletion == MIXED_IN != self.preferred else 1 - self.hard_share
+
     def of_step(self, step: int, preferred: bool) -> TrainingDeletion:
         """Returns what a step deletes by; whether it is `MIXED_IN` follows from (seed, step).
 
