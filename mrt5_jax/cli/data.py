@@ -180,7 +180,7 @@ def _warm(args: argparse.Namespace, console: Any) -> None:
     from rich.table import Table
 
     from mrt5_jax.data.registry import tasks_of
-    from mrt5_jax.data.sources import IndexedSource, Order
+    from mrt5_jax.data.sources import IndexedSource
     from mrt5_jax.data.task_names import label_of
 
     names = [args.task] if args.task else [data.train_task, *data.eval_tasks]
@@ -193,7 +193,7 @@ def _warm(args: argparse.Namespace, console: Any) -> None:
             if next(task.read_once(split, lengths), None) is None:
                 raise UserError(f"task {label_of(task.name)}: its {split} split has no examples")
             if split == "train" and isinstance(task.source, IndexedSource) and task.source.tells:
-                task.source.told(split, np.zeros(1, np.int64), Order(seed=0, shuffle=False))  # counts the bytes of all
+                task.source.told(split, np.zeros(1, np.int64))  # counts the bytes of all
             table.add_row(label_of(task.name), split, "?" if size is None else f"{size:,}")
     for name in dict.fromkeys(names):
         _describe(name, console)
