@@ -17,6 +17,7 @@ from mrt5_jax.pairs import check_pairs
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
 from mrt5_jax.selection.selectors import SELECTORS, check_deletion, check_stride, deletion_threshold, selector_rule
+from mrt5_jax.selection.settings import check_settings
 from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.spelling import nearest
 from mrt5_jax.unread_settings import unread
@@ -216,7 +217,10 @@ def _fits(value: Any) -> bool:
 def _check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
     if not 1 <= gate.layer < num_encoder_layers:
         _refuse(gate, "layer", f"at least 1 and less than num_encoder_layers={num_encoder_layers}")
-    lowest = selector_rule(gate).lowest(gate)
+    rule = selector_rule(gate)
+    check_settings(gate, rule.settings)
+    rule.check(gate)
+    lowest = rule.lowest(gate)
     if gate.threshold is not None and not lowest < gate.threshold < 0:
         above = "below 0" if lowest == -math.inf else f"between scale={gate.scale} and 0"
         _refuse(gate, "threshold", f"{above}, where gate values lie")

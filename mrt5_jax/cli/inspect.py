@@ -40,13 +40,14 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.runs.model_dir import read_model_config, write_atomically
     from mrt5_jax.runs.restoring import restore_params
     from mrt5_jax.runs.run_files import read_run
-    from mrt5_jax.selection.selectors import pools
+    from mrt5_jax.selection.selectors import deletes_hard_alone, pools
 
     config = read_model_config(args.model_dir)
     if config.gate is None:
         raise UserError(f"{args.model_dir} holds a ByT5, which has no gate: nothing to inspect")
-    if pools(config.gate):
-        raise UserError(f"{args.model_dir} pools positions, and has no gate values to inspect")
+    if deletes_hard_alone(config.gate):
+        why = "pools positions, and has" if pools(config.gate) else "has"
+        raise UserError(f"{args.model_dir} {why} no gate values to inspect")
     run = read_run(args.model_dir)
     input_length = DEFAULT_LENGTH if run is None else run.data.input_length
     restored = restore_params(args.model_dir, args.step)

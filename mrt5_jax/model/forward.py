@@ -21,7 +21,7 @@ from mrt5_jax.model.encoder_decoder import Compact, Decoded, MrT5, Prefix
 from mrt5_jax.model.layers import Keys, Queries
 from mrt5_jax.model.parameters import Params, split_stages
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
-from mrt5_jax.selection.protocol import Selection, Signals
+from mrt5_jax.selection.protocol import Selection, Signals, straight_through
 from mrt5_jax.selection.random_choice import token_keys
 from mrt5_jax.selection.reductions import Members
 from mrt5_jax.selection.selectors import check_deletion
@@ -118,7 +118,7 @@ def compact_full(
 ) -> Compact:
     """Returns all positions, nothing moved."""
     keys = Keys(found.keep & mask, signals.key_bias, found.segments)
-    return Compact(hidden, jnp.arange(hidden.shape[1])[None], keys)
+    return Compact(_confident(hidden, signals.confidence), jnp.arange(hidden.shape[1])[None], keys)
 
 
 def compact_to(
@@ -128,7 +128,18 @@ def compact_to(
     to = plan(found.keep, slots)
     bias = None if signals.key_bias is None else jnp.where(to.mask, gather(signals.key_bias, to.positions), 0)
     segments = None if found.segments is None else gather(found.segments, to.positions)
-    return Compact(gather(hidden, to.positions), to.positions, Keys(to.mask, bias, segments))
+    confidence = None if signals.confidence is None else gather(signals.confidence, to.positions)
+    kept = _confident(gather(hidden, to.positions), confidence)
+    return Compact(kept, to.positions, Keys(to.mask, bias, segments))
+
+
+def _confident(
+    hidden: Float[Array, "batch slots embed"], confidence: Float[Array, "batch slots"] | None
+) -> Float[Array, "batch slots embed"]:
+    """Multiplies states by 1 with the gradient of the confidence: by it the loss reaches a selector that gathers."""
+    if confidence is None:
+        return hidden
+    return (hidden * (1 + straight_through(confidence))[..., None]).astype(hidden.dtype)
 
 
 def compact_pooled(

@@ -75,6 +75,7 @@ def _from_json(hint: Any, value: Any, place: str) -> Any:
         if value in words:
             return value
         rest = [argument for argument in arguments if argument is not type(None) and not _is_literal(argument)]
+        rest = [argument for argument in rest if type(value) is argument] or rest
         return _from_json(rest[0] if rest else Literal[tuple(words)], value, place)
     if origin is tuple and isinstance(value, list):
         items = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments

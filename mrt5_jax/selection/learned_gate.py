@@ -16,7 +16,6 @@ from mrt5_jax.selection.selector_rule import (
     SelectorRule,
     count_tokens,
     gate_config,
-    half_the_scale,
     selection_of_values,
 )
 
@@ -76,6 +75,6 @@ LEARNED = SelectorRule(
     DeleteGate,
     reads=("scale", "threshold", "layer_norm", "bias_init", "gumbel_noise"),
     penalties={GATE_MEAN: PenaltyRule(count_tokens, "rate")},
-    threshold=half_the_scale,
-    lowest=lambda gate: gate.scale,
+    causal=True,
+    multiply_adds=lambda config: config.emb_dim,
 )

@@ -68,4 +68,6 @@ LOG_SIGMOID = SelectorRule(
     },
     threshold=lambda gate: THRESHOLD,
     lowest=lambda gate: float("-inf"),
+    causal=True,
+    multiply_adds=lambda config: config.emb_dim,
 )

@@ -42,6 +42,7 @@ def changed_run(change: dict[str, Any]) -> Any:
         model=model,
         data=config.DataConfig("unused", ("unused",), LENGTH, LENGTH, ROWS, ROWS),
         training=dataclasses.replace(run.training, **change.get("training", {})),
+        loss=dataclasses.replace(run.loss, **change.get("loss", {})),
         compaction=config.CompactionConfig(**change.get("compaction", {})),
         controller=config.ControllerConfig(**change["controller"]) if "controller" in change else run.controller,
         execution=config.ExecutionConfig(
