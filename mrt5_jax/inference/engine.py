@@ -18,7 +18,7 @@ from jaxtyping import Array, Int
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.compaction.ladder import make_ladder
 from mrt5_jax.compaction.plan import count_kept
-from mrt5_jax.compaction.staged import Begun, Part
+from mrt5_jax.compaction.staged import Begun, Part, Staged
 from mrt5_jax.compaction.windows import Windows, by_shape
 from mrt5_jax.config import Deletion, Dispatch, ExecutionConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
@@ -140,10 +140,25 @@ class Engine:
         return self.execution.inference_dispatch
 
     def _setting(self, length: int, target_length: int) -> ForwardSetting:
-        cost = body_multiply_adds(self.config, target_length)
-        ladder = make_ladder(length, self.execution, jax.default_backend(), self.capacity, cost, self._dispatch)
-        model = MrT5(self.config, self.execution)
-        return ForwardSetting(model, self.deletion, ladder, fixed_chunks(self.execution))
+        backend, lengths = jax.default_backend(), (length, target_length)
+        return inference_setting(
+            self.config, self.execution, self.deletion, lengths, backend, self._dispatch, self.capacity
+        )
+
+
+def inference_setting(
+    config: ModelConfig,
+    execution: ExecutionConfig,
+    deletion: Deletion,
+    lengths: tuple[int, int],
+    backend: str,
+    dispatch: Dispatch,
+    capacity: float | None = None,
+) -> ForwardSetting:
+    """Returns what scoring and generation of these lengths, of inputs and targets, are compiled for on a backend."""
+    length, target_length = lengths
+    ladder = make_ladder(length, execution, backend, capacity, body_multiply_adds(config, target_length), dispatch)
+    return ForwardSetting(MrT5(config, execution), deletion, ladder, fixed_chunks(execution))
 
 
 def greedy(
@@ -156,6 +171,11 @@ def greedy(
 @functools.cache
 def _generation(setting: ForwardSetting, search: Search, max_length: int, dispatch: Dispatch) -> Windows:
     """From tokens and random keys of the rows to sequences; every engine of these settings shares the programs."""
+    return Windows(generation(setting, search, max_length), dispatch)
+
+
+def generation(setting: ForwardSetting, search: Search, max_length: int) -> Staged:
+    """Returns the stages from tokens and random keys of the rows to `Generated`."""
 
     def begin(params: Params, shared: tuple[()], rows: tuple[Int[Array, "batch length"], RowKeys | None]) -> Begun:
         tokens, row_keys = rows
@@ -171,12 +191,17 @@ def _generation(setting: ForwardSetting, search: Search, max_length: int, dispat
     def finish(at_gate: AtGate, generated: Generated, rungs: Int[Array, " batch"]) -> Part:
         return Part((), generated)
 
-    return Windows(setting.staged(begin, at, finish), dispatch)
+    return setting.staged(begin, at, finish)
 
 
 @functools.cache
 def _scoring(setting: ForwardSetting, dispatch: Dispatch) -> Windows:
     """From a batch to scores; every engine of these settings shares the programs."""
+    return Windows(scoring(setting), dispatch)
+
+
+def scoring(setting: ForwardSetting) -> Staged:
+    """Returns the stages from a batch to `Scores`."""
 
     def begin(params: Params, shared: tuple[()], batch: DeviceBatch) -> Begun:
         return up_to_gate(setting, params, batch["encoder_input_tokens"], targets_of(batch))
@@ -196,4 +221,4 @@ def _scoring(setting: ForwardSetting, dispatch: Dispatch) -> Windows:
         )
         return Part((), scores)
 
-    return Windows(setting.staged(begin, teacher_forced(setting, measure), finish), dispatch)
+    return setting.staged(begin, teacher_forced(setting, measure), finish)

@@ -35,15 +35,15 @@ def hub_folder(model_id: str) -> Path:
         model_id: OWNER/NAME, or OWNER/NAME@REVISION with a branch, tag or commit.
 
     Returns:
-        the folder in the cache, with the model's JSON and safetensors files. It is shared: nothing may be written there.
+        the folder in the cache, with the model's JSON and safetensors files. It is shared: write nothing there.
 
     Raises:
         UserError: huggingface_hub is not installed, there is no such model or revision, it needs a token, or the hub
             cannot be reached and the cache does not have it.
     """
     try:
-        from huggingface_hub import snapshot_download
         from huggingface_hub import errors as hub_errors
+        from huggingface_hub import snapshot_download
     except ImportError:
         raise UserError(f"{model_id}: models of the hub need the extra hf: pip install 'mrt5-jax[hf]'") from None
     name, _, revision = model_id.partition("@")

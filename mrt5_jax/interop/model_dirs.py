@@ -85,5 +85,6 @@ def read_model_dir(folder: AnyPath, step: int | None = None) -> Model:
     """
     source = as_path(folder) / SOURCE
     config = read_model_config(folder)
-    params = jax.tree.map(np.asarray, restore_params(folder, step).params)
-    return Model(config, params, ImportedFolder.from_json(source) if exists(source) else None)
+    restored = restore_params(folder, step)
+    params = jax.tree.map(np.asarray, restored.params)
+    return Model(config, params, ImportedFolder.from_json(source) if exists(source) else None, step=restored.step)

@@ -216,6 +216,21 @@ def stack_layers(flat: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
     return params
 
 
+def empty_layers(config: ModelConfig) -> Params:
+    """Returns a parameter tree without values, to be filled through the arrays that `unstack_layers` gives of it."""
+    depths: dict[tuple[str, ...], int] = {}
+    shapes: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for tensor in tensors(config):
+        path, layer = _place(tensor.name, config)
+        shapes[path] = shape(tensor, config)
+        if layer is not None:
+            depths[path] = max(layer + 1, depths.get(path, 0))
+    params: Params = {}
+    for path, size in shapes.items():
+        _assign(params, path, np.empty((depths[path], *size) if path in depths else size, np.float32))
+    return params
+
+
 def _assign(params: Params, path: tuple[str, ...], value: np.ndarray) -> None:
     parent = functools.reduce(lambda node, key: node.setdefault(key, {}), path[:-1], params)
     parent[path[-1]] = value

@@ -12,7 +12,7 @@ from mrt5_jax.cli.main import main
 
 from ..cli.small_run import make_model_dir
 
-DOCUMENTS = ("README.md", "docs/INFERENCE.md", "docs/PARITY.md", "docs/TRAINING.md", "docs/DATA.md")
+DOCUMENTS = ("README.md", "docs/INFERENCE.md", "docs/PARITY.md", "docs/TRAINING.md", "docs/DATA.md", "docs/hub.md")
 
 SMALLER = {
     "train": [

@@ -70,7 +70,8 @@ def test_every_requirement_is_pinned_and_the_pin_satisfies_it(repository: Path, 
 def test_what_the_requirements_require_is_pinned_too(repository: Path, declared) -> None:
     """So that next year's install is today's; and by versions that go together, or there is none."""
     pins, missing, unfit, seen = pins_of(repository, RUNNING), set(), set(), set()
-    installed = (requirements for extra, requirements in declared.items() if extra != "tpu")  # which requires nothing
+    platforms = ("tpu", "cuda12", "cuda13")  # whose libraries follow from jax's pin
+    installed = (requirements for extra, requirements in declared.items() if extra not in platforms)
     direct = [requirement for requirements in installed for requirement in requirements if holds(requirement, RUNNING)]
     wanted = [(requirement.name, extra) for requirement in direct for extra in ("", *requirement.extras)]
     while wanted:
@@ -105,6 +106,7 @@ def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
     assert undeclared.pop("libtpu", []) in ([], ["mrt5_jax/tools/topology.py"])
     for module in ("gcsfs", "s3fs"):
         assert undeclared.pop(module) == ["mrt5_jax/runs/bucket_clients.py"]
+    assert undeclared.pop("huggingface_hub") == ["mrt5_jax/interop/hub.py"]
     assert set(undeclared) <= {"torch", "transformers"}, undeclared
     assert all("/interop/" in file for files in undeclared.values() for file in files), undeclared
 
@@ -143,6 +145,20 @@ def test_make_help_lists_every_target(repository: Path) -> None:
     command = ["make", "--no-print-directory", "help"]  # these tests may themselves run below make
     listed = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout
     assert {line.split()[1] for line in listed.splitlines()} == set(targets[1].split())
+
+
+def test_workflows_run_what_there_is_on_every_supported_python(repository: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    makefile = (repository / "Makefile").read_text()
+    workflows = {path.stem: yaml.safe_load(path.read_text()) for path in (repository / ".github/workflows").iterdir()}
+    assert workflows.keys() == {"test", "release"}
+    jobs = {f"{name}/{job}": body for name, flow in workflows.items() for job, body in flow["jobs"].items()}
+    for job in ("test/test", "release/try"):
+        assert jobs[job]["strategy"]["matrix"]["python"] == list(PYTHONS)
+    commands = [step["run"] for body in jobs.values() for step in body["steps"] if "run" in step]
+    targets = re.findall(r"\bmake ([\w-]+)", "\n".join(commands))
+    assert {"lint", "test", "wheel"} == set(targets)
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
 def test_continuous_integration_is_two_commands_of_a_contributor(repository: Path) -> None:
