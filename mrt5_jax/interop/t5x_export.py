@@ -39,7 +39,7 @@ def write_t5x(params: Params, config: ModelConfig, folder: Path, step: int) -> P
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = _write(checkpoint, f"target.{name.replace('/', '.')}", array)
-    state = {"step": np.asarray(step, np.int64)}
+    state = {"step": np.asarray(step, np.int32)}
     index = {"version": _VERSION, "optimizer": {"target": target, "state": state}}
     text = json.dumps(dataclasses.asdict(config), indent=2, allow_nan=False) + "\n"
     (checkpoint / MODEL_CONFIG).write_text(text, encoding="utf-8")
