@@ -160,7 +160,7 @@ def _t5x_export(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _jax_export(args: argparse.Namespace, folder: Path) -> None:
-    from mrt5_jax.interop.jax_export import PLATFORMS, Sizes, export_programs
+    from mrt5_jax.interop.jax_export import PLATFORMS, ExportSizes, export_programs
     from mrt5_jax.interop.model_dirs import read_model_dir
     from mrt5_jax.runs.run_files import read_run
     from mrt5_jax.selection.selectors import check_stride
@@ -173,10 +173,10 @@ def _jax_export(args: argparse.Namespace, folder: Path) -> None:
     if unknown := [name for name in args.platforms.split(",") if name not in PLATFORMS]:
         raise UserError(f"--platforms={args.platforms}: {unknown[0]!r} is not one of {', '.join(PLATFORMS)}")
     model, run = read_model_dir(args.source, args.step), read_run(args.source)
-    defaults = Sizes(*_DEFAULT_SIZES)
+    defaults = ExportSizes(*_DEFAULT_SIZES)
     if run is not None:
         defaults = defaults._replace(input_length=run.data.input_length, target_length=run.data.target_length)
-    sizes = Sizes(
+    sizes = ExportSizes(
         args.input_length or defaults.input_length,
         args.max_target_length or defaults.target_length,
         args.batch_size or defaults.batch_size,

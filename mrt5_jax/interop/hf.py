@@ -20,7 +20,14 @@ from mrt5_jax.interop.hf_config import AUTO_MAP, MODELING, head_scale, may_be_ti
 from mrt5_jax.interop.hf_tokenizer import check_vocabulary, write_generation_config, write_tokenizer
 from mrt5_jax.interop.models import ImportedFolder, Model
 from mrt5_jax.interop.names import Tensor
-from mrt5_jax.interop.weight_files import SAFETENSORS, Weights, open_weights, read_json, read_weights, write_safetensors
+from mrt5_jax.interop.weight_files import (
+    SAFETENSORS,
+    StoredWeights,
+    open_weights,
+    read_json,
+    read_weights,
+    write_safetensors,
+)
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.selection.selectors import pools
 
@@ -70,7 +77,7 @@ def read_hf(folder: str | Path) -> Model:
     return Model(config, params, ImportedFolder(fields, types), notes, not_finite)
 
 
-def _check_names(weights: Weights, fields: dict[str, Any], config: ModelConfig) -> None:
+def _check_names(weights: StoredWeights, fields: dict[str, Any], config: ModelConfig) -> None:
     """Refuses what is missing, left over or of another shape, by the headers alone."""
     found = {name: tensor.shape for name, tensor in weights.tensors.items()}
     sources = _sources(weights, fields)
@@ -86,7 +93,7 @@ def _check_names(weights: Weights, fields: dict[str, Any], config: ModelConfig) 
     names.check_complete(shapes, expected, str(weights.place))
 
 
-def _sources(weights: Weights, fields: dict[str, Any]) -> dict[str, str]:
+def _sources(weights: StoredWeights, fields: dict[str, Any]) -> dict[str, str]:
     """Returns under which stored name the embedding and the output head are, as far as they are.
 
     transformers 5 takes either for the other where one is missing, and both as they are where both are there.
@@ -102,7 +109,7 @@ def _sources(weights: Weights, fields: dict[str, Any]) -> dict[str, str]:
     return sources
 
 
-def _filled(weights: Weights, fields: dict[str, Any], config: ModelConfig) -> tuple[Params, dict[str, int]]:
+def _filled(weights: StoredWeights, fields: dict[str, Any], config: ModelConfig) -> tuple[Params, dict[str, int]]:
     """Returns the parameter tree, and how many values of which stored tensor are not finite.
 
     Tensors are read one at a time into their places, so that an import needs little more memory than the model.

@@ -42,11 +42,11 @@ OLDEST_JAX, FIRST_JAX_NOT_PROMISED = "0.10.2", "0.13"
 """The window of jax versions that artifacts are tested in, at its two ends. Within it a program runs in the version
 that made it and in later ones."""
 
-Flat = dict[str, Any]
+FlatParams = dict[str, Any]
 """Parameters by their path, "encoder/gate/kernel"."""
 
 
-class Sizes(NamedTuple):
+class ExportSizes(NamedTuple):
     """Static sizes of what is exported."""
 
     input_length: int
@@ -54,7 +54,7 @@ class Sizes(NamedTuple):
     batch_size: int
 
 
-def export_programs(model: Model, folder: Path, sizes: Sizes, platforms: Sequence[Platform] = PLATFORMS) -> None:
+def export_programs(model: Model, folder: Path, sizes: ExportSizes, platforms: Sequence[Platform] = PLATFORMS) -> None:
     """Fills a new folder, see above.
 
     Args:
@@ -93,7 +93,7 @@ def export_programs(model: Model, folder: Path, sizes: Sizes, platforms: Sequenc
         shutil.copyfile(loader, folder / "load.py")
 
 
-def _export_length(model: Model, flat: Flat, folder: Path, sizes: Sizes, platform: Platform) -> list[int]:
+def _export_length(model: Model, flat: FlatParams, folder: Path, sizes: ExportSizes, platform: Platform) -> list[int]:
     """Writes the programs of one input length, and returns its rungs."""
     # What runs rows one after another is for a lone CPU, and "auto" would ask the machine that exports.
     execution = ExecutionConfig(attention_rows="auto" if platform == "cpu" else "batched")
@@ -102,12 +102,12 @@ def _export_length(model: Model, flat: Flat, folder: Path, sizes: Sizes, platfor
     generate = in_graph(generation(setting, Greedy(), sizes.target_length))
     score = in_graph(scoring(setting))
 
-    def generate_rows(params: Flat, inputs: Int[Array, "batch length"]) -> tuple[Array, Array, Array]:
+    def generate_rows(params: FlatParams, inputs: Int[Array, "batch length"]) -> tuple[Array, Array, Array]:
         found: Generated = generate(_nested(params), (), (inputs, None)).rows
         return found.tokens, found.num_tokens, found.score
 
     def score_rows(
-        params: Flat, inputs: Int[Array, "batch length"], targets: Int[Array, "batch target"]
+        params: FlatParams, inputs: Int[Array, "batch length"], targets: Int[Array, "batch target"]
     ) -> tuple[Float[Array, " batch"]]:
         batch = {
             "encoder_input_tokens": inputs,
@@ -137,7 +137,7 @@ def _exported(function: Callable[..., Any], arguments: tuple[Any, ...], platform
         ) from error
 
 
-def _nested(flat: Flat) -> Params:
+def _nested(flat: FlatParams) -> Params:
     """Returns the parameter tree of a flat form."""
     params: Params = {}
     for name, array in flat.items():

@@ -30,10 +30,10 @@ from transformers.modeling_outputs import (
 from transformers.models.t5.configuration_t5 import T5Config
 from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration, T5LayerNorm, T5Stack
 
-DELETIONS = ("soft", "hard", "none")
-LOWEST = torch.finfo(torch.float32).min
-SHARE_STD = 0.05
-SEPARATORS = (12, 13, *range(35, 51), *range(61, 68), *range(94, 100), *range(126, 130), 1)
+_DELETIONS = ("soft", "hard", "none")
+_LOWEST = torch.finfo(torch.float32).min
+_SHARE_STD = 0.05
+_SEPARATORS = (12, 13, *range(35, 51), *range(61, 68), *range(94, 100), *range(126, 130), 1)
 _CACHE = "cache" if "cache" in BaseModelOutputWithPastAndCrossAttentions.__dataclass_fields__ else "past_key_values"
 
 
@@ -104,7 +104,7 @@ class MrT5Output(Seq2SeqLMOutput):
     kept_mask: torch.Tensor | None = None
 
 
-class DeleteGate(nn.Module):
+class MrT5Gate(nn.Module):
     """The learned gate: G = k sigmoid(-z), z = w . RMSNorm(h) + c, in at least float32."""
 
     def __init__(self, config: MrT5Config) -> None:
@@ -141,8 +141,8 @@ class MrT5Encoder(T5Stack):
         """Encodes [batch length] tokens; without an `attention_mask` what is not `pad_token_id` is input."""
         config = self.config
         deletion = deletion or ("soft" if self.training else "hard")
-        if deletion not in DELETIONS:
-            raise ValueError(f"deletion={deletion!r}: should be one of {', '.join(DELETIONS)}")
+        if deletion not in _DELETIONS:
+            raise ValueError(f"deletion={deletion!r}: should be one of {', '.join(_DELETIONS)}")
         _refuse_head_masks(kwargs)
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -228,9 +228,9 @@ class MrT5Decoder(T5Stack):
         length = past + hidden.shape[1]
         positions = torch.arange(length, device=hidden.device)[None]
         bias = _position_bias(self.block[0].layer[0].SelfAttention, positions[:, past:], positions)
-        bias = bias.masked_fill((positions[0, past:, None] < positions)[None, None], LOWEST)
+        bias = bias.masked_fill((positions[0, past:, None] < positions)[None, None], _LOWEST)
         if attention_mask is not None:
-            bias = bias.masked_fill(~attention_mask.bool()[:, None, None, :length], LOWEST)
+            bias = bias.masked_fill(~attention_mask.bool()[:, None, None, :length], _LOWEST)
         memory_bias = encoder_attention_mask
         if memory_bias is None:
             memory_bias = torch.zeros(encoder_hidden_states.shape[:2], device=hidden.device)
@@ -273,12 +273,12 @@ class MrT5ForConditionalGeneration(T5ForConditionalGeneration):
         # The same modules, and another way through them: the constructors of T5's stacks differ between versions.
         self.encoder.__class__, self.decoder.__class__ = MrT5Encoder, MrT5Decoder
         if config.deletion_type == "scaled_sigmoid":
-            self.encoder.block[config.delete_gate_layer].delete_gate = DeleteGate(config)
+            self.encoder.block[config.delete_gate_layer].delete_gate = MrT5Gate(config)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        if isinstance(module, DeleteGate):
+        if isinstance(module, MrT5Gate):
             nn.init.xavier_uniform_(module.feed_forward.weight)
             nn.init.ones_(module.feed_forward.bias)
 
@@ -340,7 +340,7 @@ def _wide(array: torch.Tensor) -> torch.Tensor:
 
 
 def _bias_of(mask: torch.Tensor) -> torch.Tensor:
-    return torch.where(mask, 0.0, LOWEST).to(torch.float32)
+    return torch.where(mask, 0.0, _LOWEST).to(torch.float32)
 
 
 def _never_empty(kept: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -354,7 +354,7 @@ def _never_empty(kept: torch.Tensor, values: torch.Tensor, mask: torch.Tensor) -
 def _random_choice(mask: torch.Tensor, probability: float) -> torch.Tensor:
     """Deletes a Normal(probability, 0.05) share of each row's positions."""
     present = mask.sum(dim=1, keepdim=True)
-    share = (probability + SHARE_STD * torch.randn(present.shape, device=mask.device)).clamp(0, 1)
+    share = (probability + _SHARE_STD * torch.randn(present.shape, device=mask.device)).clamp(0, 1)
     count = present - torch.round(share * present).long()
     chance = torch.rand(mask.shape, device=mask.device).masked_fill(~mask, 2.0)
     return (chance.argsort(dim=1).argsort(dim=1) < count) & mask
@@ -364,7 +364,7 @@ def _beginnings(tokens: torch.Tensor, mask: torch.Tensor, share: float) -> torch
     """Keeps the first ceil(share * length) bytes of every segment; segments begin at separators."""
     length = tokens.shape[1]
     position = torch.arange(length, device=tokens.device).expand_as(tokens)
-    begins = torch.isin(tokens, torch.tensor(SEPARATORS, device=tokens.device)) | (position == 0)
+    begins = torch.isin(tokens, torch.tensor(_SEPARATORS, device=tokens.device)) | (position == 0)
     start = torch.cummax(torch.where(begins, position, 0), dim=1).values
     ends = torch.where(begins | ~mask, position, length)
     ends = torch.cat([ends[:, 1:], torch.full_like(ends[:, :1], length)], dim=1)

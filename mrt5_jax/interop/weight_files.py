@@ -29,7 +29,7 @@ class StoredTensor(NamedTuple):
     """NumPy's name of it."""
 
 
-class Weights(NamedTuple):
+class StoredWeights(NamedTuple):
     """The tensors of a folder, of which only the headers have been read."""
 
     place: Path
@@ -49,7 +49,7 @@ class Weights(NamedTuple):
                         yield name, file.get_tensor(name)
 
 
-def open_weights(folder: Path) -> Weights:
+def open_weights(folder: Path) -> StoredWeights:
     """Reads the headers of a folder's weights.
 
     Raises:
@@ -57,9 +57,9 @@ def open_weights(folder: Path) -> Weights:
             that is not there.
     """
     if (folder / SAFETENSORS).is_file():
-        return Weights(folder / SAFETENSORS, _headers(folder / SAFETENSORS))
+        return StoredWeights(folder / SAFETENSORS, _headers(folder / SAFETENSORS))
     if (folder / _INDEX).is_file():
-        return Weights(folder / _INDEX, _headers_of_shards(folder / _INDEX))
+        return StoredWeights(folder / _INDEX, _headers_of_shards(folder / _INDEX))
     pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
     if pickles:
         raise UserError(
@@ -69,8 +69,8 @@ def open_weights(folder: Path) -> Weights:
     raise UserError(f"{folder} holds no weights: expected {SAFETENSORS}, or shards of it with {_INDEX}")
 
 
-def read_weights(weights: Weights) -> dict[str, np.ndarray]:
-    """Returns all tensors at once, for those who compare; see `Weights.read`."""
+def read_weights(weights: StoredWeights) -> dict[str, np.ndarray]:
+    """Returns all tensors at once, for those who compare; see `StoredWeights.read`."""
     return dict(weights.read())
 
 

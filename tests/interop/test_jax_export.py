@@ -144,7 +144,7 @@ def test_what_other_formats_have_no_name_for_is_exported_too(kind, tmp_path, byt
     """The same scores as the model's own program gives."""
     config = dataclasses.replace(byt5, gate=GATES[kind])
     model = Model(config, random_params(config))
-    jax_export.export_programs(model, tmp_path, jax_export.Sizes(32, 4, 2), ["cpu"])
+    jax_export.export_programs(model, tmp_path, jax_export.ExportSizes(32, 4, 2), ["cpu"])
     (answer,) = exported_loader.ExportedModel(tmp_path).score(["some text"], ["ab"])
     ids = np.zeros((1, 32), np.int32)
     ids[0, :10] = [*(byte + 3 for byte in b"some text"), 1]
