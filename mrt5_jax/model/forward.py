@@ -17,7 +17,7 @@ from mrt5_jax.compaction.rows import Arrays
 from mrt5_jax.compaction.staged import Begun, Part, Staged, in_graph
 from mrt5_jax.config import Deletion, TrainingDeletion
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
-from mrt5_jax.model.encoder_decoder import Compact, Decoded, MrT5, Prefix
+from mrt5_jax.model.encoder_decoder import Compact, Decoded, MrT5, Prefix, hidden_of_known
 from mrt5_jax.model.layers import Keys, Queries
 from mrt5_jax.model.parameters import Params, split_stages
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
@@ -231,18 +231,12 @@ def up_to_gate(
     found = survivors(prefix.mask, prefix.selection, setting.deletion, keys, segments=segments)
     fitted = fit(found, lengths_under(setting.model, setting.deletion, setting.ladder))
     selection = prefix.selection if rule.heeds_selector else None
-    hidden = prefix.hidden if selection is None else _nan_without_gate_value(prefix, selection)
+    hidden = prefix.hidden if selection is None else hidden_of_known(prefix)
     kept = selection.keep if selection is not None and rule.biases_attention else found.keep
     signals = handed_signals(prefix.selection, setting.deletion)
     rows = GateRows(hidden, signals, prefix.mask, found._replace(keep=fitted), own)
     num_fitted = count_kept(fitted)
     return Begun(rows, num_fitted, AtGate(prefix.mask, kept, selection, count_kept(found.keep) - num_fitted))
-
-
-def _nan_without_gate_value(prefix: Prefix, selection: Selection) -> Float[Array, "batch length embed"]:
-    """The hidden states, all NaN in rows of which a gate value is: nothing finite may come from such a deletion."""
-    lost = jnp.any(jnp.isnan(selection.priority) & prefix.mask, axis=1)
-    return jnp.where(lost[:, None, None], jnp.nan, prefix.hidden)
 
 
 def teacher_forced(
