@@ -151,7 +151,7 @@ def validate(run: config.RunConfig) -> None:
     check_pairs(run)
     input_lengths(run.data)
     if run.model.gate is not None:
-        _check_gate(run.model.gate, run.model.num_encoder_layers)
+        check_gate(run.model.gate, run.model.num_encoder_layers)
         _check_penalties(run.loss, run.model.gate)
         _check_pooling(run, run.model.gate)
     _check_compaction(run)
@@ -214,7 +214,12 @@ def _fits(value: Any) -> bool:
     return not isinstance(value, int) or abs(value) <= LARGEST_INTEGER
 
 
-def _check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
+def check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
+    """Refuses a gate that stands nowhere, or a threshold where no gate values lie.
+
+    Raises:
+      UserError: names the field, and what it should be.
+    """
     if not 1 <= gate.layer < num_encoder_layers:
         _refuse(gate, "layer", f"at least 1 and less than num_encoder_layers={num_encoder_layers}")
     rule = selector_rule(gate)

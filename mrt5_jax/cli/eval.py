@@ -3,7 +3,7 @@
 import argparse
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.config import Deletion
@@ -43,15 +43,26 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mrt5_jax.evaluation.evaluate import deletions_for
-    from mrt5_jax.evaluation.model_dirs import RECORDS, SUMMARY, TIMING, evaluate_task, load_model, write_evaluation
+    from mrt5_jax.evaluation.model_dirs import (
+        RECORDS,
+        SUMMARY,
+        TIMING,
+        evaluate_task,
+        load_model,
+        num_evaluated,
+        split_to_evaluate,
+        write_evaluation,
+    )
     from mrt5_jax.selection.selectors import check_deletion
+    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
     if args.num_examples is not None and args.num_examples < 1:
         raise UserError(f"--num_examples={args.num_examples}: should be at least 1")
     resolved = _resolved(args)
     configured = resolved.run
     tasks = tuple(dict.fromkeys(args.task or configured.data.eval_tasks))
-    splits = _splits(tasks, args.split)
+    import_all()
+    splits = {task: split_to_evaluate(task, args.split) for task in tasks}
     for deletion in args.deletion or ():
         check_deletion(configured.model.gate, deletion, "--deletion")
     deletions = deletions_for(configured.model, args.deletion or configured.evaluation.deletions)
@@ -63,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     notes = iter([resolved.print_notes])
     for task, split in splits.items():
         description = f"{label_of(task)} ({split}), step {loaded.step}"
-        watch = _watcher(progress, description, configured.data.eval_batch_size, notes)
+        total = num_evaluated(task, split, configured.evaluation.num_examples)
+        watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
         evaluation = evaluate_task(loaded, configured, task, split, deletions, watch)
         if not evaluation.records:
             raise UserError(f"task {label_of(task)}: its {split} split has no examples")
@@ -106,45 +118,24 @@ def _resolved(args: argparse.Namespace) -> "Resolved":
     return resolved
 
 
-def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
-    """The split to evaluate of each task: the wanted one, or "test", or "validation" where there is no test split.
-
-    A mixture has the splits of its tasks.
-
-    Raises:
-        UserError: an unknown task, or one without the split.
-    """
-    from mrt5_jax.data.registry import tasks_of
-    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
-
-    import_all()
-    splits = {}
-    for task in tasks:
-        there = sorted({split for part in tasks_of(task) for split in part.splits})
-        splits[task] = wanted or ("test" if "test" in there else "validation")
-        if splits[task] not in there:
-            raise UserError(f"task {label_of(task)} has no {splits[task]} split, only {', '.join(there)}")
-    return splits
-
-
-def _watcher(console: Any, description: str, batch_size: int, first: Iterable[Callable[[], None]]) -> Any:
-    """Shows how many examples have gone by: a live line on a terminal, one line at the beginning elsewhere.
+def _watcher(
+    console: Any, description: str, batch_size: int, total: int | None, first: Iterable[Callable[[], None]]
+) -> Any:
+    """Shows how many examples have gone by; in a log file there is one line at the beginning, too.
 
     Args:
         first: what is left to be said when a task begins, and so has passed all checks.
     """
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from mrt5_jax.cli.progress import progress
 
     def watch(batches: Iterable[Any]) -> Iterator[Any]:
         for say in first:
             say()
         if not console.is_terminal:
             console.print(f"evaluating {description}", soft_wrap=True, highlight=False)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-            bar = shown.add_task(f"{description}: reading")
+        with progress("examples", console, label=description) as update:
             for number, batch in enumerate(batches):
-                shown.update(bar, description=f"{description}: {number * batch_size:,} examples")
+                update(number * batch_size, total)
                 yield batch
 
     return watch

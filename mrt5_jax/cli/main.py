@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mrt5_jax import __version__
-from mrt5_jax.cli.compilation_cache import keep_compiled_programs
+from mrt5_jax.compilation_cache import keep_compiled_programs
 from mrt5_jax.errors import PREEMPTED_EXIT_CODE, Preempted, UserError
 from mrt5_jax.host_memory import reuse_host_memory
 from mrt5_jax.spelling import nearest

@@ -57,11 +57,9 @@ def run(args: argparse.Namespace) -> int:
     join_others(args)
     import jax
 
-    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
-    from mrt5_jax.training.loop import train
+    from mrt5_jax.api.runs import train
 
-    import_all()
-    train(resolved.run, resolved.config_text, accepted=resolved.print_notes, start_over=args.start_over)
+    train(resolved.run, config_text=resolved.config_text, accepted=resolved.print_notes, start_over=args.start_over)
     if jax.process_index() == 0:
         print(f"trained to step {resolved.run.training.num_steps}: {resolved.run.model_dir}")
     return 0

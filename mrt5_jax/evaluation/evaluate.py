@@ -17,7 +17,7 @@ from mrt5_jax.data.arrangements import INDEX, ExampleInfo
 from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.vocabulary import decode_to_text
 from mrt5_jax.evaluation.programs import Evaluator, RowResults
-from mrt5_jax.evaluation.records import Record
+from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, summarize
 from mrt5_jax.evaluation.window_dealing import WindowDealing, undealt
 from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.model.parameters import Params
@@ -33,6 +33,13 @@ class Evaluation(NamedTuple):
     num_targets_cut: int = 0
     body: BodyCost | None = None
     """By which records tell what was saved; None: in a model without a gate."""
+
+    def summary(self) -> dict[Deletion, dict[str, float]]:
+        """Computes the metrics of each deletion, see `records.summarize`."""
+        return {
+            deletion: summarize(of_deletion(self.records, deletion), self.body)
+            for deletion in deletions_in(self.records)
+        }
 
 
 def deletions_for(config: ModelConfig, wanted: Sequence[Deletion]) -> tuple[Deletion, ...]:

@@ -23,7 +23,9 @@ from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.data.expectation import EXPECTATION
+from mrt5_jax.data.registry import tasks_of
 from mrt5_jax.data.streams import eval_languages
+from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate
 from mrt5_jax.evaluation.programs import WindowEvaluator
@@ -82,6 +84,34 @@ def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execut
     restored = restore_params(model_dir, step, shardings.__getitem__)
     learned = (data_state_of(model_dir, restored.step) or {}).get(EXPECTATION)
     return LoadedModel(model, restored.params, restored.step, devices, learned)
+
+
+def split_to_evaluate(task: str, wanted: str | None = None) -> str:
+    """Returns the split to evaluate of a task or mixture: the wanted one, else "test", else "validation".
+
+    A mixture has the splits of its tasks.
+
+    Raises:
+        UserError: an unknown task, or one without the split.
+    """
+    there = sorted({split for part in tasks_of(task) for split in part.splits})
+    split = wanted or ("test" if "test" in there else "validation")
+    if split not in there:
+        raise UserError(f"task {label_of(task)} has no {split} split, only {', '.join(there)}")
+    return split
+
+
+def num_evaluated(task: str, split: str, most: int | None = None) -> int | None:
+    """Counts the examples of a task's split, or of each task of a mixture; None where only reading would tell.
+
+    Args:
+        most: of each task.
+    """
+    sizes = [part.source.num_examples(split) for part in tasks_of(task) if split in part.splits]
+    if most is not None:
+        sizes = [most if size is None else min(size, most) for size in sizes]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def evaluate_task(

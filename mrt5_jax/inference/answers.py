@@ -1,10 +1,10 @@
 """Requests in, answers out, a window of batches at a time."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,6 +30,16 @@ _Fields = Iterator[dict[str, Any]]
 """What is added to each request of a batch, in order."""
 
 
+class _Window(NamedTuple):
+    """Requests that are answered together."""
+
+    requests: Sequence[Request]
+    start: int
+    """The first one's number."""
+    size: int
+    """Batches that programs are compiled for."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Job:
     """What to do with requests."""
@@ -45,31 +55,56 @@ class Job:
     def answers(self, path: str | Path, num_done: int, name: str = "") -> Iterator[list[dict[str, Any]]]:
         """Yields the answers to the file's requests from number `num_done` on, in order, a window at a time.
 
-        `name` is the file's, where `path` is a copy of it.
-
-        An answer is the request's line with what was asked for added. The requests of a window are sorted by length and
-        cut into batches, whose rows the engine regroups. Windows begin at the same requests whatever was done before:
-        a run that goes on computes what it would have computed.
+        `name` is the file's, where `path` is a copy of it. An answer is the request's line with what was asked for
+        added.
         """
-        size = self.engine.window(self.batch_size, self.limits.input_length)
-        window = size * self.batch_size
-        start = num_done // window * window
-        todo = islice(read_requests(path, self.mode, self.limits, name), start, None)
-        while requests := list(islice(todo, window)):
-            if start == 0:  # a file that ends in its first window takes no more room than it needs
-                size = -(-len(requests) // self.batch_size)
-            if start + len(requests) > num_done:
-                yield self._answer(requests, start, size)[max(num_done - start, 0) :]
-            start += len(requests)
+        return self.answers_to(read_requests(path, self.mode, self.limits, name), num_done)
 
-    def _answer(self, requests: Sequence[Request], start: int, size: int) -> list[dict[str, Any]]:
+    def answers_to(self, requests: Iterable[Request], num_done: int = 0) -> Iterator[list[dict[str, Any]]]:
+        """Yields the answers to requests from number `num_done` on, in order, a window at a time.
+
+        The requests of a window are sorted by length and cut into batches, whose rows the engine regroups. Windows
+        begin at the same requests whatever was done before: a run that goes on computes what it would have computed.
+        """
+        for window in self._windows(requests, num_done):
+            if window.start + len(window.requests) > num_done:
+                yield self._answer(window)[max(num_done - window.start, 0) :]
+
+    def encodings(self, requests: Iterable[Request]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the encoder's output for each request, in order, a window at a time.
+
+        It is hidden states [kept embed] and the original positions [kept] of what is kept.
+        """
+        for window in self._windows(requests, 0):
+            batches = list(cut_into_batches(window.requests, self.batch_size))
+            arrays = self._padded(window.requests, batches)
+            found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+            tokens = [batch["encoder_input_tokens"] for batch in arrays]
+            for own, encoded in zip(batches, self.engine.encode_window(tokens, window.size), strict=True):
+                hidden, positions, mask = (np.asarray(array) for array in encoded)
+                for row, index in enumerate(own):
+                    found[index] = hidden[row, mask[row]], positions[row, mask[row]]
+            yield from (found[index] for index in range(len(window.requests)))
+
+    def _windows(self, requests: Iterable[Request], num_done: int) -> Iterator["_Window"]:
+        size = self.engine.window(self.batch_size, self.limits.input_length)
+        whole = size * self.batch_size
+        start = num_done // whole * whole
+        todo = islice(requests, start, None)
+        while found := list(islice(todo, whole)):
+            if start == 0:  # requests that end in their first window take no more room than they need
+                size = -(-len(found) // self.batch_size)
+            yield _Window(found, start, size)
+            start += len(found)
+
+    def _answer(self, window: "_Window") -> list[dict[str, Any]]:
+        requests, start, size = window
         answers = [
             {name: value for name, value in request.fields.items() if (name, value) != ("error", NOT_FINITE)}
             for request in requests
         ]
         batches = list(cut_into_batches(requests, self.batch_size))
-        lengths = self._input_lengths, static_lengths(self.limits.target_length)
-        arrays = [pad_requests([requests[index] for index in own], self.batch_size, *lengths) for own in batches]
+        arrays = self._padded(requests, batches)
         if self.mode == "score":
             results = self._score(arrays, size)
         else:
@@ -78,6 +113,10 @@ class Job:
             for index, fields in zip(own, fields_of_rows, strict=False):  # the rows after them are padding
                 answers[index] |= fields
         return answers
+
+    def _padded(self, requests: Sequence[Request], batches: Sequence[Sequence[int]]) -> list[dict[str, np.ndarray]]:
+        lengths = self._input_lengths, static_lengths(self.limits.target_length)
+        return [pad_requests([requests[index] for index in own], self.batch_size, *lengths) for own in batches]
 
     @property
     def _input_lengths(self) -> Sequence[int]:
@@ -106,11 +145,12 @@ def _scores_of_rows(scores: dict[str, np.ndarray]) -> _Fields:
         yield _finite_or_error(score, {name: values[row].item() for name, values in scores.items()})
 
 
-def _predictions_of_rows(tokens: np.ndarray, num_tokens: np.ndarray, score: np.ndarray) -> _Fields:
+def _predictions_of_rows(tokens: np.ndarray, num_tokens: np.ndarray, **others: np.ndarray) -> _Fields:
     for row, count in enumerate(num_tokens):
         ids = tokens[row, :count].tolist()
         fields = {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}
-        yield _finite_or_error(score[row] if count else np.float32(np.nan), fields)
+        fields |= {name: values[row].item() for name, values in others.items()}
+        yield _finite_or_error(others["score"][row] if count else np.float32(np.nan), fields)
 
 
 def _finite_or_error(score: np.floating, fields: dict[str, Any]) -> dict[str, Any]:

@@ -9,11 +9,12 @@ of several batches, so that each runs at little more than its own rung.
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.compaction.ladder import make_ladder
@@ -22,6 +23,7 @@ from mrt5_jax.compaction.staged import Begun, Part, Staged
 from mrt5_jax.compaction.windows import Windows, by_shape
 from mrt5_jax.config import Deletion, Dispatch, ExecutionConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
+from mrt5_jax.inference.encoding import EncodedRows, encoded_rows
 from mrt5_jax.inference.incremental import memorize
 from mrt5_jax.inference.scoring import Scores, target_scores
 from mrt5_jax.model.dropout import RowKeys
@@ -32,6 +34,20 @@ from mrt5_jax.model.parameters import Params
 from mrt5_jax.parallel.memory import batches_in_window
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
+
+
+class Predictions(NamedTuple):
+    """The generated sequence of each row, and what became of its input; zeros for rows without input."""
+
+    tokens: Int[Array, "batch target"]
+    """Up to and with the end of sequence, if it came within the length; then pads."""
+    num_tokens: Int[Array, " batch"]
+    score: Float[Array, " batch"]
+    """Sum of the tokens' log-probabilities, nats; see `decoding.Generated`."""
+    num_input_tokens: Int[Array, " batch"]
+    num_kept_tokens: Int[Array, " batch"]
+    """As in `scoring.Scores`."""
+    num_dropped_tokens: Int[Array, " batch"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no equality that is one bool: an engine equals itself
@@ -51,7 +67,7 @@ class Engine:
 
     def generate(
         self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
-    ) -> Generated:
+    ) -> Predictions:
         """Generates a sequence for each row of `tokens`, see `start_generating`."""
         return self.start_generating(tokens, max_length, search, row_keys)()
 
@@ -66,7 +82,7 @@ class Engine:
         search: Search | None = None,
         row_keys: Sequence[RowKeys] | None = None,
         size: int | None = None,
-    ) -> list[Generated]:
+    ) -> list[Predictions]:
         """Generates a sequence for each row of several batches, see `score_window` and `start_generating`.
 
         Batches may have different input lengths; those of one length are regrouped together.
@@ -75,7 +91,7 @@ class Engine:
         rows = [(jnp.asarray(tokens), own) for tokens, own in zip(batches, keys, strict=True)]
         size = max(size or 0, len(batches))
 
-        def run(alike: Sequence[tuple[Array, RowKeys | None]]) -> Iterator[Generated]:
+        def run(alike: Sequence[tuple[Array, RowKeys | None]]) -> Iterator[Predictions]:
             return self._generator(alike[0][0], max_length, search).run(self.params, (), alike, size)
 
         return by_shape(rows, run)
@@ -96,6 +112,18 @@ class Engine:
         size = max(size or 0, len(batches))
         return by_shape(rows, lambda alike: self._scorer(alike[0]).run(self.params, (), alike, size))
 
+    def encode_window(
+        self, batches: Sequence[Int[Array, "batch _"] | Int[np.ndarray, "batch _"]], size: int | None = None
+    ) -> list[EncodedRows]:
+        """Computes the encoder's output for each row of several batches, see `score_window`."""
+        size = max(size or 0, len(batches))
+
+        def run(alike: Sequence[Array]) -> Iterator[EncodedRows]:
+            length = alike[0].shape[1]
+            return _encoding(self._setting(length, 1), length, self._dispatch).run(self.params, (), alike, size)
+
+        return by_shape([jnp.asarray(tokens) for tokens in batches], run)
+
     def window(self, batch_size: int, length: int) -> int:
         """Returns how many batches of so many rows of at most this length to give at once.
 
@@ -106,7 +134,7 @@ class Engine:
 
     def start_generating(
         self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
-    ) -> Callable[[], Generated]:
+    ) -> Callable[[], Predictions]:
         """Sends a batch through the model up to the gate, and does not wait for it.
 
         Call what is returned for the sequences. Start the next batch before that, and the device computes while the
@@ -163,7 +191,7 @@ def inference_setting(
 
 def greedy(
     config: ModelConfig, params: Params, tokens: Tokens, max_length: int, deletion: Deletion = "hard"
-) -> Generated:
+) -> Predictions:
     """Decodes a batch greedily: `Engine.generate` for those who need nothing else."""
     return Engine(config, params, deletion).generate(tokens, max_length)
 
@@ -189,9 +217,22 @@ def generation(setting: ForwardSetting, search: Search, max_length: int) -> Stag
         return run
 
     def finish(at_gate: AtGate, generated: Generated, rungs: Int[Array, " batch"]) -> Part:
-        return Part((), generated)
+        return Part((), Predictions(*generated, **_input_counts(at_gate)))
 
     return setting.staged(begin, at, finish)
+
+
+@functools.cache
+def _encoding(setting: ForwardSetting, length: int, dispatch: Dispatch) -> Windows:
+    """From tokens to the encoder's output; every engine of these settings shares the programs."""
+
+    def begin(params: Params, shared: tuple[()], tokens: Int[Array, "batch length"]) -> Begun:
+        return up_to_gate(setting, params, tokens, ())
+
+    def finish(at_gate: AtGate, encoded: EncodedRows, rungs: Int[Array, " batch"]) -> Part:
+        return Part((), encoded)
+
+    return Windows(setting.staged(begin, encoded_rows(setting, length), finish), dispatch)
 
 
 @functools.cache
@@ -212,13 +253,14 @@ def scoring(setting: ForwardSetting) -> Staged:
 
     def finish(at_gate: AtGate, measured: tuple[Array, Array], rungs: Int[Array, " batch"]) -> Part:
         score, num_targets = measured
-        scores = Scores(
-            score=score,
-            num_target_tokens=num_targets,
-            num_input_tokens=count_kept(at_gate.mask),
-            num_kept_tokens=count_kept(at_gate.keep & at_gate.mask) - at_gate.dropped,
-            num_dropped_tokens=at_gate.dropped,
-        )
-        return Part((), scores)
+        return Part((), Scores(score=score, num_target_tokens=num_targets, **_input_counts(at_gate)))
 
     return setting.staged(begin, teacher_forced(setting, measure), finish)
+
+
+def _input_counts(at_gate: AtGate) -> dict[str, Int[Array, " batch"]]:
+    return {
+        "num_input_tokens": count_kept(at_gate.mask),
+        "num_kept_tokens": count_kept(at_gate.keep & at_gate.mask) - at_gate.dropped,
+        "num_dropped_tokens": at_gate.dropped,
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mrt5_jax.cli.compilation_cache import keep_compiled_programs
+from mrt5_jax.compilation_cache import keep_compiled_programs, keep_programs_from_now_on
 
 
 def test_the_folder_is_the_user_s_and_jaxs_own_variable_comes_first(monkeypatch, tmp_path) -> None:
@@ -51,3 +51,29 @@ def test_one_variable_moves_compiled_programs_and_unpacked_documents_alike(monke
     assert (expected / "files").is_dir()
     assert not other.exists()
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("told", ["", "/elsewhere"])
+def test_where_jax_is_imported_it_is_told_unless_it_was_before(told: str, monkeypatch, tmp_path) -> None:
+    import jax
+
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_compilation_cache_max_size",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
+    before = {name: getattr(jax.config, name) for name in (*names, "jax_enable_compilation_cache")}
+    monkeypatch.setenv("MRT5_CACHE_DIR", str(tmp_path))
+    for name in names:
+        monkeypatch.delenv(name.upper(), raising=False)
+    try:
+        jax.config.update("jax_enable_compilation_cache", True)
+        jax.config.update("jax_compilation_cache_dir", told or None)
+        keep_programs_from_now_on()
+        folder = jax.config.jax_compilation_cache_dir
+        assert folder == told if told else folder.startswith(f"{tmp_path}/programs-")
+        assert told or jax.config.jax_persistent_cache_min_compile_time_secs == 0
+        assert "JAX_COMPILATION_CACHE_DIR" not in os.environ, "child processes are not told"
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

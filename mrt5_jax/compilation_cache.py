@@ -16,10 +16,27 @@ def keep_compiled_programs() -> None:
     JAX's own environment variables come first: JAX_COMPILATION_CACHE_DIR names another folder, and
     JAX_ENABLE_COMPILATION_CACHE=false turns it off.
     """
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache_folder() / f"programs-{_processor()}"))
-    os.environ.setdefault("JAX_COMPILATION_CACHE_MAX_SIZE", str(MAX_BYTES))
-    # JAX keeps only what takes a second to compile. A run has ten programs or so, and half of them take less.
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    for name, value in _wanted().items():
+        os.environ.setdefault(name, value)
+
+
+def keep_programs_from_now_on() -> None:
+    """Does what `keep_compiled_programs` does, where JAX is imported already; what it has been told stays."""
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is None and jax.config.jax_enable_compilation_cache:
+        for name, value in _wanted().items():
+            if name not in os.environ:
+                jax.config.update(name.lower(), value if name.endswith("DIR") else int(value))
+
+
+def _wanted() -> dict[str, str]:
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(cache_folder() / f"programs-{_processor()}"),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(MAX_BYTES),
+        # JAX keeps only what takes a second to compile. A run has ten programs or so, and half of them take less.
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
 
 
 def _processor() -> str:
