@@ -18,7 +18,7 @@ from mrt5_jax.inference.answers import NOT_FINITE, Job
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.requests import InferMode, Limits, Request, request_of
-from mrt5_jax.interop.hf import write_hf
+from mrt5_jax.interop.hf_export import export_hf
 from mrt5_jax.interop.model_dirs import complete_or_absent, write_model_dir
 from mrt5_jax.interop.models import ImportedFolder
 from mrt5_jax.interop.models import Model as Exchanged
@@ -253,14 +253,14 @@ class Model:
             >>> model.save("runs/copy")  # doctest: +SKIP
         """
         with complete_or_absent(folder) as new:
-            write_model_dir(new, Exchanged(self.config, jax.tree.map(np.asarray, self.params), self.origin))
+            write_model_dir(new, self._exchanged)
             if self.run is not None:
                 same = self.run.model == self.config  # else the gin text is another model's
                 run = dataclasses.replace(self.run, model=self.config, model_dir=str(folder))
                 write_run(new, run, self.config_text if same else "")
 
     def export_hf(self, folder: AnyPath) -> list[str]:
-        """Writes a Hugging Face folder; `mrt5_jax.load` of it gives the same weights, bit for bit.
+        """Writes a Hugging Face folder, as `mrt5 convert hf-export` does; loading it gives the same weights, bit for bit.
 
         Args:
             folder: to make, local or in a bucket; it appears when it is complete.
@@ -276,7 +276,7 @@ class Model:
             []
         """
         with complete_or_absent(folder) as new:
-            return write_hf(jax.tree.map(np.asarray, self.params), self.config, new, self.origin)
+            return export_hf(self._exchanged, self.name, new)
 
     def job(
         self,
@@ -311,6 +311,10 @@ class Model:
     def engine(self) -> Engine:
         """What computes, on batches of ids."""
         return Engine(self.config, self.params, self.deletion, self.execution, self.capacity)
+
+    @property
+    def _exchanged(self) -> Exchanged:
+        return Exchanged(self.config, jax.tree.map(np.asarray, self.params), self.origin, step=self.step)
 
     @cached_property
     def _inspector(self) -> Inspector:

@@ -130,23 +130,11 @@ def _t5x_import(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _hf_export(args: argparse.Namespace, folder: Path) -> None:
-    from mrt5_jax.interop.hf import write_hf
-    from mrt5_jax.interop.model_card import model_card
+    from mrt5_jax.interop.hf_export import export_hf
     from mrt5_jax.interop.model_dirs import read_model_dir
-    from mrt5_jax.runs.run_files import read_run
-    from mrt5_jax.selection.selectors import pools
 
-    model = read_model_dir(args.source, args.step)
-    if pools(model.config.gate) and model.source is None:
-        raise UserError(
-            f"{args.source}: transformers has no model that pools positions: export it by `mrt5 convert jax-export` or "
-            "`mrt5 convert t5x-export`"
-        )
-    run = read_run(args.source)
-    most = None if run is None else run.data.target_length
-    for note in write_hf(model.params, model.config, folder, model.source, max_new_tokens=most):
+    for note in export_hf(read_model_dir(args.source, args.step), args.source, folder):
         print(note)
-    (folder / "README.md").write_text(model_card(args.source, model.config, model.step), encoding="utf-8")
 
 
 def _t5x_export(args: argparse.Namespace, folder: Path) -> None:

@@ -203,7 +203,7 @@ def _generation(setting: ForwardSetting, search: Search, max_length: int, dispat
 
 
 def generation(setting: ForwardSetting, search: Search, max_length: int) -> Staged:
-    """Returns the stages from tokens and random keys of the rows to `Generated`."""
+    """Returns the stages from tokens and random keys of the rows to `Predictions`."""
 
     def begin(params: Params, shared: tuple[()], rows: tuple[Int[Array, "batch length"], RowKeys | None]) -> Begun:
         tokens, row_keys = rows

@@ -27,8 +27,8 @@ import mrt5_jax
 from mrt5_jax.compaction.staged import in_graph
 from mrt5_jax.config import ExecutionConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.inference.decoding import Generated, Greedy
-from mrt5_jax.inference.engine import generation, inference_setting, scoring
+from mrt5_jax.inference.decoding import Greedy
+from mrt5_jax.inference.engine import Predictions, generation, inference_setting, scoring
 from mrt5_jax.inference.requests import static_lengths
 from mrt5_jax.interop.models import Model
 from mrt5_jax.model.parameters import Params, path_name
@@ -103,7 +103,7 @@ def _export_length(model: Model, flat: FlatParams, folder: Path, sizes: ExportSi
     score = in_graph(scoring(setting))
 
     def generate_rows(params: FlatParams, inputs: Int[Array, "batch length"]) -> tuple[Array, Array, Array]:
-        found: Generated = generate(_nested(params), (), (inputs, None)).rows
+        found: Predictions = generate(_nested(params), (), (inputs, None)).rows
         return found.tokens, found.num_tokens, found.score
 
     def score_rows(

@@ -21,7 +21,9 @@ LENGTH = 256
 FREE = PlatformCosts(0.0, 0.0, 0.0, 0.0, 0.0)
 
 histograms = st.lists(st.integers(0, 50).map(float), min_size=BINS, max_size=BINS).filter(any)
-costs = st.builds(PlatformCosts, st.floats(0, 1e10), st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0, 0.5), st.floats(0, 1e13))
+costs = st.builds(
+    PlatformCosts, st.floats(0, 1e10), st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0, 0.5), st.floats(0, 1e13)
+)
 
 
 def shape_of(costs: PlatformCosts, length: int = LENGTH, rows: int = 64, embed: int = 512) -> StepShape:
