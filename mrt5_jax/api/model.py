@@ -260,7 +260,7 @@ class Model:
                 write_run(new, run, self.config_text if same else "")
 
     def export_hf(self, folder: AnyPath) -> list[str]:
-        """Writes a Hugging Face folder, as `mrt5 convert hf-export` does; loading it gives the same weights, bit for bit.
+        """Writes a Hugging Face folder, as `mrt5 convert hf-export` does; loaded again it is the same, bit for bit.
 
         Args:
             folder: to make, local or in a bucket; it appears when it is complete.
