@@ -37,7 +37,6 @@ _CHECKED = {f"mrt5_jax.{path.stem}" for path in (REPOSITORY / "mrt5_jax").glob("
 _HOOK = jaxtyping.install_import_hook(sorted(_CHECKED), "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_enable_compilation_cache", False)  # of this process; loading a model would turn it on
 
 hypothesis.settings.register_profile("mrt5", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("mrt5")

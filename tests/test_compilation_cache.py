@@ -62,12 +62,11 @@ def test_where_jax_is_imported_it_is_told_unless_it_was_before(told: str, monkey
         "jax_compilation_cache_max_size",
         "jax_persistent_cache_min_compile_time_secs",
     )
-    before = {name: getattr(jax.config, name) for name in (*names, "jax_enable_compilation_cache")}
+    before = {name: getattr(jax.config, name) for name in names}
     monkeypatch.setenv("MRT5_CACHE_DIR", str(tmp_path))
     for name in names:
         monkeypatch.delenv(name.upper(), raising=False)
     try:
-        jax.config.update("jax_enable_compilation_cache", True)
         jax.config.update("jax_compilation_cache_dir", told or None)
         keep_programs_from_now_on()
         folder = jax.config.jax_compilation_cache_dir
