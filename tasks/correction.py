@@ -1,8 +1,8 @@
 """Correction of noisy text, over the user's own files.
 
-    train_task = @correction.text_task()
-    correction.text_task.files = "corpus/*.txt"
-    correction.text_task.input_length = 64
+    train_task = @correction.noisy_text_task()
+    correction.noisy_text_task.files = "corpus/*.txt"
+    correction.noisy_text_task.input_length = 64
 
 What a character was before it was changed is in the inputs, so that deletion costs a model that reads them. A small
 model of span corruption learns to continue its targets long before it reads, and deletion then costs it nothing.
@@ -16,11 +16,11 @@ from mrt5_jax.data.registry import add_task
 from mrt5_jax.data.task_specs import TaskSpec
 from mrt5_jax.errors import UserError
 
-SHORTEST = 16
+_SHORTEST = 16
 """Inputs, in ids."""
 
 
-def text_task(
+def noisy_text_task(
     files: str | Sequence[str],
     validation_files: str | Sequence[str] | None = None,
     input_length: int = 64,
@@ -43,10 +43,10 @@ def text_task(
         UserError: no usable file, train and validation files that are the same, inputs that are too short, or a share
             that is none.
     """
-    if input_length < SHORTEST:
-        raise UserError(f"correction.text_task.input_length = {input_length}: should be at least {SHORTEST}")
+    if input_length < _SHORTEST:
+        raise UserError(f"correction.noisy_text_task.input_length = {input_length}: should be at least {_SHORTEST}")
     if not 0 <= noise < 1:
-        raise UserError(f"correction.text_task.noise = {noise:g}: should be a share, from 0 to less than 1")
+        raise UserError(f"correction.noisy_text_task.noise = {noise:g}: should be a share, from 0 to less than 1")
     raw = input_length - 1 - input_length // 16
     splits = corpora.open_corpus(files, validation_files, chunk_length=raw, field=field)
     regions = {

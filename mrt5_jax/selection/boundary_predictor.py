@@ -62,7 +62,7 @@ class BoundaryPredictor(nn.Module):
         segments: Segments,
     ) -> dict[str, Penalty]:
         """Returns the terms of the loss."""
-        prior = given(gate_config(self.config), SETTINGS, "prior")
+        prior = given(gate_config(self.config), _SETTINGS, "prior")
         sizes = sum_examples(jnp.ones_like(boundary), mask, segments)
         surprise = binomial_surprise(sum_examples(boundary, mask, segments), sizes, prior)
         return {"boundaries": per_input(surprise, mask, segments)}
@@ -122,7 +122,7 @@ def predictor_shapes(number: Callable[[GateConfig], int]) -> Callable[[ModelConf
     return shapes
 
 
-SETTINGS = {"prior": rate(0.2), **PREDICTOR_SETTINGS}
+_SETTINGS = {"prior": rate(0.2), **PREDICTOR_SETTINGS}
 
 BOUNDARY_PREDICTOR = SelectorRule(
     BoundaryPredictor,
@@ -135,7 +135,7 @@ BOUNDARY_PREDICTOR = SelectorRule(
     pools=True,
     has_gate_values=False,
     causal=True,
-    settings=SETTINGS,
+    settings=_SETTINGS,
     parameters=predictor_shapes(lambda gate: 1),
     multiply_adds=lambda config: config.mlp_dim * (config.emb_dim + 1),
 )

@@ -12,12 +12,12 @@ from mrt5_jax.selection.mask_file import check_known, look_up, read_masks
 from mrt5_jax.selection.protocol import Penalty, Selection
 from mrt5_jax.selection.segments import last_of_examples, segments_of_boundaries
 from mrt5_jax.selection.selector_rule import PenaltyRule, Segments, SelectorRule, count_tokens, gate_config
-from mrt5_jax.selection.settings import given, text
+from mrt5_jax.selection.settings import any_text, given
 from mrt5_jax.selection.words import is_space
 
 WHITE_SPACE = "white_space"
-SETTINGS = {
-    "teacher": text(WHITE_SPACE, f"{WHITE_SPACE!r}, or the path of a file of masks (docs/schemes.md)"),
+_SETTINGS = {
+    "teacher": any_text(WHITE_SPACE, f"{WHITE_SPACE!r}, or the path of a file of masks (docs/schemes.md)"),
     "bias_init": PREDICTOR_SETTINGS["bias_init"],
 }
 
@@ -36,7 +36,7 @@ class TaughtBoundaries(BoundaryPredictor):
         self, tokens: Int[Array, "batch length"], mask: Bool[Array, "batch length"], segments: Segments
     ) -> Float[Array, "batch length"]:
         """Returns the teacher's boundaries, 1 where a segment ends; NaN in examples that its file does not have."""
-        teacher = given(gate_config(self.config), SETTINGS, "teacher")
+        teacher = given(gate_config(self.config), _SETTINGS, "teacher")
         if teacher == WHITE_SPACE:
             return (mask & is_space(tokens)).astype(jnp.float32)
         found = look_up(read_masks(teacher, "teacher"), tokens, mask, segments)
@@ -71,12 +71,12 @@ class TaughtBoundaries(BoundaryPredictor):
 
 
 def _check(gate: GateConfig) -> None:
-    if (teacher := given(gate, SETTINGS, "teacher")) != WHITE_SPACE:
+    if (teacher := given(gate, _SETTINGS, "teacher")) != WHITE_SPACE:
         read_masks(teacher, "teacher")
 
 
 def _check_examples(gate: GateConfig, tokens: np.ndarray, segments: np.ndarray | None) -> None:
-    if (teacher := given(gate, SETTINGS, "teacher")) != WHITE_SPACE:
+    if (teacher := given(gate, _SETTINGS, "teacher")) != WHITE_SPACE:
         check_known(read_masks(teacher, "teacher"), teacher, tokens, segments)
 
 
@@ -87,7 +87,7 @@ TAUGHT_BOUNDARIES = SelectorRule(
     pools=True,
     has_gate_values=False,
     causal=True,
-    settings=SETTINGS,
+    settings=_SETTINGS,
     check=_check,
     check_examples=_check_examples,
     parameters=predictor_shapes(lambda gate: 1),

@@ -20,7 +20,7 @@ def corpus(tmp_path: Path) -> str:
 
 
 def test_targets_are_the_text_and_nearly_all_inputs_fit(corpus: str) -> None:
-    task = correction.text_task(corpus)
+    task = correction.noisy_text_task(corpus)
     (spec,) = tasks_of(task)
     found = list(spec.read_once("validation", {"inputs": 64, "targets": 64}))
     assert {example["language"] for example in found} == {"de", "en"}
@@ -33,14 +33,15 @@ def test_targets_are_the_text_and_nearly_all_inputs_fit(corpus: str) -> None:
 
 
 def test_the_same_arguments_give_the_same_task_and_others_another(corpus: str) -> None:
-    first = correction.text_task(corpus)
-    assert first == correction.text_task([corpus])
+    first = correction.noisy_text_task(corpus)
+    assert first == correction.noisy_text_task([corpus])
     assert first.startswith("correction.de_en:")
-    assert len({first, correction.text_task(corpus, noise=0.2), correction.text_task(corpus, input_length=48)}) == 3
+    others = correction.noisy_text_task(corpus, noise=0.2), correction.noisy_text_task(corpus, input_length=48)
+    assert len({first, *others}) == 3
 
 
 def test_bad_settings_are_refused(corpus: str) -> None:
     with pytest.raises(UserError, match="input_length = 8: should be at least 16"):
-        correction.text_task(corpus, input_length=8)
+        correction.noisy_text_task(corpus, input_length=8)
     with pytest.raises(UserError, match=r"noise = 1: should be a share"):
-        correction.text_task(corpus, noise=1.0)
+        correction.noisy_text_task(corpus, noise=1.0)
