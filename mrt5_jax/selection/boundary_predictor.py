@@ -62,7 +62,7 @@ class BoundaryPredictor(nn.Module):
         segments: Segments,
     ) -> dict[str, Penalty]:
         """Returns the terms of the loss."""
-        prior = given(gate_config(self.config), SETTINGS, "prior")
+        prior = given(gate_config(self.config), _SETTINGS, "prior")
         sizes = sum_examples(jnp.ones_like(boundary), mask, segments)
         surprise = binomial_surprise(sum_examples(boundary, mask, segments), sizes, prior)
         return {"boundaries": per_input(surprise, mask, segments)}
@@ -70,8 +70,8 @@ class BoundaryPredictor(nn.Module):
     def setup(self) -> None:
         config, gate, number = self.config, gate_config(self.config), self.num_predictors()
         self.norm = RMSNorm(config)
-        wide, bias = nn.initializers.xavier_uniform(), given(gate, PREDICTOR_SETTINGS, "bias_init")
-        inner = number * config.mlp_dim
+        bias, inner = given(gate, PREDICTOR_SETTINGS, "bias_init"), number * config.mlp_dim
+        wide = nn.initializers.normal(config.emb_dim**-0.5)
         self.wi_kernel = parameter(self, "wi_kernel", wide, ("embed", "mlp"), (config.emb_dim, inner), config)
         self.wi_bias = parameter(self, "wi_bias", nn.initializers.zeros, ("mlp",), (inner,), config)
         narrow = nn.initializers.normal(config.mlp_dim**-0.5)
@@ -122,7 +122,7 @@ def predictor_shapes(number: Callable[[GateConfig], int]) -> Callable[[ModelConf
     return shapes
 
 
-SETTINGS = {"prior": rate(0.2), **PREDICTOR_SETTINGS}
+_SETTINGS = {"prior": rate(0.2), **PREDICTOR_SETTINGS}
 
 BOUNDARY_PREDICTOR = SelectorRule(
     BoundaryPredictor,
@@ -135,7 +135,7 @@ BOUNDARY_PREDICTOR = SelectorRule(
     pools=True,
     has_gate_values=False,
     causal=True,
-    settings=SETTINGS,
+    settings=_SETTINGS,
     parameters=predictor_shapes(lambda gate: 1),
     multiply_adds=lambda config: config.mlp_dim * (config.emb_dim + 1),
 )

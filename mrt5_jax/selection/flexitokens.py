@@ -21,7 +21,7 @@ from mrt5_jax.selection.selector_rule import (
 )
 from mrt5_jax.selection.settings import given, rate
 
-SETTINGS = {
+_SETTINGS = {
     "lower": rate(0.1),
     "upper": rate(0.3),
     **{f"{script}_{bound}": rate(None) for script in SCRIPTS for bound in ("lower", "upper")},
@@ -31,9 +31,9 @@ SETTINGS = {
 
 def bounds_of(gate: GateConfig) -> dict[str | None, tuple[float, float]]:
     """Returns (lower, upper) by script; None has those of all scripts without bounds of their own."""
-    found = {None: (given(gate, SETTINGS, "lower"), given(gate, SETTINGS, "upper"))}
+    found = {None: (given(gate, _SETTINGS, "lower"), given(gate, _SETTINGS, "upper"))}
     for script in SCRIPTS:
-        own = [given(gate, SETTINGS, f"{script}_{bound}") for bound in ("lower", "upper")]
+        own = [given(gate, _SETTINGS, f"{script}_{bound}") for bound in ("lower", "upper")]
         if own != [None, None]:
             found[script] = tuple(value if value is not None else found[None][at] for at, value in enumerate(own))
     return found
@@ -85,7 +85,7 @@ FLEXITOKENS = SelectorRule(
     pools=True,
     has_gate_values=False,
     causal=True,
-    settings=SETTINGS,
+    settings=_SETTINGS,
     check=_check,
     parameters=predictor_shapes(lambda gate: 1),
     multiply_adds=lambda config: config.mlp_dim * (config.emb_dim + 1),

@@ -20,7 +20,7 @@ from mrt5_jax.selection.selector_rule import (
 )
 from mrt5_jax.selection.settings import given, number_above, with_setting
 
-SETTINGS = {"downsampling": number_above(1.0, 6.0)}
+_SETTINGS = {"downsampling": number_above(1.0, 6.0)}
 """N: the ratio loss is least where one position in N is kept; 6 in the paper's models of one stage."""
 
 _TINY = 1e-12
@@ -78,7 +78,8 @@ class HNetRouting(nn.Module):
     ) -> Selection:
         probability = Router(self.config, name="router")(hidden, first_of_examples(mask, segments))
         keep = mask & (probability > 0.5)
-        ratio = ratio_loss(keep, probability, mask, segments, given(gate_config(self.config), SETTINGS, "downsampling"))
+        downsampling = given(gate_config(self.config), _SETTINGS, "downsampling")
+        ratio = ratio_loss(keep, probability, mask, segments, float(downsampling))
         signals = Signals(confidence=jnp.where(keep, probability, 1 - probability))
         statistics = {"rescued": jnp.zeros(mask.shape[0], jnp.float32)}
         return Selection(keep, None, probability, signals, {"ratio": ratio}, statistics)
@@ -117,7 +118,7 @@ HNET = SelectorRule(
     penalties={"ratio": PenaltyRule(count_examples, "target", hold=_hold)},
     has_gate_values=False,
     causal=True,
-    settings=SETTINGS,
+    settings=_SETTINGS,
     parameters=lambda config: {f"router/{name}": size for name, size in router_shapes(config).items()},
     multiply_adds=lambda config: 2 * config.emb_dim**2,
 )

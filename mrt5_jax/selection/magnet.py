@@ -19,7 +19,7 @@ from mrt5_jax.selection.selector_rule import (
 )
 from mrt5_jax.selection.settings import rate
 
-SETTINGS = {**{script: rate(None) for script in SCRIPTS}, **PREDICTOR_SETTINGS}
+_SETTINGS = {**{script: rate(None) for script in SCRIPTS}, **PREDICTOR_SETTINGS}
 
 
 def priors_of(gate: GateConfig) -> dict[str, float]:
@@ -82,7 +82,7 @@ MAGNET = SelectorRule(
     pools=True,
     has_gate_values=False,
     causal=True,
-    settings=SETTINGS,
+    settings=_SETTINGS,
     check=_check,
     parameters=predictor_shapes(lambda gate: len(priors_of(gate))),
     multiply_adds=lambda config: len(priors_of(gate_config(config))) * config.mlp_dim * (config.emb_dim + 1),

@@ -18,9 +18,9 @@ from mrt5_jax.selection.selector_rule import (
     selection_by_rule,
     selection_of_values,
 )
-from mrt5_jax.selection.settings import given, text
+from mrt5_jax.selection.settings import any_text, given
 
-SETTINGS = {"masks": text(None, "the path of a file of masks (docs/schemes.md)")}
+_SETTINGS = {"masks": any_text(None, "the path of a file of masks (docs/schemes.md)")}
 
 
 class Oracle(nn.Module):
@@ -36,7 +36,7 @@ class Oracle(nn.Module):
         keys: RowKeys | None,
         segments: Segments = None,
     ) -> Selection:
-        masks = read_masks(given(gate_config(self.config), SETTINGS, "masks"), "masks")
+        masks = read_masks(given(gate_config(self.config), _SETTINGS, "masks"), "masks")
         found = look_up(masks, tokens, mask, segments)
         selection = selection_by_rule(found.mask | ~found.known, mask, segments, self.config)
         values = selection.signals.key_bias
@@ -47,16 +47,16 @@ class Oracle(nn.Module):
 
 
 def _check(gate: GateConfig) -> None:
-    if given(gate, SETTINGS, "masks") is None:
+    if given(gate, _SETTINGS, "masks") is None:
         raise UserError(
             "config.GateConfig.settings: a selector of kind = 'oracle' needs a file of masks, as in "
             "(('masks', 'masks.jsonl'),)"
         )
-    read_masks(given(gate, SETTINGS, "masks"), "masks")
+    read_masks(given(gate, _SETTINGS, "masks"), "masks")
 
 
 def _check_examples(gate: GateConfig, tokens: np.ndarray, segments: np.ndarray | None) -> None:
-    path = given(gate, SETTINGS, "masks")
+    path = given(gate, _SETTINGS, "masks")
     check_known(read_masks(path, "masks"), path, tokens, segments)
 
 
@@ -64,7 +64,7 @@ ORACLE = SelectorRule(
     Oracle,
     reads=("scale", "settings"),
     penalties=RULE_PENALTIES,
-    settings=SETTINGS,
+    settings=_SETTINGS,
     check=_check,
     check_examples=_check_examples,
 )

@@ -9,20 +9,20 @@ from mrt5_jax.config import GateConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.spelling import nearest
 
-Value = float | str
+SettingValue = float | str
 
 
 @dataclasses.dataclass(frozen=True)
-class Setting:
+class SettingRule:
     """What a setting may be."""
 
-    default: Value | None
+    default: SettingValue | None
     """None: there is no value unless one is given."""
     holds: Callable[[Any], bool]
     expected: str
 
 
-Settings = Mapping[str, Setting]
+Settings = Mapping[str, SettingRule]
 
 
 def is_number(value: Any) -> bool:
@@ -30,35 +30,35 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def rate(default: float | None) -> Setting:
+def rate(default: float | None) -> SettingRule:
     """Returns a setting that is a share of positions."""
-    return Setting(default, lambda value: is_number(value) and 0 < value < 1, "between 0 and 1")
+    return SettingRule(default, lambda value: is_number(value) and 0 < value < 1, "between 0 and 1")
 
 
-def positive(default: float) -> Setting:
+def positive(default: float) -> SettingRule:
     """Returns a setting that is a positive number."""
-    return Setting(default, lambda value: is_number(value) and value > 0, "greater than 0")
+    return SettingRule(default, lambda value: is_number(value) and value > 0, "greater than 0")
 
 
-def number_above(lowest: float, default: float) -> Setting:
+def number_above(lowest: float, default: float) -> SettingRule:
     """Returns a setting that is a number above `lowest`."""
-    return Setting(default, lambda value: is_number(value) and value > lowest, f"greater than {lowest:g}")
+    return SettingRule(default, lambda value: is_number(value) and value > lowest, f"greater than {lowest:g}")
 
 
-def any_number(default: float) -> Setting:
+def any_number(default: float) -> SettingRule:
     """Returns a setting that is a finite number."""
-    return Setting(default, is_number, "a finite number")
+    return SettingRule(default, is_number, "a finite number")
 
 
-def one_of(default: str, *others: str) -> Setting:
+def one_of(default: str, *others: str) -> SettingRule:
     """Returns a setting that is one of some words."""
     words = (default, *others)
-    return Setting(default, lambda value: value in words, " or ".join(map(repr, words)))
+    return SettingRule(default, lambda value: value in words, " or ".join(map(repr, words)))
 
 
-def text(default: str | None, expected: str) -> Setting:
+def any_text(default: str | None, expected: str) -> SettingRule:
     """Returns a setting that is a text which is not empty."""
-    return Setting(default, lambda value: isinstance(value, str) and value != "", expected)
+    return SettingRule(default, lambda value: isinstance(value, str) and value != "", expected)
 
 
 def given(gate: GateConfig, declared: Settings, name: str) -> Any:
@@ -66,7 +66,7 @@ def given(gate: GateConfig, declared: Settings, name: str) -> Any:
     return dict(gate.settings).get(name, declared[name].default)
 
 
-def with_setting(gate: GateConfig, name: str, value: Value) -> GateConfig:
+def with_setting(gate: GateConfig, name: str, value: SettingValue) -> GateConfig:
     """Returns the gate with one setting replaced or added."""
     settings = {**dict(gate.settings), name: value}
     return dataclasses.replace(gate, settings=tuple(settings.items()))

@@ -12,12 +12,12 @@ from mrt5_jax.selection.mask_file import check_known, look_up, read_masks
 from mrt5_jax.selection.protocol import Penalty, Selection
 from mrt5_jax.selection.segments import last_of_examples, segments_of_boundaries
 from mrt5_jax.selection.selector_rule import PenaltyRule, Segments, SelectorRule, count_tokens, gate_config
-from mrt5_jax.selection.settings import given, text
+from mrt5_jax.selection.settings import any_text, given
 from mrt5_jax.selection.words import is_space
 
 WHITE_SPACE = "white_space"
-SETTINGS = {
-    "teacher": text(WHITE_SPACE, f"{WHITE_SPACE!r}, or the path of a file of masks (docs/schemes.md)"),
+_SETTINGS = {
+    "teacher": any_text(WHITE_SPACE, f"{WHITE_SPACE!r}, or the path of a file of masks (docs/schemes.md)"),
     "bias_init": PREDICTOR_SETTINGS["bias_init"],
 }
 
@@ -25,8 +25,8 @@ SETTINGS = {
 class TaughtBoundaries(BoundaryPredictor):
     r"""A boundary predictor that learns from a teacher where segments end; in training its segments are pooled.
 
-    Elsewhere the predictor decides alone and needs no teacher. Its penalty is the cross-entropy of the teacher's
-    boundaries y, a mean over inputs:
+    Elsewhere the predictor decides alone and needs no teacher; its penalty is 0 there. In training it is the
+    cross-entropy of the teacher's boundaries y, a mean over inputs:
 
     .. math::
         \operatorname{mean}_t \log(1 + e^{z_t}) - y_t z_t
@@ -36,23 +36,11 @@ class TaughtBoundaries(BoundaryPredictor):
         self, tokens: Int[Array, "batch length"], mask: Bool[Array, "batch length"], segments: Segments
     ) -> Float[Array, "batch length"]:
         """Returns the teacher's boundaries, 1 where a segment ends; NaN in examples that its file does not have."""
-        teacher = given(gate_config(self.config), SETTINGS, "teacher")
+        teacher = given(gate_config(self.config), _SETTINGS, "teacher")
         if teacher == WHITE_SPACE:
             return (mask & is_space(tokens)).astype(jnp.float32)
         found = look_up(read_masks(teacher, "teacher"), tokens, mask, segments)
         return jnp.where(found.known | ~mask, found.mask.astype(jnp.float32), jnp.nan)
-
-    def penalties(
-        self,
-        boundary: Float[Array, "batch length"],
-        logits: Float[Array, "batch length"],
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-        segments: Segments,
-    ) -> dict[str, Penalty]:
-        """Returns the cross-entropy of the teacher's boundaries."""
-        losses = jax.nn.softplus(logits) - self.taught(tokens, mask, segments) * logits
-        return {"teacher": Penalty(jnp.sum(jnp.where(mask, losses, 0), axis=1), count_tokens(mask, segments))}
 
     def __call__(
         self,
@@ -63,20 +51,24 @@ class TaughtBoundaries(BoundaryPredictor):
         segments: Segments = None,
     ) -> Selection:
         logits = self.logits(hidden, self.predictor_of(tokens, mask, segments))
-        probability = jax.nn.sigmoid(logits)
-        ends = logits > 0 if keys is None else self.taught(tokens, mask, segments) > 0.5
+        if keys is None:
+            ends, losses = logits > 0, jnp.zeros_like(logits)
+        else:
+            taught = self.taught(tokens, mask, segments)
+            ends, losses = taught > 0.5, jax.nn.softplus(logits) - taught * logits
         ends = mask & (ends | last_of_examples(mask, segments))
-        selection = segments_of_boundaries(ends.astype(logits.dtype), probability, mask, segments)
-        return selection._replace(penalties=self.penalties(probability, logits, tokens, mask, segments))
+        selection = segments_of_boundaries(ends.astype(logits.dtype), jax.nn.sigmoid(logits), mask, segments)
+        penalty = Penalty(jnp.sum(jnp.where(mask, losses, 0), axis=1), count_tokens(mask, segments))
+        return selection._replace(penalties={"teacher": penalty})
 
 
 def _check(gate: GateConfig) -> None:
-    if (teacher := given(gate, SETTINGS, "teacher")) != WHITE_SPACE:
+    if (teacher := given(gate, _SETTINGS, "teacher")) != WHITE_SPACE:
         read_masks(teacher, "teacher")
 
 
 def _check_examples(gate: GateConfig, tokens: np.ndarray, segments: np.ndarray | None) -> None:
-    if (teacher := given(gate, SETTINGS, "teacher")) != WHITE_SPACE:
+    if (teacher := given(gate, _SETTINGS, "teacher")) != WHITE_SPACE:
         check_known(read_masks(teacher, "teacher"), teacher, tokens, segments)
 
 
@@ -87,7 +79,7 @@ TAUGHT_BOUNDARIES = SelectorRule(
     pools=True,
     has_gate_values=False,
     causal=True,
-    settings=SETTINGS,
+    settings=_SETTINGS,
     check=_check,
     check_examples=_check_examples,
     parameters=predictor_shapes(lambda gate: 1),

@@ -16,7 +16,7 @@ from mrt5_jax.selection.segments import first_of_examples
 from mrt5_jax.selection.selector_rule import Segments, SelectorRule, gate_config
 from mrt5_jax.selection.settings import given, one_of, rate
 
-SETTINGS = {"share": rate(0.5), "score": one_of("gate", "router")}
+_SETTINGS = {"share": rate(0.5), "score": one_of("gate", "router")}
 
 
 class TopK(nn.Module):
@@ -38,12 +38,13 @@ class TopK(nn.Module):
         segments: Segments = None,
     ) -> Selection:
         gate, length = gate_config(self.config), mask.shape[1]
-        if given(gate, SETTINGS, "score") == "router":
+        if given(gate, _SETTINGS, "score") == "router":
             score = Router(self.config, name="router")(hidden, first_of_examples(mask, segments))
         else:
             score = jax.nn.sigmoid(DeleteGate(self.config, name="score").logits(hidden))
-        # Counted outside the program, as of the fixed selector.
-        kept_of_size = np.ceil(np.round(given(gate, SETTINGS, "share") * np.arange(length + 1), 6)).astype(np.int32)
+        # Counted outside the program, as of the fixed selector. However small the share, an example keeps one.
+        kept_of_size = np.ceil(np.round(given(gate, _SETTINGS, "share") * np.arange(length + 1), 6))
+        kept_of_size = np.maximum(kept_of_size, 1).astype(np.int32)
         examples = jnp.where(mask, 1 if segments is None else segments, 0)
         rank, size = rank_in_segments(-jax.lax.stop_gradient(score), examples), sum_of_segments(mask, examples)
         keep = mask & (rank < jnp.asarray(kept_of_size)[size])
@@ -53,14 +54,14 @@ class TopK(nn.Module):
 
 def _shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     gate = gate_config(config)
-    if given(gate, SETTINGS, "score") == "router":
+    if given(gate, _SETTINGS, "score") == "router":
         return {f"router/{name}": size for name, size in router_shapes(config).items()}
     norm = {"score/norm/scale": (config.emb_dim,)} if gate.layer_norm else {}
     return {**norm, "score/kernel": (config.emb_dim, 1), "score/bias": (1,)}
 
 
 def _multiply_adds(config: ModelConfig) -> int:
-    router = given(gate_config(config), SETTINGS, "score") == "router"
+    router = given(gate_config(config), _SETTINGS, "score") == "router"
     return 2 * config.emb_dim**2 if router else config.emb_dim
 
 
@@ -69,7 +70,7 @@ TOP_K = SelectorRule(
     reads=("layer_norm", "bias_init", "settings"),
     penalties={},
     has_gate_values=False,
-    settings=SETTINGS,
+    settings=_SETTINGS,
     parameters=_shapes,
     multiply_adds=_multiply_adds,
 )

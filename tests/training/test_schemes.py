@@ -49,6 +49,8 @@ QUICK = ("boundary_predictor", "hnet")
 KINDS = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in SELECTORS]
 BATCHES = 300
 
+pytestmark = pytest.mark.usefixtures("shared_programs")
+
 
 def gate_of(kind: str) -> GateConfig:
     return GATES.get(kind, GateConfig(1, kind))
