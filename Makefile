@@ -52,7 +52,7 @@ wheel: $(DEVELOPMENT)  ## dist/mrt5_jax-*.whl
 	rm -rf build dist  # what an older build left would be packed again
 	$(BIN)/python -m build --wheel
 
-bench: $(DEVELOPMENT)  ## ratios measured in one run: forward, training and decoding against PyTorch; schemes; speed of data
+bench: $(DEVELOPMENT)  ## ratios measured in one run: forward, training and decoding against PyTorch; schemes; data
 	for suite in forward training decoding schemes data; do $(BIN)/python -m benchmarks.$$suite || exit; done
 
 install: $(DEVELOPMENT)  ## .venv with everything in it
