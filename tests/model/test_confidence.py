@@ -64,9 +64,11 @@ def test_the_factor_is_one() -> None:
     batch, model = jax.tree.map(jnp.asarray, make_batch()), MrT5(CONFIG)
     with jax.enable_x64(True):
         params = jax.tree.map(jnp.asarray, make_params(CONFIG))
-        prefix: Any = run_prefix(model, params, batch["encoder_input_tokens"])
+        prefix: Any = jax.jit(run_prefix, static_argnums=0)(model, params, batch["encoder_input_tokens"])
         plain = Compact(prefix.hidden, jnp.arange(LENGTH)[None], Keys(prefix.selection.keep))
-        expected = run_second_stage(model, params, plain, batch["decoder_input_tokens"]).logits
-        ours = forward(ForwardSetting(model, "hard", Ladder((LENGTH,))), params, batch).logits
+        second_stage = jax.jit(run_second_stage, static_argnums=0)
+        expected = second_stage(model, params, plain, batch["decoder_input_tokens"]).logits
+        setting = ForwardSetting(model, "hard", Ladder((LENGTH,)))
+        ours = jax.jit(forward, static_argnums=0)(setting, params, batch).logits
         real = np.asarray(batch["encoder_input_tokens"] > 0).any(1)
         np.testing.assert_allclose(ours[real], expected[real], rtol=1e-12, atol=1e-12)

@@ -32,7 +32,7 @@ def test_what_a_selector_returns_is_what_its_rule_says(kind: str, packed: bool) 
     segments = jnp.asarray(SEGMENTS) if packed else None
     hidden = jax.random.normal(jax.random.key(1), (3, LENGTH, 8))
     arguments = hidden, mask.astype(jnp.int32) * 20, mask, None, segments
-    found, _ = make_selector(config).init_with_output(jax.random.key(0), *arguments)
+    found, _ = jax.jit(make_selector(config).init_with_output)(jax.random.key(0), *arguments)
     assert isinstance(found, Selection)
     rule = SELECTORS[kind]
     assert found.penalties.keys() == rule.penalties.keys()
