@@ -27,7 +27,7 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, forward
 from mrt5_jax.model.multiply_adds import forward_multiply_adds
 from mrt5_jax.selection.protocol import Selection
-from mrt5_jax.selection.segments import first_of_examples, segments_by_rule
+from mrt5_jax.selection.segments import segments_by_rule
 from mrt5_jax.selection.selectors import SELECTORS
 
 ROWS, CHUNKS = 4, 2
@@ -57,10 +57,9 @@ def loads() -> list[Load]:
     """Half of every row, and the lengths of a trained model."""
     half = np.full(ROWS, LENGTH // 2)
     own = draw_counts(read_kept(KEPT_LENGTHS), ROWS, LENGTH)
-    many = make_ladder(LENGTH, dataclasses.replace(EXECUTION, dispatch="host"), "cpu")
     return [
         Load("50 %", batch_keeping(half, LENGTH, TARGET), half, Ladder((LENGTH // 2, LENGTH)), 1),
-        Load("lengths", batch_keeping(own, LENGTH, TARGET), own, many, CHUNKS),
+        Load("lengths", batch_keeping(own, LENGTH, TARGET), own, make_ladder(LENGTH, EXECUTION, "cpu"), CHUNKS),
     ]
 
 
@@ -71,7 +70,8 @@ def forced(own: Selection, tokens: jax.Array, mask: jax.Array) -> Selection:
     keep = mask & ((tokens < KEPT_BELOW) | (said > 1e30))
     if own.merged_into is None:
         return own._replace(keep=keep)
-    pooled = segments_by_rule(keep | first_of_examples(mask, None), mask, own.priority.dtype)
+    # What lies before the first of them is in no segment: so a row keeps exactly as many as it should.
+    pooled = segments_by_rule(keep, mask, own.priority.dtype)
     return own._replace(keep=pooled.keep, merged_into=pooled.merged_into, signals=pooled.signals)
 
 
@@ -104,9 +104,8 @@ def ideal(config: ModelConfig, kept: np.ndarray) -> float:
 
 def contestants(found: list[Load]) -> Iterator[tuple[str, Contestant]]:
     run, plain, first = jax.jit(forward, static_argnums=0), make_params(BYT5), found[0]
-    setting = ForwardSetting(MrT5(BYT5, EXECUTION), "none", Ladder((LENGTH,)))
-    full = np.full(ROWS, LENGTH)
-    yield "no deletion", Contestant(lambda: run(setting, plain, first.batch).logits, ideal(BYT5, full))
+    baseline, full = ForwardSetting(MrT5(BYT5, EXECUTION), "none", Ladder((LENGTH,))), np.full(ROWS, LENGTH)
+    yield "no deletion", Contestant(lambda: run(baseline, plain, first.batch).logits, ideal(BYT5, full))
     for kind in {gate.kind for gate in SCHEMES.values()}:
         with_forced_choice(kind)
     for name, gate in SCHEMES.items():

@@ -126,6 +126,13 @@ READERS = (
         "the controller sets the weight instead",
         ("RunConfig.controller",),
     ),
+    Reader(
+        "loss",
+        ("gate_weight", "regularizer_delay"),
+        lambda run: not holds_target(run),
+        "a penalty of the selector holds the target by itself",
+        ("GateConfig.kind",),
+    ),
     Reader("loss", ("penalties",), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
     Reader("loss", ("regularizer_delay",), _is_pushed, _GATE, ("ModelConfig.gate",)),
     Reader(

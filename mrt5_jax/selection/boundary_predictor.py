@@ -70,8 +70,8 @@ class BoundaryPredictor(nn.Module):
     def setup(self) -> None:
         config, gate, number = self.config, gate_config(self.config), self.num_predictors()
         self.norm = RMSNorm(config)
-        wide, bias = nn.initializers.xavier_uniform(), given(gate, PREDICTOR_SETTINGS, "bias_init")
-        inner = number * config.mlp_dim
+        bias, inner = given(gate, PREDICTOR_SETTINGS, "bias_init"), number * config.mlp_dim
+        wide = nn.initializers.normal(config.emb_dim**-0.5)
         self.wi_kernel = parameter(self, "wi_kernel", wide, ("embed", "mlp"), (config.emb_dim, inner), config)
         self.wi_bias = parameter(self, "wi_bias", nn.initializers.zeros, ("mlp",), (inner,), config)
         narrow = nn.initializers.normal(config.mlp_dim**-0.5)

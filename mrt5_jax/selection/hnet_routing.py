@@ -78,9 +78,8 @@ class HNetRouting(nn.Module):
     ) -> Selection:
         probability = Router(self.config, name="router")(hidden, first_of_examples(mask, segments))
         keep = mask & (probability > 0.5)
-        ratio = ratio_loss(
-            keep, probability, mask, segments, given(gate_config(self.config), _SETTINGS, "downsampling")
-        )
+        downsampling = given(gate_config(self.config), _SETTINGS, "downsampling")
+        ratio = ratio_loss(keep, probability, mask, segments, float(downsampling))
         signals = Signals(confidence=jnp.where(keep, probability, 1 - probability))
         statistics = {"rescued": jnp.zeros(mask.shape[0], jnp.float32)}
         return Selection(keep, None, probability, signals, {"ratio": ratio}, statistics)

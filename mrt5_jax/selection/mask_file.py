@@ -4,7 +4,9 @@ A file of JSON lines, one an example, `{"inputs": "Some text", "mask": "10000100
 text and one for the end of sequence. `inputs` may also be a list of ids, which are then all that the mask is about.
 """
 
+import functools
 import json
+import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +16,7 @@ from jaxtyping import Array, Bool, Int
 
 from mrt5_jax.data.vocabulary import EOS_ID, decode_to_text, encode
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.files import explained, read_bytes
+from mrt5_jax.runs.files import explained, files_for, given_path, read_bytes
 from mrt5_jax.selection.segments import first_of_examples, merged_into
 from mrt5_jax.selection.selector_rule import Segments
 
@@ -41,28 +43,46 @@ class Found(NamedTuple):
 
 
 def read_masks(path: str, setting: str) -> Masks:
-    """Reads a file of masks.
+    """Reads a file of masks; once, as long as it stays as it is.
 
     Args:
+        path: on this machine or in a bucket.
         setting: the name of the setting that names the file, for messages.
 
     Raises:
-        UserError: it cannot be read, a line is no such record, a mask has another length than its inputs, or all are
-            too much.
+        UserError: it cannot be read, a line is no such record, a mask has another length than its inputs, two lines
+            differ about the same inputs, or all are too much.
     """
-    with explained(path, f"config.GateConfig.settings: {setting!r} = "):
-        lines = read_bytes(path).decode(errors="surrogateescape").splitlines()
-    masks = dict(_record(line, f"{path}, line {number}") for number, line in enumerate(lines, 1) if line.strip())
+    name = given_path(path)
+    with explained(name, f"config.GateConfig.settings: {setting!r} = "):
+        return _read(name, files_for(name).stat(name).identity)
+
+
+@functools.lru_cache(maxsize=2)
+def _read(path: str, identity: tuple[int | str, ...]) -> Masks:
+    masks: dict[tuple[int, ...], np.ndarray] = {}
+    for number, line in enumerate(read_bytes(path).split(b"\n"), 1):
+        if line.strip():
+            ids, mask = _record(line, f"{path}, line {number}")
+            if not np.array_equal(masks.setdefault(ids, mask), mask):
+                raise UserError(
+                    f"{path}, line {number}: another mask for inputs of a line before: leave one of them out"
+                )
     if not masks:
         raise UserError(f"{path}: no masks: give a JSON line an example, with inputs and mask")
     longest = max(map(len, masks))
     if len(masks) * (longest // 8 + 1) > _MOST_BYTES:
-        raise UserError(f"{path}: masks of {len(masks)} examples of up to {longest} ids: more than {_MOST_BYTES} bytes")
+        raise UserError(
+            f"{path}: masks of {len(masks)} examples of up to {longest} ids take more than {_MOST_BYTES} bytes: give "
+            "fewer"
+        )
     inputs = list(masks)
     for salt in range(100):
         digests = np.array([_digest_of(np.array(ids), salt) for ids in inputs], np.uint32)
         if len(np.unique(digests[:, 0])) == len(inputs):
             break
+    else:
+        raise UserError(f"{path}: {len(inputs)} examples cannot be told apart by 32 bits: give at most 100000")
     order = np.argsort(digests[:, 0])
     bits = np.zeros((len(inputs), 8 * (longest // 8 + 1)), np.uint8)
     for row, ids in enumerate(inputs):
@@ -70,19 +90,19 @@ def read_masks(path: str, setting: str) -> Masks:
     return Masks(digests[order].view(np.int32), np.packbits(bits, axis=1)[order], salt)
 
 
-def _record(line: str, place: str) -> tuple[tuple[int, ...], np.ndarray]:
+def _record(line: bytes, place: str) -> tuple[tuple[int, ...], np.ndarray]:
     expected = '{"inputs": "text" or ids, "mask": "10..."}'
     try:
         record: Any = json.loads(line)
         inputs, mask = record["inputs"], record["mask"]
-        ids = [*encode(inputs).tolist(), EOS_ID] if isinstance(inputs, str) else [int(one) for one in inputs]
+        ids = [*encode(inputs).tolist(), EOS_ID] if isinstance(inputs, str) else list(map(operator.index, inputs))
     except (ValueError, TypeError, KeyError, RecursionError):
         raise UserError(f"{place}: expected {expected}") from None
-    if not isinstance(mask, str) or set(mask) - {"0", "1"} or min(ids, default=0) <= 0:
+    if not isinstance(mask, str) or set(mask) - {"0", "1"} or not ids or not all(0 < one < 2**31 for one in ids):
         raise UserError(f"{place}: expected {expected}, ids above 0")
     if len(mask) != len(ids):
-        counted = "bytes and an end of sequence" if isinstance(inputs, str) else "ids"
-        raise UserError(f"{place}: a mask of {len(mask)} for {len(ids)} {counted}: give one of the inputs' length")
+        counted = f"{len(ids) - 1} bytes and an end of sequence" if isinstance(inputs, str) else f"{len(ids)} ids"
+        raise UserError(f"{place}: a mask of {len(mask)} for {counted}: give a 0 or 1 for each")
     return tuple(ids), np.frombuffer(mask.encode(), np.uint8) - ord("0")
 
 

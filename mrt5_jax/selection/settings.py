@@ -79,6 +79,8 @@ def check_settings(gate: GateConfig, declared: Settings) -> None:
         UserError: names the first of them, and what it should be.
     """
     field = "config.GateConfig.settings"
+    if not all(isinstance(pair, tuple | list) and len(pair) == 2 for pair in gate.settings):
+        raise UserError(f"{field} = {gate.settings!r}: should be pairs of a name and a value, as in (('prior', 0.2),)")
     for name, value in gate.settings:
         if name not in declared:
             known = f"has {', '.join(declared)}" if declared else "has none"

@@ -1,4 +1,4 @@
-"""SpaceByte's rule (Slagle 2024): the positions that end a word, and where nothing but them is needed, are kept."""
+"""SpaceByte's rule (Slagle 2024): what is kept are the bytes that end a word, which are told by the bytes alone."""
 
 import flax.linen as nn
 import jax.numpy as jnp

@@ -25,8 +25,8 @@ _SETTINGS = {
 class TaughtBoundaries(BoundaryPredictor):
     r"""A boundary predictor that learns from a teacher where segments end; in training its segments are pooled.
 
-    Elsewhere the predictor decides alone and needs no teacher. Its penalty is the cross-entropy of the teacher's
-    boundaries y, a mean over inputs:
+    Elsewhere the predictor decides alone and needs no teacher; its penalty is 0 there. In training it is the
+    cross-entropy of the teacher's boundaries y, a mean over inputs:
 
     .. math::
         \operatorname{mean}_t \log(1 + e^{z_t}) - y_t z_t
@@ -42,18 +42,6 @@ class TaughtBoundaries(BoundaryPredictor):
         found = look_up(read_masks(teacher, "teacher"), tokens, mask, segments)
         return jnp.where(found.known | ~mask, found.mask.astype(jnp.float32), jnp.nan)
 
-    def penalties(
-        self,
-        boundary: Float[Array, "batch length"],
-        logits: Float[Array, "batch length"],
-        tokens: Int[Array, "batch length"],
-        mask: Bool[Array, "batch length"],
-        segments: Segments,
-    ) -> dict[str, Penalty]:
-        """Returns the cross-entropy of the teacher's boundaries."""
-        losses = jax.nn.softplus(logits) - self.taught(tokens, mask, segments) * logits
-        return {"teacher": Penalty(jnp.sum(jnp.where(mask, losses, 0), axis=1), count_tokens(mask, segments))}
-
     def __call__(
         self,
         hidden: Float[Array, "batch length embed"],
@@ -63,11 +51,15 @@ class TaughtBoundaries(BoundaryPredictor):
         segments: Segments = None,
     ) -> Selection:
         logits = self.logits(hidden, self.predictor_of(tokens, mask, segments))
-        probability = jax.nn.sigmoid(logits)
-        ends = logits > 0 if keys is None else self.taught(tokens, mask, segments) > 0.5
+        if keys is None:
+            ends, losses = logits > 0, jnp.zeros_like(logits)
+        else:
+            taught = self.taught(tokens, mask, segments)
+            ends, losses = taught > 0.5, jax.nn.softplus(logits) - taught * logits
         ends = mask & (ends | last_of_examples(mask, segments))
-        selection = segments_of_boundaries(ends.astype(logits.dtype), probability, mask, segments)
-        return selection._replace(penalties=self.penalties(probability, logits, tokens, mask, segments))
+        selection = segments_of_boundaries(ends.astype(logits.dtype), jax.nn.sigmoid(logits), mask, segments)
+        penalty = Penalty(jnp.sum(jnp.where(mask, losses, 0), axis=1), count_tokens(mask, segments))
+        return selection._replace(penalties={"teacher": penalty})
 
 
 def _check(gate: GateConfig) -> None:

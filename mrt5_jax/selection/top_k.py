@@ -42,8 +42,9 @@ class TopK(nn.Module):
             score = Router(self.config, name="router")(hidden, first_of_examples(mask, segments))
         else:
             score = jax.nn.sigmoid(DeleteGate(self.config, name="score").logits(hidden))
-        # Counted outside the program, as of the fixed selector.
-        kept_of_size = np.ceil(np.round(given(gate, _SETTINGS, "share") * np.arange(length + 1), 6)).astype(np.int32)
+        # Counted outside the program, as of the fixed selector. However small the share, an example keeps one.
+        kept_of_size = np.ceil(np.round(given(gate, _SETTINGS, "share") * np.arange(length + 1), 6))
+        kept_of_size = np.maximum(kept_of_size, 1).astype(np.int32)
         examples = jnp.where(mask, 1 if segments is None else segments, 0)
         rank, size = rank_in_segments(-jax.lax.stop_gradient(score), examples), sum_of_segments(mask, examples)
         keep = mask & (rank < jnp.asarray(kept_of_size)[size])

@@ -7,7 +7,6 @@ import argparse
 import html
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +15,7 @@ from mrt5_jax.data.vocabulary import EOS_ID, encode
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.inspection import Piece, make_inspector, pieces
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.runs.files import explained, files_for, given_path
 from mrt5_jax.runs.model_dir import read_model_config
 from mrt5_jax.runs.restoring import restore_params
 
@@ -78,7 +78,7 @@ def draw(models: Sequence[Drawn]) -> str:
 
 
 def _line(name: str, found: Sequence[Piece], y: int) -> list[str]:
-    def write(text: str, x: float, how: str) -> str:
+    def write(text: str, x: int, how: str) -> str:
         return f'<text x="{x}" y="{y + 16}" {how}>{html.escape(text)}</text>'
 
     parts = [write(name, _MARGIN - 8, 'text-anchor="end"')]
@@ -87,7 +87,7 @@ def _line(name: str, found: Sequence[Piece], y: int) -> list[str]:
         box = f'x="{x}" y="{y + 2}" width="{_CELL - 1}" height="{_LINE - 5}" fill="{_KEPT}"'
         if share > 0:
             parts.append(f'<rect {box} fill-opacity="{0.15 + 0.6 * share:.2f}"/>')
-        parts.append(write(piece.text, x + _CELL / 2, 'text-anchor="middle"'))
+        parts.append(write(piece.text, x + _CELL // 2, 'text-anchor="middle"'))
     deleted, size = sum(piece.num_deleted for piece in found), sum(len(piece.keep) for piece in found)
     return [*parts, write(f"{1 - deleted / size:.0%}", _MARGIN + (len(found) + 1) * _CELL, 'fill="#666"')]
 
@@ -101,11 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         named = [one.partition("=") for one in args.models]
         if wrong := [one for one, (_, sign, folder) in zip(args.models, named, strict=True) if not (sign and folder)]:
             raise UserError(f"{wrong[0]}: should be NAME=MODEL_DIR")
-        Path(args.out).write_text(draw([keep_of(folder, name) for name, _, folder in named]), encoding="utf-8")
+        out, picture = given_path(args.out), draw([keep_of(given_path(folder), name) for name, _, folder in named])
+        with explained(out, "--out="):
+            files_for(out).write(out, picture.encode())
     except UserError as error:
         print(error, file=sys.stderr)
         return 2
-    print(args.out)
+    print(out)
     return 0
 
 

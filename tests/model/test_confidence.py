@@ -45,7 +45,7 @@ def test_the_gradient_is_that_of_states_that_move_with_the_confidence() -> None:
     with jax.enable_x64(True):
         params, rng = make_params(CONFIG), np.random.default_rng(0)
         keep, confidence = held(params)
-        assert 0.2 < np.asarray(keep)[batch["encoder_input_tokens"] > 0].mean() < 0.8
+        assert 0.2 < np.asarray(keep)[np.asarray(batch["encoder_input_tokens"]) > 0].mean() < 0.8
         ours = total_of(CONFIG, (6, LENGTH), 2)(params)
         along = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
         ahead, behind = (
@@ -63,10 +63,12 @@ def test_the_factor_is_one() -> None:
     """Logits are those of gathered states alone."""
     batch, model = jax.tree.map(jnp.asarray, make_batch()), MrT5(CONFIG)
     with jax.enable_x64(True):
-        params = make_params(CONFIG)
-        prefix: Any = run_prefix(model, params, batch["encoder_input_tokens"])
+        params = jax.tree.map(jnp.asarray, make_params(CONFIG))
+        prefix: Any = jax.jit(run_prefix, static_argnums=0)(model, params, batch["encoder_input_tokens"])
         plain = Compact(prefix.hidden, jnp.arange(LENGTH)[None], Keys(prefix.selection.keep))
-        expected = run_second_stage(model, params, plain, batch["decoder_input_tokens"]).logits
-        ours = forward(ForwardSetting(model, "hard", Ladder((LENGTH,))), params, batch).logits
+        second_stage = jax.jit(run_second_stage, static_argnums=0)
+        expected = second_stage(model, params, plain, batch["decoder_input_tokens"]).logits
+        setting = ForwardSetting(model, "hard", Ladder((LENGTH,)))
+        ours = jax.jit(forward, static_argnums=0)(setting, params, batch).logits
         real = np.asarray(batch["encoder_input_tokens"] > 0).any(1)
         np.testing.assert_allclose(ours[real], expected[real], rtol=1e-12, atol=1e-12)

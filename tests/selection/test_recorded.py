@@ -24,7 +24,7 @@ def selected(gate: GateConfig, params: Any, states: list[Any], ids: np.ndarray) 
         tokens = jnp.asarray(ids, jnp.int32)[None]
         variables = {"params": jax.tree.map(jnp.asarray, params)}
         given = jnp.asarray(states)[None], tokens, tokens > 0, None
-        return jax.device_get(make_selector(in_double(make_config(gate=gate))).apply(variables, *given))
+        return jax.device_get(jax.jit(make_selector(in_double(make_config(gate=gate))).apply)(variables, *given))
 
 
 def test_hnet_routing_and_ratio_loss_are_the_recorded_ones() -> None:

@@ -47,7 +47,9 @@ GATES = {
 }
 QUICK = ("boundary_predictor", "hnet")
 KINDS = [pytest.param(kind, marks=() if kind in QUICK else pytest.mark.slow) for kind in SELECTORS]
-BATCHES = 300
+BATCHES, BYTES = 300, 259
+
+pytestmark = pytest.mark.usefixtures("shared_programs")
 
 
 def gate_of(kind: str) -> GateConfig:
@@ -119,7 +121,7 @@ def test_a_stream_of_batches_compiles_nothing_after_warm_up(kind: str) -> None:
     data = DataConfig("", (), LENGTH, TARGET, 4, 4)
     run = RunConfig(
         "",
-        make_config(gate=gate_of(kind)),
+        make_config(gate=gate_of(kind), vocab_size=384),
         data,
         TrainingConfig(10, "hard"),
         loss=penalties_of(kind),
@@ -130,15 +132,15 @@ def test_a_stream_of_batches_compiles_nothing_after_warm_up(kind: str) -> None:
     state = TrainState(jnp.int32(0), params, learning.optimizer.init(params), learning.controller.init())
     state = jax.device_put(jax.tree.map(jnp.copy, state), replicated(mesh))
     abstract = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=leaf.sharding), state)
-    step: Any = jit_step(make_train_step(model, run, learning, Ladder((4, 6, 9, LENGTH))), abstract)
+    step: Any = jit_step(make_train_step(model, run, learning, Ladder((2, 4, 6, LENGTH))), abstract)
     rng, rungs = np.random.default_rng(0), set()
     lengths = [tuple(rng.integers(0, most + 1, 4)) for most in rng.integers(3, LENGTH + 1, BATCHES)]
     with compilations() as ahead:
-        state, _, _ = step(state, put_whole_batch(make_batch(0, lengths[0]), mesh))
+        state, _, _ = step(state, put_whole_batch(make_batch(0, lengths[0], BYTES), mesh))
     assert ahead, "the listener hears"
     with compilations() as later:
         for seed, ends in enumerate(lengths[1:], 1):
-            state, metrics, _ = step(state, put_whole_batch(make_batch(seed, ends), mesh))
+            state, metrics, _ = step(state, put_whole_batch(make_batch(seed, ends, BYTES), mesh))
             rungs.add(round(float(metrics["rung"])))
     assert later == []
     assert len(rungs) > 1

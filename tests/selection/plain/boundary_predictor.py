@@ -10,6 +10,7 @@ REFUSED = [
     ((("prio", 0.2),), "names 'prio': .* has prior, temperature, bias_init; did you mean prior"),
     ((("prior", "a"),), "'prior' = 'a': should be between 0 and 1"),
     ((("prior", 0.2), ("prior", 0.3)), "one value a name"),
+    (("prior", 0.2), "should be pairs of a name and a value"),
 ]
 
 
