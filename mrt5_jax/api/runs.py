@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
+from mrt5_jax.api.given import check_counts
 from mrt5_jax.api.model import Model
 from mrt5_jax.compilation_cache import keep_programs_from_now_on
 from mrt5_jax.config import DataConfig, Deletion, RunConfig, TrainingConfig
@@ -22,6 +24,7 @@ from mrt5_jax.parallel.mesh import make_mesh
 from mrt5_jax.parallel.shardings import param_shardings
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.runs.run_files import read_run
+from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selectors import check_deletion
 from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 from mrt5_jax.training import loop
@@ -127,10 +130,17 @@ def evaluate(
         >>> sorted(found.summary())
         ['hard', 'soft']
     """
+    check_counts(num_examples=num_examples)
+    if not isinstance(task, str | TaskSpec):
+        raise UserError(f"task={task!r}: give the name of a task, or a TaskSpec")
     import_all()
     name = add_task(task) if isinstance(task, TaskSpec) else task
     split = split_to_evaluate(name, split)
     for deletion in deletions:
+        if deletion not in get_args(Deletion):
+            raise UserError(f"deletions: {deletion!r} should be {' or '.join(map(repr, get_args(Deletion)))}")
+        if model.config.gate is None and DELETIONS[deletion].heeds_selector:
+            raise UserError(f"deletions: {deletion!r} needs a gate, and {model.name} is a ByT5: leave it out")
         check_deletion(model.config.gate, deletion, "deletions")
     run = _run_for(model, name, num_examples)
     deletions = deletions_for(model.config, deletions or run.evaluation.deletions)
