@@ -44,13 +44,13 @@ def test_what_is_saved_is_loaded_bit_for_bit(model: Model, tmp_path: Path) -> No
 
 
 def test_what_is_exported_is_loaded_bit_for_bit(model: Model, tmp_path: Path) -> None:
-    """Of a folder of Hugging Face there is no run: lengths are given."""
+    """Of a folder of Hugging Face there is no run: lengths are given, and how layers are unrolled."""
     model.export_hf(tmp_path / "exported")
-    lengths = {"input_length": model.input_length, "target_length": model.target_length}
-    exported = load(tmp_path / "exported", **lengths)
+    as_trained: Any = {name: getattr(model, name) for name in ("input_length", "target_length", "execution")}
+    exported = load(tmp_path / "exported", **as_trained)
     same(exported, model)
     exported.save(tmp_path / "saved")
-    saved = load(tmp_path / "saved", **lengths)
+    saved = load(tmp_path / "saved", **as_trained)
     same(saved, model)
     saved.export_hf(tmp_path / "again")
     for name in ("model.safetensors", "config.json"):
@@ -160,7 +160,10 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatc
         ({"deletion": "hrad"}, "deletion='hrad': should be"),
         ({"threshold": 1.0}, "threshold = 1.0: should be between scale=-30.0 and 0"),
         ({"threshold": float("nan")}, "threshold = nan: should be between"),
+        ({"threshold": "low"}, "threshold='low': should be a number"),
         ({"capacity": 0.0}, "capacity = 0.0: must be a share"),
+        ({"input_length": 0}, "input_length=0: must be a whole number, at least 1"),
+        ({"target_length": -3}, "target_length=-3: must be a whole number"),
     ],
 )
 def test_what_the_model_has_not_is_refused_in_one_line(wanted: dict, message: str, model_dir: Path) -> None:
