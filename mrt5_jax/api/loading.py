@@ -92,12 +92,14 @@ class DescribedModel:
             _checked_deletion(config, deletion, self.name),
             execution or execution_of(self.run),
             capacity_of(self.run) if capacity is None else float(capacity),
-            limits.input_length,
-            limits.target_length,
+            int(limits.input_length),
+            int(limits.target_length),
         )
         check_precision(config)
-        check_stride(config.gate, limits.input_length, "input_length")
-        make_ladder(limits.input_length, prepared.execution, "cpu", prepared.capacity)  # refuses what leaves no ladder
+        check_stride(config.gate, prepared.input_length, "input_length")
+        make_ladder(
+            prepared.input_length, prepared.execution, "cpu", prepared.capacity
+        )  # refuses what leaves no ladder
         return prepared
 
 

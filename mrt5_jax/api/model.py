@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -295,7 +296,7 @@ class Model:
             UserError: a number out of its range, or a search that is none.
         """
         check_counts(max_length=max_length, batch_size=batch_size)
-        if not (isinstance(seed, int) and SEED.holds(seed)):
+        if not (isinstance(seed, numbers.Integral) and SEED.holds(seed)):
             raise UserError(f"seed={seed!r}: should be {SEED.expected}")
         if search is not None and (isinstance(search, type) or not isinstance(search, Search)):
             raise UserError(
@@ -308,10 +309,10 @@ class Model:
         limits = Limits(
             self.config.vocab_size,
             self.input_length,
-            max_length or self.target_length,
+            int(max_length or self.target_length),
             "truncate" if truncate else "refuse",
         )
-        return Job(self.engine, mode, limits, batch_size, search or Greedy(), seed)
+        return Job(self.engine, mode, limits, int(batch_size), search or Greedy(), int(seed))
 
     @cached_property
     def engine(self) -> Engine:

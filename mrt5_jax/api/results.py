@@ -143,10 +143,12 @@ class Deletions(Sequence[TextDeletions]):
             headings: of the texts; none given: "text 1" and so on.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be written, or there is not a heading for each text.
         """
         if not self._texts:
             raise UserError(f"{path}: there is no text to show")
+        if headings and len(headings) != len(self._texts):
+            raise UserError(f"headings: {len(headings)} of them for {len(self._texts)} texts: give one a text, or none")
         page = render_page(title, introduction, self._sections(headings), self._texts[0].scale)
         try:
             write_atomically(given_path(path), page)
