@@ -54,6 +54,11 @@ class Model:
         capacity: the share of its length that a row may keep; None: all that the gate keeps.
         input_length: the longest input, in ids with the end of sequence.
         target_length: the longest output.
+
+    Example:
+        >>> model = mrt5_jax.load(model_dir)
+        >>> model.config.gate.layer, model.step, model.input_length
+        (1, 0, 64)
     """
 
     config: ModelConfig
