@@ -16,6 +16,7 @@ from mrt5_jax.cli.main import main
 from mrt5_jax.errors import UserError
 
 from ..cli.small_run import make_model_dir
+from ..interop import hub_server
 from .models import texts
 
 TEXTS = texts(12)
@@ -52,6 +53,8 @@ def test_what_is_exported_is_loaded_bit_for_bit(model: Model, tmp_path: Path) ->
     exported.save(tmp_path / "saved")
     saved = load(tmp_path / "saved", **as_trained)
     same(saved, model)
+    with pytest.raises(UserError, match="exported is a model of Hugging Face, which has no steps: leave step=3 out"):
+        load(tmp_path / "exported", step=3)
     saved.export_hf(tmp_path / "again")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "exported" / name).read_bytes()
@@ -140,6 +143,19 @@ def test_what_is_no_model_is_refused_in_one_line(name: str, model_dir: Path, tmp
         load(make_source(copy))
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_model_of_the_hub_is_loaded_by_its_id(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("huggingface_hub")
+    model.export_hf(tmp_path / "published")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "")
+    with hub_server.serve({"someone/mrt5": tmp_path / "published"}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        same(load("someone/mrt5@v1"), model, answers=False)
+        with pytest.raises(UserError, match=r"someone/else: on the Hugging Face hub .* there is no such model"):
+            load("someone/else")
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
