@@ -164,6 +164,9 @@ def _run_for(model: Model, task: str, num_examples: int | None) -> RunConfig:
     run = model.run
     if run is None:
         sizes = model.input_length, model.target_length, EVAL_BATCH_SIZE, EVAL_BATCH_SIZE
-        run = RunConfig(model.name, model.config, DataConfig(task, (task,), *sizes), TrainingConfig(num_steps=1))
+        data, training = DataConfig(task, (task,), *sizes), TrainingConfig(num_steps=1)
+        run = RunConfig(model.name, model.config, data, training, execution=model.execution)
     evaluation = dataclasses.replace(run.evaluation, num_examples=num_examples, capacity=model.capacity)
-    return dataclasses.replace(run, model=model.config, evaluation=evaluation)
+    dispatch, window = model.execution.inference_dispatch, model.execution.window
+    execution = dataclasses.replace(run.execution, inference_dispatch=dispatch, window=window)
+    return dataclasses.replace(run, model=model.config, evaluation=evaluation, execution=execution)
