@@ -76,6 +76,8 @@ def train(
         >>> mrt5_jax.train(run, writers=[]).step
         2
     """
+    if not isinstance(run, RunConfig):
+        raise UserError(f"run is of type {type(run).__name__}: give a config.RunConfig")
     keep_programs_from_now_on()
     import_all()
     validate(run)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mrt5_jax.api.model import Model
-from mrt5_jax.api.runs import evaluate
+from mrt5_jax.api.runs import evaluate, train
 from mrt5_jax.cli.main import main
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.records import to_json_lines
@@ -40,6 +40,11 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(how: dict[str, Any], me
         evaluate(model, **{"task": "diagnostics.copy", **how})
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_what_is_no_run_is_refused(model: Model) -> None:
+    with pytest.raises(UserError, match=r"run is of type Model: give a config\.RunConfig"):
+        train(model)  # type: ignore[arg-type]
 
 
 def test_a_model_without_a_gate_is_evaluated_under_no_deletion(model: Model) -> None:
