@@ -126,7 +126,7 @@ class Model:
                 found["num_kept_tokens"],
                 found["num_dropped_tokens"],
             )
-            for found in _finite(job, requests)
+            for found in _finite(job, requests, "texts")
         ]
 
     def score(
@@ -170,7 +170,7 @@ class Model:
                 found["num_kept_tokens"],
                 found["num_dropped_tokens"],
             )
-            for found in _finite(job, requests)
+            for found in _finite(job, requests, "pairs")
         ]
 
     def encode(self, texts: Sequence[Text], *, batch_size: int = BATCH_SIZE, truncate: bool = False) -> EncodedTexts:
@@ -336,9 +336,9 @@ class Model:
 _WINDOWS_AT_ONCE = 8
 
 
-def _finite(job: Job, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
+def _finite(job: Job, requests: Sequence[Request], name: str) -> Iterator[dict[str, Any]]:
     answers = (answer for window in job.answers_to(requests) for answer in window)
     for number, answer in enumerate(answers):
         if "error" in answer:
-            raise UserError(f"text {number}: {answer['error'].replace('this line', 'it')}")
+            raise UserError(f"{name}[{number}]: {answer['error'].replace('this line', 'it')}")
         yield answer

@@ -1,7 +1,9 @@
 """Texts in, results out: any bytes, every mistake in one line, deletions that can be seen."""
 
+import dataclasses
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
@@ -108,6 +110,23 @@ def test_a_text_that_is_too_long_is_inspected_in_windows(model: Model) -> None:
 def test_numbers_that_cannot_be_are_refused(how: dict, message: str, model: Model) -> None:
     with pytest.raises(UserError, match=message):
         model.generate(["a"], **how)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("generate", "texts[0]: the model's numbers are not finite for it"),
+        ("score", "pairs[0]: the model's numbers are not finite for it"),
+        ("encode", "the model's numbers are not finite for some of these texts"),
+        ("deletions", "gate values of this text are not finite at step 0"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_no_answers(call: str, message: str, model: Model) -> None:
+    broken = dataclasses.replace(model, params=jax.tree.map(lambda leaf: leaf * np.nan, model.params))
+    with pytest.raises(UserError) as refused:
+        CALLS[call](broken, ["abc"])
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 def test_a_sample_follows_from_the_seed_and_the_place(model: Model) -> None:

@@ -44,7 +44,7 @@ def test_what_cannot_be_evaluated_is_refused_in_one_line(how: dict[str, Any], me
 
 def test_what_is_no_run_is_refused(model: Model) -> None:
     with pytest.raises(UserError, match=r"run is of type Model: give a config\.RunConfig"):
-        train(model)  # type: ignore[arg-type]
+        train(model)
 
 
 def test_a_model_without_a_gate_is_evaluated_under_no_deletion(model: Model) -> None:
