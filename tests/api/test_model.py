@@ -102,8 +102,8 @@ def test_a_text_that_is_too_long_is_inspected_in_windows(model: Model) -> None:
         ({"batch_size": 1.5}, "batch_size=1.5: must be a whole number"),
         ({"seed": -1}, "seed=-1: should be from 0"),
         ({"seed": 0.5}, "seed=0.5: should be from 0"),
-        ({"search": "beam"}, "search='beam': give an object such as"),
-        ({"search": Sampling}, "give an object such as"),
+        ({"search": "beam"}, "search='beam': give an object, as in"),
+        ({"search": Sampling}, "give an object, as in"),
         ({"search": Beam(2**30)}, f"beam size {2**30}: should be at most"),
     ],
 )
