@@ -23,7 +23,7 @@ from mrt5_jax.inference.run_defaults import (
     execution_of,
     limits_of,
 )
-from mrt5_jax.interop.finiteness import check_finite
+from mrt5_jax.interop.finiteness import describe_finiteness
 from mrt5_jax.interop.hf import CONFIG, read_hf
 from mrt5_jax.interop.hub import is_hub_id, source_folder
 from mrt5_jax.interop.model_dirs import read_origin
@@ -210,7 +210,9 @@ def _of_model_dir(name: str, folder: FilePath) -> DescribedModel:
 def _of_hugging_face(name: str) -> DescribedModel:
     with source_folder(name) as folder:
         imported = read_hf(folder)
-    check_finite(imported.not_finite, name)
+    if imported.not_finite:
+        lost = describe_finiteness(imported.not_finite)
+        raise UserError(f"{name}: {lost}: import it by `mrt5 convert hf-import --allow_non_finite`, and load that")
     for note in imported.notes:
         _log.warning("%s: %s", name, note)
 
