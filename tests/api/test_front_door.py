@@ -85,7 +85,13 @@ def test_every_function_says_what_it_takes_gives_and_refuses(name: str) -> None:
 
 
 NAMES: dict[str, Any] = {**FUNCTIONS, **CLASSES}
-EXAMPLES = [name for name, named in NAMES.items() if "+SKIP" not in (named.__doc__ or "")]
+SLOW = ("train", "Sampling", "Beam")
+"""These compile programs of their own."""
+EXAMPLES = [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+    for name, named in NAMES.items()
+    if "+SKIP" not in (named.__doc__ or "")
+]
 """Of the others `test_loading.py` shows what they do: they write folders."""
 
 
