@@ -71,7 +71,7 @@ def mrt5(size: Size, gate_layer: int | None = None, **changes: Any) -> ModelConf
         >>> config.gate.layer, config.gate.threshold
         (3, -15.0)
     """
-    plain = byt5(size)
+    plain = byt5(size, **changes)
     layer = gate_layer if gate_layer is not None else _GATE_LAYER_OF_TINY if size == "tiny" else _GATE_LAYER
     if not 0 < layer < plain.num_encoder_layers:
         last = plain.num_encoder_layers - 1

@@ -28,11 +28,12 @@ import mrt5_jax.config  # noqa: F401
 # From here on every annotated shape and type is checked when a function of mrt5_jax is called. The configuration's
 # dataclasses have no shapes, and gin reads their signatures, which the checks would hide: they are imported before.
 # The command line has no arrays, and walks configurations by small recursive functions, which checks slow down tenfold.
-# The front door is given whatever users give, and says itself what is wrong with it.
+# The front door and the presets are given whatever users give, and say themselves what is wrong with it.
 REPOSITORY = Path(__file__).resolve().parent.parent
 _CHECKED = {f"mrt5_jax.{path.stem}" for path in (REPOSITORY / "mrt5_jax").glob("[!_]*")} - {
     "mrt5_jax.api",
     "mrt5_jax.cli",
+    "mrt5_jax.presets",
 }
 _HOOK = jaxtyping.install_import_hook(sorted(_CHECKED), "beartype.beartype")
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import numbers
 import os
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mrt5_jax.api.given import check_counts
 from mrt5_jax.api.model import Model
 from mrt5_jax.compaction.ladder import make_ladder
 from mrt5_jax.compilation_cache import keep_programs_from_now_on
@@ -21,7 +23,7 @@ from mrt5_jax.inference.run_defaults import (
     execution_of,
     limits_of,
 )
-from mrt5_jax.interop.finiteness import check_finite
+from mrt5_jax.interop.finiteness import describe_finiteness
 from mrt5_jax.interop.hf import CONFIG, read_hf
 from mrt5_jax.interop.hub import is_hub_id, source_folder
 from mrt5_jax.interop.model_dirs import read_origin
@@ -75,6 +77,10 @@ class DescribedModel:
         Raises:
             UserError: it cannot be used like this.
         """
+        check_counts(input_length=input_length, target_length=target_length)
+        for field, value in (("threshold", threshold), ("capacity", capacity)):
+            if value is not None and not isinstance(value, numbers.Real):
+                raise UserError(f"{field}={value!r}: should be a number")
         config = self.config if threshold is None else _with_threshold(self.config, threshold, self.name)
         limits = limits_of(self.run, config.vocab_size, input_length, target_length)
         prepared = PreparedModel(
@@ -85,13 +91,15 @@ class DescribedModel:
             self.read,
             _checked_deletion(config, deletion, self.name),
             execution or execution_of(self.run),
-            capacity_of(self.run) if capacity is None else capacity,
-            limits.input_length,
-            limits.target_length,
+            capacity_of(self.run) if capacity is None else float(capacity),
+            int(limits.input_length),
+            int(limits.target_length),
         )
         check_precision(config)
-        check_stride(config.gate, limits.input_length, "input_length")
-        make_ladder(limits.input_length, prepared.execution, "cpu", prepared.capacity)  # refuses what leaves no ladder
+        check_stride(config.gate, prepared.input_length, "input_length")
+        make_ladder(
+            prepared.input_length, prepared.execution, "cpu", prepared.capacity
+        )  # refuses what leaves no ladder
         return prepared
 
 
@@ -193,15 +201,18 @@ def _of_model_dir(name: str, folder: FilePath) -> DescribedModel:
         restored = restore_params(folder, step)
         return Weights(restored.params, restored.step, read_origin(folder))
 
-    gin = folder / CONFIG_GIN
-    text = read_bytes(gin).decode(errors="replace") if exists(gin) else ""
-    return DescribedModel(name, read_model_config(folder), read_run(folder), text, read)
+    config, run, gin = read_model_config(folder), read_run(folder), folder / CONFIG_GIN
+    with explained(gin):
+        text = read_bytes(gin).decode(errors="replace") if exists(gin) else ""
+    return DescribedModel(name, config, run, text, read)
 
 
 def _of_hugging_face(name: str) -> DescribedModel:
     with source_folder(name) as folder:
         imported = read_hf(folder)
-    check_finite(imported.not_finite, name)
+    if imported.not_finite:
+        lost = describe_finiteness(imported.not_finite)
+        raise UserError(f"{name}: {lost}: import it by `mrt5 convert hf-import --allow_non_finite`, and load that")
     for note in imported.notes:
         _log.warning("%s: %s", name, note)
 

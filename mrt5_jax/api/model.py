@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from mrt5_jax.api.given import Text, check_counts, numbered, text_bytes
 from mrt5_jax.api.results import Deletions, EncodedTexts, GeneratedText, TargetScore, TextDeletions
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.inspection import Inspector, inspect_windows, make_inspector, split_text
 from mrt5_jax.inference.answers import NOT_FINITE, Job
+from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.requests import InferMode, Limits, Request, request_of
@@ -24,13 +27,10 @@ from mrt5_jax.interop.models import ImportedFolder
 from mrt5_jax.interop.models import Model as Exchanged
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import Params
-from mrt5_jax.runs.files import AnyPath
+from mrt5_jax.runs.files import AnyPath, given_path
 from mrt5_jax.runs.run_files import SavedRun, write_run
 from mrt5_jax.selection.selectors import deletes_hard_alone, pools
 from mrt5_jax.validation import LARGEST_INTEGER, SEED
-
-Text = str | bytes
-"""A text; bytes need not be UTF-8."""
 
 BATCH_SIZE = 16
 """Texts at once, as in `mrt5 infer`."""
@@ -54,6 +54,11 @@ class Model:
         capacity: the share of its length that a row may keep; None: all that the gate keeps.
         input_length: the longest input, in ids with the end of sequence.
         target_length: the longest output.
+
+    Example:
+        >>> model = mrt5_jax.load(model_dir)
+        >>> model.config.gate.layer, model.step, model.input_length
+        (1, 0, 64)
     """
 
     config: ModelConfig
@@ -111,7 +116,7 @@ class Model:
             [12, 7]
         """
         job = self.job("predict", max_length, search, seed, batch_size, truncate)
-        requests = [request_of(text, None, place, job.limits) for place, text in _numbered(texts, "texts")]
+        requests = [request_of(text, None, place, job.limits) for place, text in numbered(texts, "texts")]
         return [
             GeneratedText(
                 found["prediction"],
@@ -121,7 +126,7 @@ class Model:
                 found["num_kept_tokens"],
                 found["num_dropped_tokens"],
             )
-            for found in _finite(job, requests)
+            for found in _finite(job, requests, "texts")
         ]
 
     def score(
@@ -153,8 +158,8 @@ class Model:
         """
         job = self.job("score", max_length, None, 0, batch_size, truncate)
         requests = []
-        for place, pair in _numbered(pairs, "pairs"):
-            if isinstance(pair, Text) or not isinstance(pair, Sequence) or len(pair) != 2:
+        for place, pair in numbered(pairs, "pairs"):
+            if isinstance(pair, Text) or not isinstance(pair, Sequence) or len(pair) != 2 or pair[1] is None:
                 raise UserError(f'{place} is no pair: give ("input", "target")')
             requests.append(request_of(*pair, place, job.limits))
         return [
@@ -165,7 +170,7 @@ class Model:
                 found["num_kept_tokens"],
                 found["num_dropped_tokens"],
             )
-            for found in _finite(job, requests)
+            for found in _finite(job, requests, "pairs")
         ]
 
     def encode(self, texts: Sequence[Text], *, batch_size: int = BATCH_SIZE, truncate: bool = False) -> EncodedTexts:
@@ -189,7 +194,7 @@ class Model:
             True
         """
         job = self.job("predict", None, None, 0, batch_size, truncate)
-        requests = [request_of(text, None, place, job.limits) for place, text in _numbered(texts, "texts")]
+        requests = [request_of(text, None, place, job.limits) for place, text in numbered(texts, "texts")]
         found = list(job.encodings(requests))
         slots = max(len(positions) for _, positions in found)
         hidden = np.zeros((len(found), slots, self.config.emb_dim), found[0][0].dtype)
@@ -226,8 +231,10 @@ class Model:
         if deletes_hard_alone(self.config.gate):
             why = "pools positions, and has" if pools(self.config.gate) else "has"
             raise UserError(f"{self.name} {why} no gate values to inspect")
+        if self.input_length < 2:
+            raise UserError(f"input_length={self.input_length}: leaves no room for a byte; load {self.name} with more")
         found = []
-        for place, text in _numbered(texts, "texts"):
+        for place, text in numbered(texts, "texts"):
             data = text_bytes(text, place)
             windows = split_text(data, self.input_length)
             rows = min(len(windows), _WINDOWS_AT_ONCE)
@@ -252,11 +259,12 @@ class Model:
         Example:
             >>> model.save("runs/copy")  # doctest: +SKIP
         """
-        with complete_or_absent(folder) as new:
+        path = given_path(folder)
+        with complete_or_absent(path) as new:
             write_model_dir(new, self._exchanged)
             if self.run is not None:
                 same = self.run.model == self.config  # else the gin text is another model's
-                run = dataclasses.replace(self.run, model=self.config, model_dir=str(folder))
+                run = dataclasses.replace(self.run, model=self.config, model_dir=path)
                 write_run(new, run, self.config_text if same else "")
 
     def export_hf(self, folder: AnyPath) -> list[str]:
@@ -275,7 +283,7 @@ class Model:
             >>> model.export_hf("exported")  # doctest: +SKIP
             []
         """
-        with complete_or_absent(folder) as new:
+        with complete_or_absent(given_path(folder)) as new:
             return export_hf(self._exchanged, self.name, new)
 
     def job(
@@ -290,22 +298,26 @@ class Model:
         """Returns what answers requests, checked; see `generate` and `score`.
 
         Raises:
-            UserError: a number out of its range.
+            UserError: a number out of its range, or a search that is none.
         """
-        for name, value in (("max_length", max_length), ("batch_size", batch_size)):
-            if value is not None and not (isinstance(value, int) and 1 <= value <= LARGEST_INTEGER):
-                raise UserError(f"{name}={value}: must be a whole number, at least 1 and at most {LARGEST_INTEGER}")
-        if not SEED.holds(seed):
-            raise UserError(f"seed={seed}: should be {SEED.expected}")
+        check_counts(max_length=max_length, batch_size=batch_size)
+        if not (isinstance(seed, numbers.Integral) and SEED.holds(seed)):
+            raise UserError(f"seed={seed!r}: should be {SEED.expected}")
+        if search is not None and (isinstance(search, type) or not isinstance(search, Search)):
+            raise UserError(
+                f"search={search!r}: give an object, as in mrt5_jax.Sampling(temperature=0.8) or mrt5_jax.Beam(4)"
+            )
+        if isinstance(search, Beam) and search.size > (most := LARGEST_INTEGER // self.config.vocab_size):
+            raise UserError(f"beam size {search.size}: should be at most {most}")
         if batch_size % fixed_chunks(self.execution):
             raise UserError(f"batch_size={batch_size}: must be a multiple of {fixed_chunks(self.execution)} chunks")
         limits = Limits(
             self.config.vocab_size,
             self.input_length,
-            max_length or self.target_length,
+            int(max_length or self.target_length),
             "truncate" if truncate else "refuse",
         )
-        return Job(self.engine, mode, limits, batch_size, search or Greedy(), seed)
+        return Job(self.engine, mode, limits, int(batch_size), search or Greedy(), int(seed))
 
     @cached_property
     def engine(self) -> Engine:
@@ -324,35 +336,9 @@ class Model:
 _WINDOWS_AT_ONCE = 8
 
 
-def text_bytes(text: Text, place: str) -> bytes:
-    """Returns the UTF-8 of a text, and bytes as they are.
-
-    Raises:
-        UserError: it is neither.
-    """
-    if not isinstance(text, Text):
-        raise UserError(f"{place} is of type {type(text).__name__}: give a string, or bytes")
-    try:
-        return text.encode() if isinstance(text, str) else text
-    except UnicodeEncodeError as error:
-        raise UserError(f"{place} is not text: {error.reason}: give bytes") from None
-
-
-def _numbered(texts: Any, name: str) -> Iterator[tuple[str, Any]]:
-    """Each with what a message calls it."""
-    if isinstance(texts, Text) or not isinstance(texts, Sequence):
-        raise UserError(f"{name} is of type {type(texts).__name__}: give a list, as in {_EXAMPLES[name]}")
-    if not texts:
-        raise UserError(f"{name} is an empty list: give at least one, as in {_EXAMPLES[name]}")
-    return ((f"{name}[{number}]", text) for number, text in enumerate(texts))
-
-
-_EXAMPLES = {"texts": '["a text"]', "pairs": '[("input", "target")]'}
-
-
-def _finite(job: Job, requests: Sequence[Request]) -> Iterator[dict[str, Any]]:
+def _finite(job: Job, requests: Sequence[Request], name: str) -> Iterator[dict[str, Any]]:
     answers = (answer for window in job.answers_to(requests) for answer in window)
     for number, answer in enumerate(answers):
         if "error" in answer:
-            raise UserError(f"text {number}: {answer['error'].replace('this line', 'it')}")
+            raise UserError(f"{name}[{number}]: {answer['error'].replace('this line', 'it')}")
         yield answer

@@ -13,7 +13,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.inspection import Piece
 from mrt5_jax.evaluation.page import Section, render_fragment, render_page
 from mrt5_jax.evaluation.terminal import LEGEND, render_pieces, statistics_line
-from mrt5_jax.runs.files import AnyPath
+from mrt5_jax.runs.files import AnyPath, given_path
 from mrt5_jax.runs.model_dir import write_atomically
 
 _WIDTH = 100
@@ -143,11 +143,15 @@ class Deletions(Sequence[TextDeletions]):
             headings: of the texts; none given: "text 1" and so on.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be written, or there is not a heading for each text.
         """
+        if not self._texts:
+            raise UserError(f"{path}: there is no text to show")
+        if headings and len(headings) != len(self._texts):
+            raise UserError(f"headings: {len(headings)} of them for {len(self._texts)} texts: give one a text, or none")
         page = render_page(title, introduction, self._sections(headings), self._texts[0].scale)
         try:
-            write_atomically(path, page)
+            write_atomically(given_path(path), page)
         except OSError as error:
             raise UserError(f"{path} cannot be written ({error.strerror}): give another name") from None
 

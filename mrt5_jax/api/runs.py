@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
 
+from mrt5_jax.api.given import check_counts
 from mrt5_jax.api.model import Model
 from mrt5_jax.compilation_cache import keep_programs_from_now_on
 from mrt5_jax.config import DataConfig, Deletion, RunConfig, TrainingConfig
@@ -22,6 +24,7 @@ from mrt5_jax.parallel.mesh import make_mesh
 from mrt5_jax.parallel.shardings import param_shardings
 from mrt5_jax.runs.files import given_path
 from mrt5_jax.runs.run_files import read_run
+from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selectors import check_deletion
 from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 from mrt5_jax.training import loop
@@ -73,6 +76,8 @@ def train(
         >>> mrt5_jax.train(run, writers=[]).step
         2
     """
+    if not isinstance(run, RunConfig):
+        raise UserError(f"run is of type {type(run).__name__}: give a config.RunConfig")
     keep_programs_from_now_on()
     import_all()
     validate(run)
@@ -127,10 +132,17 @@ def evaluate(
         >>> sorted(found.summary())
         ['hard', 'soft']
     """
+    check_counts(num_examples=num_examples)
+    if not isinstance(task, str | TaskSpec):
+        raise UserError(f"task={task!r}: give the name of a task, or a TaskSpec")
     import_all()
     name = add_task(task) if isinstance(task, TaskSpec) else task
     split = split_to_evaluate(name, split)
     for deletion in deletions:
+        if deletion not in get_args(Deletion):
+            raise UserError(f"deletions: {deletion!r} should be {' or '.join(map(repr, get_args(Deletion)))}")
+        if model.config.gate is None and DELETIONS[deletion].heeds_selector:
+            raise UserError(f"deletions: {deletion!r} needs a gate, and {model.name} is a ByT5: leave it out")
         check_deletion(model.config.gate, deletion, "deletions")
     run = _run_for(model, name, num_examples)
     deletions = deletions_for(model.config, deletions or run.evaluation.deletions)
@@ -154,6 +166,9 @@ def _run_for(model: Model, task: str, num_examples: int | None) -> RunConfig:
     run = model.run
     if run is None:
         sizes = model.input_length, model.target_length, EVAL_BATCH_SIZE, EVAL_BATCH_SIZE
-        run = RunConfig(model.name, model.config, DataConfig(task, (task,), *sizes), TrainingConfig(num_steps=1))
+        data, training = DataConfig(task, (task,), *sizes), TrainingConfig(num_steps=1)
+        run = RunConfig(model.name, model.config, data, training, execution=model.execution)
     evaluation = dataclasses.replace(run.evaluation, num_examples=num_examples, capacity=model.capacity)
-    return dataclasses.replace(run, model=model.config, evaluation=evaluation)
+    dispatch, window = model.execution.inference_dispatch, model.execution.window
+    execution = dataclasses.replace(run.execution, inference_dispatch=dispatch, window=window)
+    return dataclasses.replace(run, model=model.config, evaluation=evaluation, execution=execution)

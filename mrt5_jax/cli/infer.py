@@ -162,7 +162,12 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     print(f"reading {args.model_dir}")
     model = prepared.load(args.step)
     job = model.job(args.mode, None, search, args.seed or 0, args.batch_size, args.truncate)
-    identity = {"model_dir": resolved(args.model_dir), "step": model.step, "threshold": args.threshold}
+    identity = {
+        "model_dir": resolved(args.model_dir),
+        "step": model.step,
+        "threshold": args.threshold,
+        "deletion": args.deletion,  # as asked for: a ByT5 deletes nothing under any
+    }
     with progress("lines") as watch:
         num_failed = write_answers(job, requests_file, args.input, survey, args.output, identity, watch)
     print(f"done: {survey.num_lines} lines in {args.output}")
@@ -184,7 +189,9 @@ def _prepare(args: argparse.Namespace) -> "PreparedModel":
     dispatch, capacity = args.dispatch, args.capacity
     if dispatch == OLD_CAPACITY_DISPATCH:
         say_once(f"--dispatch=capacity is now --capacity=SHARE alone; it is read until {LAST_VERSION}")
-        dispatch, capacity = "in_graph", capacity or capacity_of(described.run) or OLD_CAPACITY
+        dispatch = "in_graph"
+        capacity = capacity_of(described.run) if capacity is None else capacity
+        capacity = OLD_CAPACITY if capacity is None else capacity
     return described.prepare(
         deletion=None if described.config.gate is None else args.deletion,
         threshold=args.threshold,

@@ -49,9 +49,10 @@ def watched(items: Iterable[Item], unit: str, total: int | None = None, label: s
 
 @contextlib.contextmanager
 def _live(unit: str, console: Console, label: str) -> Iterator[Update]:
-    columns = SpinnerColumn(), TextColumn(label or unit), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn()
+    name = TextColumn("{task.fields[label]}", markup=False)  # a label may have braces and brackets
+    columns = SpinnerColumn(), name, MofNCompleteColumn(), BarColumn(), TimeElapsedColumn()
     with Live(*columns, TextColumn("{task.description}"), console=console, transient=True) as live:
-        task: TaskID = live.add_task("", total=None)
+        task: TaskID = live.add_task("", total=None, label=label or unit)
         begun: list[tuple[float, int]] = []
 
         def update(done: int, total: int | None) -> None:

@@ -23,7 +23,7 @@ from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.data.expectation import EXPECTATION
-from mrt5_jax.data.registry import tasks_of
+from mrt5_jax.data.registry import find_split, tasks_of
 from mrt5_jax.data.streams import eval_languages
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
@@ -106,8 +106,11 @@ def num_evaluated(task: str, split: str, most: int | None = None) -> int | None:
 
     Args:
         most: of each task.
+
+    Raises:
+        UserError: the split is not there, or cannot be read.
     """
-    sizes = [part.source.num_examples(split) for part in tasks_of(task) if split in part.splits]
+    sizes = [part.source.num_examples(split) for part in find_split(task, split)]
     if most is not None:
         sizes = [most if size is None else min(size, most) for size in sizes]
     known = [size for size in sizes if size is not None]

@@ -48,6 +48,10 @@ class Beam:
 
     Raises:
       UserError: a size below 1 or a penalty that is not finite.
+
+    Example:
+      >>> [one.length for one in model.generate(["#Hello"], search=mrt5_jax.Beam(2))]
+      [7]
     """
 
     size: int

@@ -34,7 +34,7 @@ def write_answers(
         name: of the file that it is, or is a copy of.
         survey: of it.
         output: of JSON lines, local or in a bucket.
-        model: what tells the model apart from others; the output goes on with the same one only.
+        model: what tells the model and its deletion apart from others; the output goes on with the same one only.
         watch: sees how far it is.
 
     Returns:
@@ -46,7 +46,6 @@ def write_answers(
     settings = model | {
         "input_sha256": survey.sha256,
         "mode": job.mode,
-        "deletion": job.engine.deletion,
         "batch_size": job.batch_size,
         **job.limits._asdict(),
         "dispatch": job.engine.execution.inference_dispatch,

@@ -332,14 +332,15 @@ class MrT5(nn.Module):
         """
         prefix = self.prefix(tokens)
         selection, positions = prefix.selection, jnp.arange(tokens.shape[1])[None]
+        hidden = prefix.hidden if selection is None else hidden_of_known(prefix)
         if selection is None:
-            compact = Compact(prefix.hidden, positions, Keys(prefix.mask))
+            compact = Compact(hidden, positions, Keys(prefix.mask))
         elif selection.merged_into is None:
-            compact = Compact(hidden_of_known(prefix), positions, Keys(selection.keep & prefix.mask))
+            compact = Compact(hidden, positions, Keys(selection.keep & prefix.mask))
         else:
             to = plan(selection.keep, tokens.shape[1])
             members = Members(selection.keep, selection.merged_into, prefix.mask, selection.signals.weights)
-            compact = Compact(prefix.hidden, to.positions, Keys(to.mask), members)
+            compact = Compact(hidden, to.positions, Keys(to.mask), members)
         encoded = self.suffix(compact)
         return self.decode(encoded, decoder_input_tokens)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from mrt5_jax.api.model import Model
+from mrt5_jax.api.results import TextDeletions
+from mrt5_jax.cli import inspect
 from mrt5_jax.cli.main import main
-from mrt5_jax.evaluation.terminal import render_pieces
 
 from .models import infer, texts
 
@@ -39,16 +40,19 @@ def test_score_is_infer(model: Model, model_dir: Path, tmp_path: Path) -> None:
     ]
 
 
-def test_deletions_are_inspect(model: Model, model_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
-    """The command's lines are those that the pieces make, to the gate value's tenth; the page has every value."""
-    monkeypatch.setenv("COLUMNS", "500")
-    deletions = model.deletions(TEXTS)
-    shown = [pair for pair in zip(TEXTS, deletions, strict=True) if pair[0]]  # the command refuses an empty text
-    for text, found in shown[::10]:
-        assert main(["inspect", f"--model_dir={model_dir}", f"--text={text}"]) == 0
-        expected = [line.plain for line in render_pieces(found.windows[0], found.scale, 500)]
-        assert capsys.readouterr().out.splitlines()[: len(expected)] == expected
-        assert bytes(token - 3 for token in found.ids[:-1]).decode() == text
+def test_deletions_are_inspect(model: Model, model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every character with its fate and its gate values, of all texts in one file and of some by themselves."""
+    together = "\n".join(TEXTS).encode()
+    (tmp_path / "texts").write_bytes(together)
+    shown: list[TextDeletions] = []
+    monkeypatch.setattr(inspect, "_print", lambda console, found, cut: shown.append(found))
+    own = [text for text in TEXTS if text][::60]  # the command refuses an empty text
+    for given in (f"--file={tmp_path / 'texts'}", *(f"--text={text}" for text in own)):
+        assert main(["inspect", f"--model_dir={model_dir}", given]) == 0
+    for found, expected in zip(shown, [*model.deletions([together]), *model.deletions(own)], strict=True):
+        assert found.windows == expected.windows
+    assert len(shown[0].windows) > 50
+    assert bytes(token - 3 for token in shown[0].ids if token > 2) == together
 
 
 def test_what_is_kept_is_what_generating_keeps(model: Model) -> None:

@@ -30,6 +30,8 @@ FUNCTIONS = {
     },
 }
 
+CLASSES = {name: getattr(mrt5_jax, name) for name in ("Model", "Greedy", "Sampling", "Beam", "UserError")}
+
 
 def in_a_fresh_process(script: str) -> str:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -82,16 +84,23 @@ def test_every_function_says_what_it_takes_gives_and_refuses(name: str) -> None:
         assert f"\n    {parameter}: " in text, parameter
 
 
-EXAMPLES = [name for name, function in FUNCTIONS.items() if "+SKIP" not in (function.__doc__ or "")]
+NAMES: dict[str, Any] = {**FUNCTIONS, **CLASSES}
+SLOW = ("train", "Sampling", "Beam")
+"""These compile programs of their own."""
+EXAMPLES = [
+    pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())
+    for name, named in NAMES.items()
+    if "+SKIP" not in (named.__doc__ or "")
+]
 """Of the others `test_loading.py` shows what they do: they write folders."""
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example_gives_what_it_shows(name: str, model: Model, tmp_path: Path) -> None:
     """`model` is a random one, `model_dir` where it lies."""
-    function: Any = FUNCTIONS[name]
     given = {"mrt5_jax": mrt5_jax, "model": model, "model_dir": model.name, "folder": str(tmp_path / "run")}
-    example = doctest.DocTestParser().get_doctest(inspect.getdoc(function) or "", given, name, None, 0)
+    example = doctest.DocTestParser().get_doctest(inspect.getdoc(NAMES[name]) or "", given, name, None, 0)
+    assert example.examples
     said: list[str] = []
     failed = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example, out=said.append).failed
     assert not failed, "".join(said)

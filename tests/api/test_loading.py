@@ -16,6 +16,7 @@ from mrt5_jax.cli.main import main
 from mrt5_jax.errors import UserError
 
 from ..cli.small_run import make_model_dir
+from ..interop import hub_server
 from .models import texts
 
 TEXTS = texts(12)
@@ -44,14 +45,16 @@ def test_what_is_saved_is_loaded_bit_for_bit(model: Model, tmp_path: Path) -> No
 
 
 def test_what_is_exported_is_loaded_bit_for_bit(model: Model, tmp_path: Path) -> None:
-    """Of a folder of Hugging Face there is no run: lengths are given."""
+    """Of a folder of Hugging Face there is no run: lengths are given, and how layers are unrolled."""
     model.export_hf(tmp_path / "exported")
-    lengths = {"input_length": model.input_length, "target_length": model.target_length}
-    exported = load(tmp_path / "exported", **lengths)
+    as_trained: Any = {name: getattr(model, name) for name in ("input_length", "target_length", "execution")}
+    exported = load(tmp_path / "exported", **as_trained)
     same(exported, model)
     exported.save(tmp_path / "saved")
-    saved = load(tmp_path / "saved", **lengths)
+    saved = load(tmp_path / "saved", **as_trained)
     same(saved, model)
+    with pytest.raises(UserError, match="exported is a model of Hugging Face, which has no steps: leave step=3 out"):
+        load(tmp_path / "exported", step=3)
     saved.export_hf(tmp_path / "again")
     for name in ("model.safetensors", "config.json"):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "exported" / name).read_bytes()
@@ -142,6 +145,19 @@ def test_what_is_no_model_is_refused_in_one_line(name: str, model_dir: Path, tmp
     assert "\n" not in str(refused.value)
 
 
+def test_a_model_of_the_hub_is_loaded_by_its_id(model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("huggingface_hub")
+    model.export_hf(tmp_path / "published")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "")
+    with hub_server.serve({"someone/mrt5": tmp_path / "published"}) as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        same(load("someone/mrt5@v1"), model, answers=False)
+        with pytest.raises(UserError, match=r"someone/else: on the Hugging Face hub .* there is no such model"):
+            load("someone/else")
+
+
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     monkeypatch.chdir(tmp_path)
@@ -160,7 +176,10 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatc
         ({"deletion": "hrad"}, "deletion='hrad': should be"),
         ({"threshold": 1.0}, "threshold = 1.0: should be between scale=-30.0 and 0"),
         ({"threshold": float("nan")}, "threshold = nan: should be between"),
+        ({"threshold": "low"}, "threshold='low': should be a number"),
         ({"capacity": 0.0}, "capacity = 0.0: must be a share"),
+        ({"input_length": 0}, "input_length=0: must be a whole number, at least 1"),
+        ({"target_length": -3}, "target_length=-3: must be a whole number"),
     ],
 )
 def test_what_the_model_has_not_is_refused_in_one_line(wanted: dict, message: str, model_dir: Path) -> None:

@@ -28,6 +28,10 @@ REQUIRED += ["BATCH_SIZE=8", "TRAIN_STEPS=8"]
         (lambda: presets.byt5("small", emb_dimm=3), "config.ModelConfig has no field emb_dimm; did you mean emb_dim?"),
         (lambda: presets.mrt5("small", gate_layer=12), "gate_layer=12: of small it should be from 1 to 11"),
         (lambda: presets.mrt5("tiny", gate_layer=0), "gate_layer=0: of tiny it should be from 1 to 2"),
+        (
+            lambda: presets.mrt5("tiny", gate_layer=2, num_encoder_layers=2),
+            "gate_layer=2: of tiny it should be from 1 to 1",
+        ),
     ],
 )
 def test_what_is_no_size_is_refused(make: Any, message: str) -> None:

@@ -40,12 +40,15 @@ def test_time_left_is_by_the_pace_so_far(made: int, left: int | None, shown: str
     assert time_left(made, left, 1.0) == shown
 
 
-def test_on_a_terminal_it_is_live_and_leaves_nothing_behind() -> None:
+def test_on_a_terminal_it_is_live_whatever_is_worked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label is text: braces and brackets in the name of a file mean nothing."""
+    monkeypatch.setenv("TERM", "xterm")
     out = io.StringIO()
-    with progress("lines", Console(file=out, force_terminal=True, width=80)) as update:
+    with progress("lines", Console(file=out, force_terminal=True, width=80), label="{de,en} [b]") as update:
         update(0, 10)
         update(5, 10)
     assert "5/10" in out.getvalue()
+    assert "{de,en} [b]" in out.getvalue()
 
 
 def test_items_go_by_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
