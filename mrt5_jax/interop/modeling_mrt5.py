@@ -114,7 +114,7 @@ class _GateLogit(nn.Linear):
 
 
 class _GateInitialisation(T5PreTrainedModel):
-    """Gives a new gate the authors' values. Some versions of transformers ask the model for them, others its encoder."""
+    """Gives a new gate the authors' values; by the version of transformers, the model is asked or its encoder."""
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
