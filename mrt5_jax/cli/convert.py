@@ -144,7 +144,7 @@ def _t5x_export(args: argparse.Namespace, folder: Path) -> None:
     model = read_model_dir(args.source, args.step)
     write_t5x(model.params, model.config, folder, model.step)
     if model.config.gate is not None:
-        print("T5X's own network has no gate: it reads the ByT5 around it; t5x-import reads both")
+        print("T5X's own network has no gate: its arrays lie beside those of the ByT5; t5x-import reads both")
 
 
 def _jax_export(args: argparse.Namespace, folder: Path) -> None:
