@@ -72,16 +72,16 @@ def test_the_exported_programs_give_what_infer_gives(model_dir, exported, shared
 
 def test_every_platform_has_its_programs_and_the_folder_says_what_it_holds(model_dir, tmp_path) -> None:
     """None of them has to be here."""
-    flags = ["--input_length=64", "--max_target_length=4", "--batch_size=2"]
+    flags = ["--input_length=24", "--max_target_length=4", "--batch_size=2"]
     assert main(["convert", "jax-export", str(model_dir), str(tmp_path / "all"), *flags]) == 0
     manifest = json.loads((tmp_path / "all" / "manifest.json").read_text())
     assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
-    assert (manifest["input_lengths"], manifest["target_lengths"]) == ([64], [4])
+    assert (manifest["input_lengths"], manifest["target_lengths"]) == ([24], [4])
     assert manifest["not_included"] == "sampling and beam search"
     for where in manifest["platforms"]:
-        assert manifest["rungs"][where]["64"][-1] == 64
-        assert len(manifest["rungs"][where]["64"]) > 1
-    programs = {f"{name}_64.{where}.jaxexport" for name in ("generate", "score") for where in manifest["platforms"]}
+        assert manifest["rungs"][where]["24"][-1] == 24
+        assert len(manifest["rungs"][where]["24"]) > 1
+    programs = {f"{name}_24.{where}.jaxexport" for name in ("generate", "score") for where in manifest["platforms"]}
     others = {"manifest.json", "parameters.npz", "load.py"}
     assert {path.name for path in (tmp_path / "all").iterdir()} == programs | others
 
