@@ -113,6 +113,7 @@ def _hf_import(args: argparse.Namespace, folder: Path) -> None:
         imported = read_hf(source)
         _check_finite(args, imported.not_finite)
         _write(args, folder, imported)
+        del imported  # which the check would hold beside what it reads
         if args.repeat_check:
             _repeat_check(folder, str(source))
 

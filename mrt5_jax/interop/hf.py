@@ -25,7 +25,6 @@ from mrt5_jax.interop.weight_files import (
     StoredWeights,
     open_weights,
     read_json,
-    read_weights,
     write_safetensors,
 )
 from mrt5_jax.model.parameters import Params
@@ -220,12 +219,11 @@ def _as_stored(
 
 def differences(first: str | Path, second: str | Path) -> list[str]:
     """Lists the tensors in which two folders differ, in name, type, shape or a single bit; none if they are equal."""
-    left, right = (read_weights(open_weights(Path(folder))) for folder in (first, second))
-    return [
-        name
-        for name in sorted(left.keys() | right.keys())
-        if name not in left or name not in right or not _same_bits(left[name], right[name])
-    ]
+    left, right = (open_weights(Path(folder)) for folder in (first, second))
+    different = {
+        name for name, array in left.read() if name not in right.tensors or not _same_bits(array, right.tensor(name))
+    }
+    return sorted(different | (right.tensors.keys() - left.tensors.keys()))
 
 
 def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:
