@@ -300,7 +300,7 @@ class _NotCopied(np.ndarray):
     """An array that is written from where it lies. Orbax deep-copies those of NumPy first, lest they change meanwhile;
     of a whole model that is as much memory again."""
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "_NotCopied":
+    def __deepcopy__(self, memo: Any, /) -> "_NotCopied":
         return self
 
 
