@@ -16,7 +16,15 @@ from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
 from mrt5_jax.interop.finiteness import count_not_finite
-from mrt5_jax.interop.hf_config import AUTO_MAP, MODELING, head_scale, may_be_tied, model_config, write_config
+from mrt5_jax.interop.hf_config import (
+    AUTO_MAP,
+    MODELING,
+    TOKENIZER_CLASS,
+    head_scale,
+    may_be_tied,
+    model_config,
+    write_config,
+)
 from mrt5_jax.interop.hf_tokenizer import check_vocabulary, write_generation_config, write_tokenizer
 from mrt5_jax.interop.models import ImportedFolder, Model
 from mrt5_jax.interop.names import Tensor
@@ -187,7 +195,7 @@ def write_hf(
             fields |= {key: tensors[rounded[0]].dtype.name for key in ("torch_dtype", "dtype") if fields.get(key)}
     fields.pop("auto_map", None)  # the source's code is not here
     if config.gate is not None and not pools(config.gate):
-        fields["auto_map"] = AUTO_MAP
+        fields |= {"auto_map": AUTO_MAP, "tokenizer_class": fields.get("tokenizer_class") or TOKENIZER_CLASS}
         (folder / MODELING).write_bytes((resources.files("mrt5_jax.interop") / MODELING).read_bytes())
     elif config.softmax1:
         notes.append("transformers' T5 has no softmax1: its numbers differ from this model's")
