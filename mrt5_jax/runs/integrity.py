@@ -21,7 +21,6 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.model.parameters import path_name
 from mrt5_jax.runs.files import FilePath
 
-_Words = UInt32[Array, "..."] | UInt32[np.ndarray, "..."]
 _ONCE_NARROW = ("rest/controller/", "rest/monitor/")
 _BLOCK = 1 << 20
 """Numbers of a NumPy array that are read at once."""
@@ -140,7 +139,8 @@ def _word_in_its_place(array: Array) -> UInt32[Array, "..."]:
     return _mix(words ^ _mix(number + jnp.uint32(0x9E3779B9)))
 
 
-def _mix(words: _Words) -> _Words:
+def _mix(words: Any) -> Any:
+    """Mixes the bits of each word; `words` are UInt32[Array, "..."] or UInt32[np.ndarray, "..."]."""
     words = (words ^ (words >> 16)) * np.uint32(0x85EBCA6B)
     words = (words ^ (words >> 13)) * np.uint32(0xC2B2AE35)
     return words ^ (words >> 16)
