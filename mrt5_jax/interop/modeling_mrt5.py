@@ -50,7 +50,7 @@ class MrT5Config(T5Config):
         sigmoid_mask_scale: k, the lowest gate value.
         deletion_threshold: hard deletion keeps gate values above it; k / 2 if None.
         gate_layer_norm: whether the gate norms its input.
-        deletion_type: "scaled_sigmoid" is learned, "random" and "fixed" are rules without parameters.
+        deletion_type: "scaled_sigmoid" (or None) is learned, "random" and "fixed" are rules without parameters.
         use_gumbel_noise: whether training adds Gumbel noise to the gate's logits.
         random_deletion_probability: mean share of positions that "random" deletes.
         fixed_deletion_amount: share of every segment's end that "fixed" deletes.
@@ -65,13 +65,14 @@ class MrT5Config(T5Config):
         sigmoid_mask_scale: float = -10.0,
         deletion_threshold: float | None = None,
         gate_layer_norm: bool = True,
-        deletion_type: str = "scaled_sigmoid",
+        deletion_type: str | None = "scaled_sigmoid",
         use_gumbel_noise: bool = False,
         random_deletion_probability: float = 0.5,
         fixed_deletion_amount: float = 0.5,
         use_softmax1: bool = False,
         **fields,
     ) -> None:
+        deletion_type = deletion_type or "scaled_sigmoid"
         if deletion_type not in ("scaled_sigmoid", "random", "fixed"):
             raise ValueError(f"deletion_type={deletion_type!r}: should be scaled_sigmoid, random or fixed")
         self.delete_gate_layer = delete_gate_layer
