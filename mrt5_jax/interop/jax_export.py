@@ -5,6 +5,7 @@
         parameters.npz                    the parameters, which every program takes as its argument
         generate_64.cpu.jaxexport, ...    one a function, input length and platform
         load.py                           a loader that needs jax and numpy
+        flatbuffers/                      what jax.export reads programs with, and does not bring along
 
 Each program has all rungs of its length and chooses by itself, as in-graph dispatch does. Sampling is not exported:
 what it draws would be a promise about random generators of later versions.
@@ -17,6 +18,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import flatbuffers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -90,6 +92,8 @@ def export_programs(model: Model, folder: Path, sizes: ExportSizes, platforms: S
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     with resources.as_file(resources.files("mrt5_jax.interop") / "exported_loader.py") as loader:
         shutil.copyfile(loader, folder / "load.py")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(flatbuffers.__path__[0], folder / flatbuffers.__name__, ignore=ignored)
 
 
 def _export_length(model: Model, flat: FlatParams, folder: Path, sizes: ExportSizes, platform: Platform) -> list[int]:
