@@ -46,7 +46,7 @@ def hub_folder(model_id: str) -> Path:
         from huggingface_hub import snapshot_download
     except ImportError:
         raise UserError(
-            f"{model_id}: no folder here has this name, and models of the hub need the extra hf: pip install 'mrt5-jax[hf]'"
+            f"{model_id}: no folder here has this name; models of the hub need the extra hf: pip install 'mrt5-jax[hf]'"
         ) from None
     name, _, revision = model_id.partition("@")
     endpoint = os.environ.get("HF_ENDPOINT") or None
