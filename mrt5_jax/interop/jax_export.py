@@ -14,7 +14,7 @@ what it draws would be a promise about random generators of later versions.
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -25,7 +25,6 @@ import numpy as np
 from jax import export
 from jaxtyping import Array, Float, Int
 
-import mrt5_jax
 from mrt5_jax.compaction.staged import in_graph
 from mrt5_jax.config import ExecutionConfig
 from mrt5_jax.errors import UserError
@@ -78,7 +77,7 @@ def export_programs(model: Model, folder: Path, sizes: ExportSizes, platforms: S
             rungs.setdefault(platform, {})[length] = ladder
     manifest = {
         "format": 1,
-        "made_by": {"mrt5_jax": mrt5_jax.__version__, "jax": jax.__version__},
+        "made_by": {"mrt5_jax": metadata.version("mrt5-jax"), "jax": jax.__version__},
         "jax": f">={jax.__version__},<{_FIRST_JAX_NOT_PROMISED}",
         "functions": {"generate": "greedy search", "score": "log-probability of given targets"},
         "not_included": "sampling and beam search",
