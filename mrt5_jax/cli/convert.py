@@ -113,6 +113,7 @@ def _hf_import(args: argparse.Namespace, folder: Path) -> None:
         imported = read_hf(source)
         _check_finite(args, imported.not_finite)
         _write(args, folder, imported)
+        del imported  # which the check would hold beside what it reads
         if args.repeat_check:
             _repeat_check(folder, str(source))
 
@@ -144,7 +145,7 @@ def _t5x_export(args: argparse.Namespace, folder: Path) -> None:
     model = read_model_dir(args.source, args.step)
     write_t5x(model.params, model.config, folder, model.step)
     if model.config.gate is not None:
-        print("T5X's own network has no gate: it reads the ByT5 around it; t5x-import reads both")
+        print("T5X's own network has no gate: its arrays lie beside those of the ByT5; t5x-import reads both")
 
 
 def _jax_export(args: argparse.Namespace, folder: Path) -> None:

@@ -13,6 +13,7 @@ from jax import export
 class ExportedModel:
     def __init__(self, folder=Path(__file__).parent):
         self.folder, self.programs = Path(folder), {}
+        sys.path.append(str(self.folder))  # has flatbuffers, which jax reads programs with and does not bring along
         self.manifest = json.loads((self.folder / "manifest.json").read_text())
         self.platform = {"gpu": "cuda"}.get(jax.default_backend(), jax.default_backend())
         if self.platform not in self.manifest["platforms"]:
@@ -36,18 +37,17 @@ class ExportedModel:
             name = f"{function}_{arrays[0].shape[1]}.{self.platform}.jaxexport"
             if name not in self.programs:
                 self.programs[name] = jax.jit(export.deserialize((self.folder / name).read_bytes()).call)
-            found = [np.asarray(array) for array in self.programs[name](self.params, *arrays)]
-            yield from ([array[row] for array in found] for row in range(min(size, len(texts[0]) - start)))
+            found = map(np.asarray, self.programs[name](self.params, *arrays))
+            yield from list(zip(*found, strict=True))[: len(texts[0]) - start]
 
     def _pad(self, texts, key):
         lengths, rows = self.manifest[key], [[byte + 3 for byte in text.encode()] + [1] for text in texts]
         longest = max(map(len, rows))
         if longest > lengths[-1]:
             raise ValueError(f"a text of {longest - 1} bytes: exported for at most {lengths[-1] - 1}")
-        padded = np.zeros((self.manifest["batch_size"], min(n for n in lengths if n >= longest)), np.int32)
-        for number, row in enumerate(rows):
-            padded[number, : len(row)] = row
-        return padded
+        length = min(n for n in lengths if n >= longest)
+        rows += [[]] * (self.manifest["batch_size"] - len(rows))
+        return np.array([row + [0] * (length - len(row)) for row in rows], np.int32)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,15 @@ from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
 from mrt5_jax.interop.finiteness import count_not_finite
-from mrt5_jax.interop.hf_config import AUTO_MAP, MODELING, head_scale, may_be_tied, model_config, write_config
+from mrt5_jax.interop.hf_config import (
+    AUTO_MAP,
+    MODELING,
+    TOKENIZER_CLASS,
+    head_scale,
+    may_be_tied,
+    model_config,
+    write_config,
+)
 from mrt5_jax.interop.hf_tokenizer import check_vocabulary, write_generation_config, write_tokenizer
 from mrt5_jax.interop.models import ImportedFolder, Model
 from mrt5_jax.interop.names import Tensor
@@ -25,7 +33,6 @@ from mrt5_jax.interop.weight_files import (
     StoredWeights,
     open_weights,
     read_json,
-    read_weights,
     write_safetensors,
 )
 from mrt5_jax.model.parameters import Params
@@ -188,7 +195,7 @@ def write_hf(
             fields |= {key: tensors[rounded[0]].dtype.name for key in ("torch_dtype", "dtype") if fields.get(key)}
     fields.pop("auto_map", None)  # the source's code is not here
     if config.gate is not None and not pools(config.gate):
-        fields["auto_map"] = AUTO_MAP
+        fields |= {"auto_map": AUTO_MAP, "tokenizer_class": fields.get("tokenizer_class") or TOKENIZER_CLASS}
         (folder / MODELING).write_bytes((resources.files("mrt5_jax.interop") / MODELING).read_bytes())
     elif config.softmax1:
         notes.append("transformers' T5 has no softmax1: its numbers differ from this model's")
@@ -218,14 +225,17 @@ def _as_stored(
     return tensors, {"tie_word_embeddings": False, **of_transformers_5}
 
 
+def _scaled(array: np.ndarray, scale: float) -> np.ndarray:
+    return array if scale == 1 else array * np.float32(scale)
+
+
 def differences(first: str | Path, second: str | Path) -> list[str]:
     """Lists the tensors in which two folders differ, in name, type, shape or a single bit; none if they are equal."""
-    left, right = (read_weights(open_weights(Path(folder))) for folder in (first, second))
-    return [
-        name
-        for name in sorted(left.keys() | right.keys())
-        if name not in left or name not in right or not _same_bits(left[name], right[name])
-    ]
+    left, right = (open_weights(Path(folder)) for folder in (first, second))
+    different = {
+        name for name, array in left.read() if name not in right.tensors or not _same_bits(array, right.tensor(name))
+    }
+    return sorted(different | (right.tensors.keys() - left.tensors.keys()))
 
 
 def _same_bits(left: np.ndarray, right: np.ndarray) -> bool:

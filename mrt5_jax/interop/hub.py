@@ -38,16 +38,15 @@ def hub_folder(model_id: str) -> Path:
         the folder in the cache, with the model's JSON and safetensors files. It is shared: write nothing there.
 
     Raises:
-        UserError: huggingface_hub is not installed, there is no such model or revision, it needs a token, or the hub
-            cannot be reached and the cache does not have it.
+        UserError: huggingface_hub is not installed, there is no such model or revision, it needs a token or has no
+            safetensors, or the hub cannot be reached and the cache does not have it.
     """
     try:
         from huggingface_hub import errors as hub_errors
         from huggingface_hub import snapshot_download
     except ImportError:
         raise UserError(
-            f"{model_id}: no folder here has this name, and models of the hub need the extra hf: "
-            "pip install 'mrt5-jax[hf]'"
+            f"{model_id}: no folder here has this name; models of the hub need the extra hf: pip install 'mrt5-jax[hf]'"
         ) from None
     name, _, revision = model_id.partition("@")
     endpoint = os.environ.get("HF_ENDPOINT") or None
@@ -72,9 +71,14 @@ def hub_folder(model_id: str) -> Path:
         raise UserError(
             f"{where} it cannot be reached, and the cache does not have it: try again, or give a folder"
         ) from None
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the disk's, the library's, and those of its HTTP client, which vary with its version
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(f"{where} it could not be downloaded: {reason}") from None
+    if not any(Path(folder).glob("*.safetensors")):
+        raise UserError(
+            f"{where} it has no safetensors, and other weights can hold code and are never downloaded: save the model "
+            "in transformers by save_pretrained, and give that folder"
+        )
     return Path(folder)
 
 

@@ -5,19 +5,20 @@
         parameters.npz                    the parameters, which every program takes as its argument
         generate_64.cpu.jaxexport, ...    one a function, input length and platform
         load.py                           a loader that needs jax and numpy
+        flatbuffers/                      what jax.export reads programs with, and does not bring along
 
 Each program has all rungs of its length and chooses by itself, as in-graph dispatch does. Sampling is not exported:
 what it draws would be a promise about random generators of later versions.
 """
 
-import importlib.metadata
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
+import flatbuffers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,9 +39,8 @@ PLATFORMS: tuple[Platform, ...] = get_args(Platform)
 _BACKENDS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
 """Platform -> JAX's name of the backend, which rungs and the way of attention depend on."""
 
-OLDEST_JAX, FIRST_JAX_NOT_PROMISED = "0.10.2", "0.13"
-"""The window of jax versions that artifacts are tested in, at its two ends. Within it a program runs in the version
-that made it and in later ones."""
+_FIRST_JAX_NOT_PROMISED = "0.13"
+"""A program is promised to run in the version of jax that made it and in later ones, up to this one."""
 
 FlatParams = dict[str, Any]
 """Parameters by their path, "encoder/gate/kernel"."""
@@ -77,8 +77,8 @@ def export_programs(model: Model, folder: Path, sizes: ExportSizes, platforms: S
             rungs.setdefault(platform, {})[length] = ladder
     manifest = {
         "format": 1,
-        "made_by": {"mrt5_jax": importlib.metadata.version("mrt5_jax"), "jax": jax.__version__},
-        "jax": f">={jax.__version__},<{FIRST_JAX_NOT_PROMISED}",
+        "made_by": {"mrt5_jax": metadata.version("mrt5-jax"), "jax": jax.__version__},
+        "jax": f">={jax.__version__},<{_FIRST_JAX_NOT_PROMISED}",
         "functions": {"generate": "greedy search", "score": "log-probability of given targets"},
         "not_included": "sampling and beam search",
         "deletion": "none" if model.config.gate is None else "hard",
@@ -91,6 +91,8 @@ def export_programs(model: Model, folder: Path, sizes: ExportSizes, platforms: S
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     with resources.as_file(resources.files("mrt5_jax.interop") / "exported_loader.py") as loader:
         shutil.copyfile(loader, folder / "load.py")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(flatbuffers.__path__[0], folder / flatbuffers.__name__, ignore=ignored)
 
 
 def _export_length(model: Model, flat: FlatParams, folder: Path, sizes: ExportSizes, platform: Platform) -> list[int]:

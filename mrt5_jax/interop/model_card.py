@@ -20,7 +20,7 @@ it deletes softly, otherwise hard: what it deletes is removed, and costs nothing
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 
 model = AutoModelForSeq2SeqLM.from_pretrained(FOLDER, trust_remote_code=True)
-tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+tokenizer = AutoTokenizer.from_pretrained(FOLDER, trust_remote_code=True)
 batch = tokenizer(["Which of these bytes stay?"], return_tensors="pt", padding=True)
 print(tokenizer.batch_decode(model.generate(**batch), skip_special_tokens=True))
 print(model(**batch, decoder_input_ids=batch["input_ids"][:, :1]).kept_mask)

@@ -28,7 +28,12 @@ from transformers.modeling_outputs import (
     Seq2SeqLMOutput,
 )
 from transformers.models.t5.configuration_t5 import T5Config
-from transformers.models.t5.modeling_t5 import T5ForConditionalGeneration, T5LayerNorm, T5Stack
+from transformers.models.t5.modeling_t5 import (
+    T5ForConditionalGeneration,
+    T5LayerNorm,
+    T5PreTrainedModel,
+    T5Stack,
+)
 
 _DELETIONS = ("soft", "hard", "none")
 _LOWEST = torch.finfo(torch.float32).min
@@ -45,7 +50,7 @@ class MrT5Config(T5Config):
         sigmoid_mask_scale: k, the lowest gate value.
         deletion_threshold: hard deletion keeps gate values above it; k / 2 if None.
         gate_layer_norm: whether the gate norms its input.
-        deletion_type: "scaled_sigmoid" is learned, "random" and "fixed" are rules without parameters.
+        deletion_type: "scaled_sigmoid" (or None) is learned, "random" and "fixed" are rules without parameters.
         use_gumbel_noise: whether training adds Gumbel noise to the gate's logits.
         random_deletion_probability: mean share of positions that "random" deletes.
         fixed_deletion_amount: share of every segment's end that "fixed" deletes.
@@ -60,13 +65,14 @@ class MrT5Config(T5Config):
         sigmoid_mask_scale: float = -10.0,
         deletion_threshold: float | None = None,
         gate_layer_norm: bool = True,
-        deletion_type: str = "scaled_sigmoid",
+        deletion_type: str | None = "scaled_sigmoid",
         use_gumbel_noise: bool = False,
         random_deletion_probability: float = 0.5,
         fixed_deletion_amount: float = 0.5,
         use_softmax1: bool = False,
         **fields,
     ) -> None:
+        deletion_type = deletion_type or "scaled_sigmoid"
         if deletion_type not in ("scaled_sigmoid", "random", "fixed"):
             raise ValueError(f"deletion_type={deletion_type!r}: should be scaled_sigmoid, random or fixed")
         self.delete_gate_layer = delete_gate_layer
@@ -104,6 +110,20 @@ class MrT5Output(Seq2SeqLMOutput):
     kept_mask: torch.Tensor | None = None
 
 
+class _GateLogit(nn.Linear):
+    """The gate's linear map, by its class told from others where weights are initialised."""
+
+
+class _GateInitialisation(T5PreTrainedModel):
+    """Gives a new gate the authors' values; by the version of transformers, the model is asked or its encoder."""
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, _GateLogit):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.ones_(module.bias)
+
+
 class MrT5Gate(nn.Module):
     """The learned gate: G = k sigmoid(-z), z = w . RMSNorm(h) + c, in at least float32."""
 
@@ -112,7 +132,7 @@ class MrT5Gate(nn.Module):
         self.scale, self.has_noise = config.sigmoid_mask_scale, config.use_gumbel_noise
         if config.gate_layer_norm:
             self.layer_norm = T5LayerNorm(config.d_model, eps=config.layer_norm_epsilon)
-        self.feed_forward = nn.Linear(config.d_model, 1)
+        self.feed_forward = _GateLogit(config.d_model, 1)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """Returns the gate values [batch length] of hidden states [batch length d_model]."""
@@ -124,7 +144,7 @@ class MrT5Gate(nn.Module):
         return self.scale * torch.sigmoid(-logits)
 
 
-class MrT5Encoder(T5Stack):
+class MrT5Encoder(_GateInitialisation, T5Stack):
     """T5's encoder with the gate before layer `delete_gate_layer`."""
 
     def forward(
@@ -217,10 +237,11 @@ class MrT5Decoder(T5Stack):
     ):
         """Decodes [batch target] tokens; `encoder_attention_mask` is a mask, or a bias of floats, [batch slots]."""
         config = self.config
-        _refuse_head_masks(kwargs)
         cache = kwargs.get("cache", past_key_values)
         if cache is None and _asked(use_cache, config.use_cache):
             cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        if getattr(cache, "is_compileable", False):
+            raise ValueError("MrT5 decodes with caches that grow: leave cache_implementation out")
         past = 0 if cache is None else int(cache.get_seq_length())
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
@@ -259,7 +280,7 @@ class MrT5Decoder(T5Stack):
         return outputs.to_tuple() if return_dict is False else outputs
 
 
-class MrT5ForConditionalGeneration(T5ForConditionalGeneration):
+class MrT5ForConditionalGeneration(_GateInitialisation, T5ForConditionalGeneration):
     """T5 with a delete gate in its encoder."""
 
     config_class = MrT5Config
@@ -267,6 +288,7 @@ class MrT5ForConditionalGeneration(T5ForConditionalGeneration):
     supports_gradient_checkpointing = False
     _supports_sdpa = False
     _supports_flex_attn = False
+    _supports_static_cache = False
 
     def __init__(self, config: MrT5Config) -> None:
         super().__init__(config)
@@ -275,12 +297,6 @@ class MrT5ForConditionalGeneration(T5ForConditionalGeneration):
         if config.deletion_type == "scaled_sigmoid":
             self.encoder.block[config.delete_gate_layer].delete_gate = MrT5Gate(config)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
-        if isinstance(module, MrT5Gate):
-            nn.init.xavier_uniform_(module.feed_forward.weight)
-            nn.init.ones_(module.feed_forward.bias)
 
     def forward(
         self,
@@ -298,6 +314,7 @@ class MrT5ForConditionalGeneration(T5ForConditionalGeneration):
     ):
         """As T5's; `deletion` is "soft", "hard" or "none", by default soft in training and hard otherwise."""
         kwargs.pop("num_items_in_batch", None)
+        _refuse_head_masks(kwargs)
         more = {"output_attentions": output_attentions, "output_hidden_states": output_hidden_states}
         if encoder_outputs is None:
             encoder_outputs = self.encoder(
@@ -308,8 +325,10 @@ class MrT5ForConditionalGeneration(T5ForConditionalGeneration):
                 **more,
             )
         bias = getattr(encoder_outputs, "key_bias", None)
+        if bias is None and attention_mask is not None:
+            bias = _bias_of(attention_mask.bool())
         outputs = super().forward(
-            attention_mask=attention_mask if bias is None else bias,
+            attention_mask=bias,
             decoder_input_ids=decoder_input_ids,
             encoder_outputs=encoder_outputs,
             labels=labels,
@@ -330,7 +349,7 @@ def _asked(argument, default) -> bool:
 
 
 def _refuse_head_masks(kwargs) -> None:
-    for name in ("head_mask", "cross_attn_head_mask"):
+    for name in ("head_mask", "decoder_head_mask", "cross_attn_head_mask"):
         if kwargs.get(name) is not None:
             raise ValueError(f"{name}: MrT5 masks no heads")
 

@@ -208,11 +208,11 @@ def stack_layers(flat: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
     for tensor in tensors(config):
         path, layer = _place(tensor.name, config)
         if layer is None:
-            _assign(params, path, np.array(flat[tensor.name]))
+            assign(params, path, np.array(flat[tensor.name]))
         else:
             stacks.setdefault(path, {})[layer] = flat[tensor.name]
     for path, layers in stacks.items():
-        _assign(params, path, np.stack([layers[layer] for layer in range(len(layers))]))
+        assign(params, path, np.stack([layers[layer] for layer in range(len(layers))]))
     return params
 
 
@@ -227,11 +227,12 @@ def empty_layers(config: ModelConfig) -> Params:
             depths[path] = max(layer + 1, depths.get(path, 0))
     params: Params = {}
     for path, size in shapes.items():
-        _assign(params, path, np.empty((depths[path], *size) if path in depths else size, np.float32))
+        assign(params, path, np.empty((depths[path], *size) if path in depths else size, np.float32))
     return params
 
 
-def _assign(params: Params, path: tuple[str, ...], value: np.ndarray) -> None:
+def assign(params: Params, path: tuple[str, ...], value: np.ndarray) -> None:
+    """Puts an array into a parameter tree, whose folders are made on the way."""
     parent = functools.reduce(lambda node, key: node.setdefault(key, {}), path[:-1], params)
     parent[path[-1]] = value
 

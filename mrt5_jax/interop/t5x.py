@@ -51,11 +51,15 @@ def read_t5x(folder: str | Path) -> Model:
     config = read_config(ModelConfig, stored.folder / MODEL_CONFIG, renew_model) or _config(flat, place)
     expected = {f"target/{tensor.name}": names.shape(tensor, config) for tensor in names.tensors(config)}
     names.check_complete({f"target/{name}": array.shape for name, array in flat.items()}, expected, place)
-    params = names.stack_layers({name: array.astype(np.float32) for name, array in flat.items()}, config)
+    params = names.empty_layers(config)
+    not_finite = count_not_finite(arrays)
+    arrays.clear()
+    for name, target in names.unstack_layers(params, config).items():
+        target[...] = flat.pop(name)  # which frees it, unless it is one of a scanned stack
     notes = [f"{len(stored.readers) - len(ours)} arrays of optimizer state and step left behind"]
     narrow = {dtype: sum(found == dtype for found in types.values()) for dtype in _FLOATS[1:]}
     notes += [f"{count} arrays widened from {dtype} to float32" for dtype, count in narrow.items() if count]
-    return Model(config, params, notes=notes, not_finite=count_not_finite(arrays))
+    return Model(config, params, notes=notes, not_finite=not_finite)
 
 
 def _unscanned(arrays: Mapping[str, np.ndarray], place: str) -> dict[str, np.ndarray]:

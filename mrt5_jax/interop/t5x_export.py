@@ -1,8 +1,8 @@
 """Checkpoints in T5X's own format: one zarr folder an array, and a msgpack index with their specs.
 
-Names and shapes are those of T5X's unscanned ByT5. Optimizer state is not written: what T5X begins anew, it begins with
-its own. What T5X's arrays cannot say (the gate and its settings, softmax1, dropout) is in model_config.json beside
-them, which T5X does not read and `t5x.read_t5x` does; a gate's own arrays lie beside T5X's, below target/encoder/gate.
+Names, shapes and files are those of T5X's unscanned ByT5; optimizer state is not written. What T5X's arrays cannot say
+(the gate and its settings, softmax1, dropout) is in model_config.json beside them, which `t5x.read_t5x` reads; a gate's
+own arrays lie beside T5X's, below target/encoder/gate.
 """
 
 import dataclasses

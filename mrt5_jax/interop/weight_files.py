@@ -48,6 +48,11 @@ class StoredWeights(NamedTuple):
                     if name in self.tensors:
                         yield name, file.get_tensor(name)
 
+    def tensor(self, name: str) -> np.ndarray:
+        """Returns one tensor, see `read`."""
+        with _opened(self.tensors[name].file) as file:
+            return file.get_tensor(name)
+
 
 def open_weights(folder: Path) -> StoredWeights:
     """Reads the headers of a folder's weights.
@@ -67,11 +72,6 @@ def open_weights(folder: Path) -> StoredWeights:
             f"{SAFETENSORS} first (in transformers, save_pretrained does)"
         )
     raise UserError(f"{folder} holds no weights: expected {SAFETENSORS}, or shards of it with {_INDEX}")
-
-
-def read_weights(weights: StoredWeights) -> dict[str, np.ndarray]:
-    """Returns all tensors at once, for those who compare; see `StoredWeights.read`."""
-    return dict(weights.read())
 
 
 def read_json(path: FilePath) -> dict[str, Any]:

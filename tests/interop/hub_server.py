@@ -39,13 +39,17 @@ class _Answers(http.server.BaseHTTPRequestHandler):
     def _answer(self, *, with_body: bool) -> None:
         path = self.path.partition("?")[0]
         for name, folder in self.server.models.items():
+            files = sorted(folder.iterdir())
+            if path.startswith(f"/api/models/{name}/tree/"):
+                sizes = {file.name: file.stat().st_size for file in files}
+                entries = [{"type": "file", "path": name, "size": size} for name, size in sizes.items()]
+                return self._send_json([entry | {"oid": "0" * 40} for entry in entries])
             if path.startswith(f"/api/models/{name}"):
                 revision = path.partition("/revision/")[2] or "main"
                 if revision not in ("main", "v1", COMMIT):
                     return self._send(404, b"", {"X-Error-Code": "RevisionNotFound"})
-                files = [{"rfilename": file.name} for file in sorted(folder.iterdir())]
-                body = json.dumps({"id": name, "sha": COMMIT, "siblings": files, "private": False}).encode()
-                return self._send(200, body, {"Content-Type": "application/json"})
+                siblings = [{"rfilename": file.name} for file in files]
+                return self._send_json({"id": name, "sha": COMMIT, "siblings": siblings, "private": False})
             if path.startswith(f"/{name}/resolve/"):
                 data = (folder / path.rpartition("/")[2]).read_bytes()
                 if with_body:
@@ -54,6 +58,9 @@ class _Answers(http.server.BaseHTTPRequestHandler):
                 headers = {"X-Repo-Commit": COMMIT, "ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
                 return self._send(200, data, headers, with_body=with_body)
         return self._send(401, b"", {"X-Error-Code": "RepoNotFound"})
+
+    def _send_json(self, answer: dict | list) -> None:
+        self._send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def _send(self, status: int, body: bytes, headers: Mapping[str, str], *, with_body: bool = True) -> None:
         self.send_response(status)

@@ -82,6 +82,7 @@ def test_an_import_of_an_export_gives_the_same_bits(case, tmp_path) -> None:
 def test_what_transformers_saves_again_comes_back_with_the_same_bits(case, tmp_path) -> None:
     _, folder = case
     exported_mrt5.load(folder).save_pretrained(tmp_path)
+    exported_mrt5.load(tmp_path)  # by the code, which was saved with it
     before, after = read_hf(folder), read_hf(tmp_path)
     assert after.config == before.config
     assert differences_of(before.params, after.params) == []
@@ -139,6 +140,25 @@ def test_training_deletes_softly_and_everything_else_hard(case, model) -> None:
             model.eval()
         with pytest.raises(ValueError, match="deletion='harsh'"):
             model(**batch, deletion="harsh")
+
+
+def test_a_new_gate_begins_with_the_authors_values(model) -> None:
+    """The bias 1, and Xavier's uniform weights; whatever transformers gives other linear maps."""
+    config = model.config
+    gate = type(model)(config).encoder.block[config.delete_gate_layer].delete_gate
+    assert torch.equal(gate.feed_forward.bias, torch.ones(1))
+    limit = (6 / (config.d_model + 1)) ** 0.5
+    assert limit / 4 < gate.feed_forward.weight.std() < gate.feed_forward.weight.abs().max() <= limit
+    assert torch.equal(gate.layer_norm.weight, torch.ones(config.d_model))
+
+
+def test_what_is_not_supported_is_refused(case, model) -> None:
+    batch = batch_of(case)
+    with pytest.raises(ValueError, match="head_mask: MrT5 masks no heads"):
+        model(**batch, head_mask=torch.ones(1))
+    static = transformers.StaticCache(config=model.decoder.config, max_cache_len=batch["labels"].shape[1])
+    with pytest.raises(ValueError, match="MrT5 decodes with caches that grow"):
+        model(**batch, past_key_values=transformers.EncoderDecoderCache(static, transformers.DynamicCache()))
 
 
 def test_sampling_and_decoding_without_a_cache(case, model) -> None:

@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
 from mrt5_jax.interop.hf import differences, read_hf, write_hf
+from mrt5_jax.interop.hf_config import AUTO_MAP
 from mrt5_jax.interop.models import ImportedFolder
 
 EMBEDDING = "shared.weight"
@@ -291,6 +292,15 @@ def test_code_that_a_config_names_is_not_run(folder, tmp_path) -> None:
     target = exported(folder, tmp_path)
     assert json.loads((target / "config.json").read_text())["auto_map"] == fields["auto_map"] != theirs
     assert not (target / "theirs.py").exists()
+
+
+def test_an_export_of_the_authors_mrt5_names_code_and_tokenizer(shared: Path, tmp_path: Path) -> None:
+    """Nothing else of their folder changes."""
+    source = shared / "golden" / "mrt5_tiny"
+    target = exported(source, tmp_path)
+    assert differences(source, target) == []
+    written, read = (json.loads((folder / "config.json").read_text()) for folder in (target, source))
+    assert written == read | {"auto_map": AUTO_MAP, "tokenizer_class": "ByT5Tokenizer"}
 
 
 def test_a_model_with_convolutional_pooling_is_read_and_written_bit_for_bit(shared: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ def hub(tmp_path: Path, mrt5, random_params, monkeypatch):
     (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with hub_server.serve({"someone/mrt5": folder}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
         yield server
@@ -35,6 +36,16 @@ def test_a_model_comes_by_its_id_without_code_and_pickles(hub, tmp_path, mrt5) -
     assert read_model_dir(tmp_path / "model").config == mrt5
     assert {Path(name).suffix for name in hub.fetched} == {".json", ".safetensors"}
     assert not (tmp_path / "touched").exists()
+
+
+def test_a_model_that_has_pickles_alone_is_refused_and_they_stay_where_they_are(hub, tmp_path, capsys) -> None:
+    (hub.models["someone/mrt5"] / "model.safetensors").unlink()
+    assert main(["convert", "hf-import", "someone/mrt5", str(tmp_path / "model")]) == 2
+    complaint = capsys.readouterr().err.strip().splitlines()[-1]  # after the bars of the download
+    assert "someone/mrt5: on the Hugging Face hub" in complaint
+    assert "it has no safetensors" in complaint
+    assert {Path(name).suffix for name in hub.fetched} == {".json"}
+    assert not (tmp_path / "model").exists()
 
 
 def test_what_the_cache_has_is_not_downloaded_again(hub) -> None:

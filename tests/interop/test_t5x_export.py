@@ -9,6 +9,7 @@ import pytest
 from flax.serialization import msgpack_restore
 
 from mrt5_jax.cli.main import main
+from mrt5_jax.config import GateConfig
 from mrt5_jax.interop.model_dirs import read_model_dir
 from mrt5_jax.interop.t5x import read_t5x
 from mrt5_jax.interop.t5x_arrays import open_checkpoint
@@ -68,18 +69,24 @@ def test_the_index_has_the_form_of_t5xs_own(shared: Path, tmp_path: Path) -> Non
     assert len(set(files.values())) == 1
 
 
-@pytest.mark.parametrize("gated", [False, True], ids=["byt5", "mrt5"])
-def test_there_and_back_by_the_command_line_gives_the_same_model(
-    tmp_path, byt5, mrt5, random_params, flat_params, gated, capsys
-) -> None:
+GATES = {
+    "byt5": None,
+    "mrt5": GateConfig(layer=1, threshold=-15.0),
+    "log_sigmoid": GateConfig(layer=1, kind="log_sigmoid"),
+    "pooling": GateConfig(layer=1, kind="every_kth", stride=2, reduction="convolution"),
+}
+
+
+@pytest.mark.parametrize("kind", GATES)
+def test_there_and_back_by_the_command_line_gives_the_same_model(tmp_path, byt5, random_params, kind, capsys) -> None:
     """The gate and what T5X's arrays do not say too: softmax1, dropout."""
-    config = dataclasses.replace(mrt5 if gated else byt5, dropout_rate=0.25)
+    config = dataclasses.replace(byt5, gate=GATES[kind], softmax1=kind == "mrt5", dropout_rate=0.25)
     params = random_params(config)
     params["token_embedder"]["embedding"][:] = 0  # whole chunks of zeros are written
     write_t5x(params, config, tmp_path, 7)
     assert main(["convert", "t5x-import", str(tmp_path / "checkpoint_7"), str(tmp_path / "model")]) == 0
     assert main(["convert", "t5x-export", str(tmp_path / "model"), str(tmp_path / "again")]) == 0
-    assert ("has no gate" in capsys.readouterr().out) == gated
+    assert ("has no gate" in capsys.readouterr().out) == (kind != "byt5")
     again = read_t5x(tmp_path / "again")
     assert again.config == config
     assert equal(again.params, params)
