@@ -1,27 +1,30 @@
-"""`mrt5 eval`: records and metrics of a trained model on its tasks, under each deletion."""
+"""`mrt5 eval`: records and metrics of a trained model on its tasks, under each deletion; tables of records alone."""
 
 import argparse
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from mrt5_jax.config import Deletion
+from mrt5_jax.cli.eval_tables import add_table_arguments, check_tables, print_comparisons, tables_of_records
+from mrt5_jax.config import Deletion, RunConfig
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import as_path, given_path, read_bytes
 
 if TYPE_CHECKING:
     from mrt5_jax.cli.gin_setup import Resolved
+    from mrt5_jax.evaluation.evaluate import Evaluation
+    from mrt5_jax.evaluation.generation import Choice
+    from mrt5_jax.evaluation.model_dirs import LoadedModel
+    from mrt5_jax.runs.files import FilePath
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds flags for what to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
     from mrt5_jax.cli import gin_setup
 
-    parser.add_argument(
-        "--model_dir", required=True, type=given_path, metavar="MODEL_DIR", help="made by train or convert"
-    )
+    parser.add_argument("--model_dir", type=given_path, metavar="MODEL_DIR", help="made by train or convert")
     parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="TASK", help="tasks or mixtures (default: the run's eval_tasks)"
@@ -35,19 +38,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the run's EvaluationConfig.deletions, soft and hard if it does not say",
     )
     parser.add_argument("--num_examples", type=int, metavar="N", help="of each task (default: all)")
+    generation = parser.add_argument_group("what the model writes")
+    generation.add_argument(
+        "--generate",
+        action="store_true",
+        help="let the model write to each input, and measure that by the task's own metrics; where it was stopped, it "
+        "goes on",
+    )
+    generation.add_argument("--search", choices=("greedy", "beam"), help="(default: greedy)")
+    generation.add_argument("--beam_size", type=int, help="beam: hypotheses an input (default: 4)")
+    generation.add_argument("--length_penalty", type=float, help="beam: exponent of the length (default: 1)")
+    add_table_arguments(parser)
     gin_setup.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates, writes MODEL_DIR/eval/TASK-SPLIT-stepN, prints tables."""
+    """Evaluates, writes MODEL_DIR/eval/TASK-SPLIT-stepN, prints tables; or prints those of records."""
+    check_tables(args)
+    if args.from_records:
+        return tables_of_records(args)
+    if args.model_dir is None:
+        raise UserError("--model_dir is missing, or --from_records (mrt5 eval --help explains)")
+    search = _search(args)
     from rich.console import Console
 
     from mrt5_jax.evaluation.evaluate import deletions_for
+    from mrt5_jax.evaluation.generation import search_name
     from mrt5_jax.evaluation.model_dirs import (
         RECORDS,
         SUMMARY,
         TIMING,
         evaluate_task,
+        evaluation_folder,
         load_model,
         num_evaluated,
         split_to_evaluate,
@@ -66,12 +88,15 @@ def run(args: argparse.Namespace) -> int:
     for deletion in args.deletion or ():
         check_deletion(configured.model.gate, deletion, "--deletion")
     deletions = deletions_for(configured.model, args.deletion or configured.evaluation.deletions)
+    if search is not None:
+        _check_generation(search, configured, deletions)
     loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
 
     console, progress = Console(), Console(stderr=True)
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
-    notes = iter([resolved.print_notes])
+    notes, records = iter([resolved.print_notes]), []
+    variant = "" if search is None else search_name(search)
     for task, split in splits.items():
         description = f"{label_of(task)} ({split}), step {loaded.step}"
         total = num_evaluated(task, split, configured.evaluation.num_examples)
@@ -79,10 +104,72 @@ def run(args: argparse.Namespace) -> int:
         evaluation = evaluate_task(loaded, configured, task, split, deletions, watch)
         if not evaluation.records:
             raise UserError(f"task {label_of(task)}: its {split} split has no examples")
-        folder = write_evaluation(args.model_dir, evaluation, task, split, loaded.step)
+        folder = evaluation_folder(args.model_dir, task, split, loaded.step, variant)
+        if search is not None:
+            evaluation = _generated(evaluation, loaded, configured, (task, split), search, folder, progress, total)
+        folder = write_evaluation(args.model_dir, evaluation, task, split, loaded.step, variant)
+        records += evaluation.records
         _print(console, description, evaluation)
         console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
+    print_comparisons(console, records, args.tables)
     return 0
+
+
+def _search(args: argparse.Namespace) -> "Choice | None":
+    """How text is generated; None where none is."""
+    from mrt5_jax.inference.beam import Beam
+    from mrt5_jax.inference.decoding import Greedy
+
+    for flag in ("search", "beam_size", "length_penalty"):
+        if getattr(args, flag) is not None and not args.generate:
+            raise UserError(f"--{flag} needs --generate")
+        if getattr(args, flag) is not None and flag != "search" and args.search != "beam":
+            raise UserError(f"--{flag} needs --search=beam")
+    if not args.generate:
+        return None
+    if args.search != "beam":
+        return Greedy()
+    size, penalty = args.beam_size, args.length_penalty
+    return Beam(4 if size is None else size, 1.0 if penalty is None else penalty)
+
+
+def _check_generation(search: "Choice", run: RunConfig, deletions: Sequence[Deletion]) -> None:
+    from mrt5_jax.evaluation.generation import check_generation
+    from mrt5_jax.inference.beam import Beam
+    from mrt5_jax.validation import LARGEST_INTEGER
+
+    check_generation(deletions)
+    limit = LARGEST_INTEGER // run.model.vocab_size
+    if isinstance(search, Beam) and search.size > limit:
+        raise UserError(f"--beam_size={search.size}: should be at most {limit}")
+
+
+def _generated(
+    evaluation: "Evaluation",
+    loaded: "LoadedModel",
+    run: RunConfig,
+    data: tuple[str, str],
+    search: "Choice",
+    folder: "FilePath",
+    console: Any,
+    total: int | None,
+) -> "Evaluation":
+    """The evaluation with what the model writes to its examples; `data` is the task and its split."""
+    from mrt5_jax.cli.progress import progress
+    from mrt5_jax.evaluation.generation import generate_answers, read_answers, with_generation
+    from mrt5_jax.evaluation.records import deletions_in
+
+    generations = {}
+    for deletion in deletions_in(evaluation.records):
+        label = f"{label_of(data[0])} ({data[1]}), {deletion}"
+        if not console.is_terminal:
+            console.print(f"generating {label}", soft_wrap=True, highlight=False)
+        with progress("examples", console, label=label) as update:
+            path = generate_answers(loaded, run, *data, deletion, search, folder, lambda done: update(done, total))
+        generations[deletion] = read_answers(path, run, *data)
+    for note in dict.fromkeys(note for generation in generations.values() for note in generation.notes):
+        console.print(f"mrt5: {note}", soft_wrap=True, highlight=False, markup=False)
+    return with_generation(evaluation, generations, search)
 
 
 def _saved_config(model_dir: str) -> str:

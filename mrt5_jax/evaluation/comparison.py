@@ -116,8 +116,11 @@ def _label(system: System, systems: Sequence[System]) -> str:
         "threshold": "" if system.threshold is None else f"threshold {system.threshold:g}",
         "search": system.search,
     }
+    alike = [one for one in systems if (one.model, one.deletion) == (system.model, system.deletion)]
     told = [
-        text for name, text in shown.items() if name == "deletion" or len({getattr(one, name) for one in systems}) > 1
+        text
+        for name, text in shown.items()
+        if name == "deletion" or len({getattr(one, name) for one in (alike if name == "threshold" else systems)}) > 1
     ]
     return ", ".join(filter(None, told))
 

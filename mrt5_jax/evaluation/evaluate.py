@@ -33,6 +33,8 @@ class Evaluation(NamedTuple):
     num_targets_cut: int = 0
     body: BodyCost | None = None
     """By which records tell what was saved; None: in a model without a gate."""
+    task_metrics: dict[str, dict[str, dict[str, float]]] | None = None
+    """By deletion and task, the task's own metrics of all its examples together; None where nothing was generated."""
 
     def summary(self) -> dict[Deletion, dict[str, float]]:
         """Computes the metrics of each deletion, see `records.summarize`."""

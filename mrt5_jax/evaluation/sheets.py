@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table as Grid
 
 from mrt5_jax.evaluation.comparison import Comparison, SystemResults
@@ -125,12 +126,14 @@ def _cell(estimates: Estimates, name: str) -> str:
 
 
 def terminal_grid(sheet: Sheet) -> Grid:
-    """Returns a sheet for a terminal; a standard error may stand below its figure."""
-    grid = Grid(title=sheet.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+    """Returns a sheet for a terminal; a standard error stands below its figure."""
+    grid = Grid(
+        title=escape(sheet.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1)
+    )
     for number, heading in enumerate(sheet.headings):
-        grid.add_column(heading, justify="right" if number else "left", no_wrap=number == 0)
+        grid.add_column(escape(heading), justify="right" if number else "left", no_wrap=number == 0)
     for row in sheet.rows:
-        grid.add_row(*row)
+        grid.add_row(*(escape(cell.replace(" \u00b1 ", "\n\u00b1")) for cell in row))
     return grid
 
 
