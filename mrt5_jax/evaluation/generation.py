@@ -24,7 +24,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import Evaluation
 from mrt5_jax.evaluation.model_dirs import LoadedModel, threshold_under
 from mrt5_jax.evaluation.records import Record
-from mrt5_jax.evaluation.task_metrics import measure
+from mrt5_jax.evaluation.task_metrics import measure_texts
 from mrt5_jax.inference.answers import Job
 from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Greedy
@@ -151,7 +151,7 @@ def read_answers(path: FilePath, run: RunConfig, task: str, split: str) -> Gener
     together: dict[str, dict[str, float]] = {}
     notes: list[str] = []
     for name, found in by_task.items():
-        metrics = measure(specs[name], [(answer["prediction"], example) for _, example, answer in found])
+        metrics = measure_texts(specs[name], [(answer["prediction"], example) for _, example, answer in found])
         notes += metrics.notes
         if metrics.together:
             together[name] = metrics.together

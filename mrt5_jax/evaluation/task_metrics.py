@@ -32,7 +32,7 @@ def target_text(example: Example) -> str:
     return data.decode(errors="ignore") if isinstance(data, bytes) else str(data)
 
 
-def measure(spec: TaskSpec, examples: Sequence[tuple[str, Example]]) -> TaskMetrics:
+def measure_texts(spec: TaskSpec, examples: Sequence[tuple[str, Example]]) -> TaskMetrics:
     """Computes a task's metrics of generated texts, after its postprocessing.
 
     A metric is called with all examples, and with each example alone. Where the mean of the values alone is the value
