@@ -3,21 +3,19 @@
 import argparse
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from mrt5_jax.cli.eval_answers import add_answer_arguments, check_answers, generated, labelled, search_of
+from mrt5_jax.cli.eval_sweeps import add_sweep_arguments, check_sweep, default_deletions, sweep_points
 from mrt5_jax.cli.eval_tables import add_table_arguments, check_tables, print_comparisons, tables_of_records
-from mrt5_jax.config import Deletion, RunConfig
+from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import as_path, given_path, read_bytes
 
 if TYPE_CHECKING:
     from mrt5_jax.cli.gin_setup import Resolved
-    from mrt5_jax.evaluation.evaluate import Evaluation
-    from mrt5_jax.evaluation.generation import Choice
-    from mrt5_jax.evaluation.model_dirs import LoadedModel
-    from mrt5_jax.runs.files import FilePath
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,16 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the run's EvaluationConfig.deletions, soft and hard if it does not say",
     )
     parser.add_argument("--num_examples", type=int, metavar="N", help="of each task (default: all)")
-    generation = parser.add_argument_group("what the model writes")
-    generation.add_argument(
-        "--generate",
-        action="store_true",
-        help="let the model write to each input, and measure that by the task's own metrics; where it was stopped, it "
-        "goes on",
-    )
-    generation.add_argument("--search", choices=("greedy", "beam"), help="(default: greedy)")
-    generation.add_argument("--beam_size", type=int, help="beam: hypotheses an input (default: 4)")
-    generation.add_argument("--length_penalty", type=float, help="beam: exponent of the length (default: 1)")
+    add_answer_arguments(parser)
+    add_sweep_arguments(parser)
     add_table_arguments(parser)
     gin_setup.add_arguments(parser)
 
@@ -59,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         return tables_of_records(args)
     if args.model_dir is None:
         raise UserError("--model_dir is missing, or --from_records (mrt5 eval --help explains)")
-    search = _search(args)
+    search = search_of(args)
     from rich.console import Console
 
     from mrt5_jax.evaluation.evaluate import deletions_for
@@ -87,89 +77,39 @@ def run(args: argparse.Namespace) -> int:
     splits = {task: split_to_evaluate(task, args.split) for task in tasks}
     for deletion in args.deletion or ():
         check_deletion(configured.model.gate, deletion, "--deletion")
-    deletions = deletions_for(configured.model, args.deletion or configured.evaluation.deletions)
-    if search is not None:
-        _check_generation(search, configured, deletions)
+    check_sweep(args, configured.model, tasks)
+    deletions = deletions_for(configured.model, default_deletions(args, configured))
+    check_answers(args, search, configured, deletions, tasks)
     loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
 
     console, progress = Console(), Console(stderr=True)
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
     notes, records = iter([resolved.print_notes]), []
-    variant = "" if search is None else search_name(search)
+    answered = [*([] if search is None else [search_name(search)]), *(["labels"] if args.labels else [])]
     for task, split in splits.items():
-        description = f"{label_of(task)} ({split}), step {loaded.step}"
         total = num_evaluated(task, split, configured.evaluation.num_examples)
-        watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
-        evaluation = evaluate_task(loaded, configured, task, split, deletions, watch)
-        if not evaluation.records:
-            raise UserError(f"task {label_of(task)}: its {split} split has no examples")
-        folder = evaluation_folder(args.model_dir, task, split, loaded.step, variant)
-        if search is not None:
-            evaluation = _generated(evaluation, loaded, configured, (task, split), search, folder, progress, total)
-        folder = write_evaluation(args.model_dir, evaluation, task, split, loaded.step, variant)
-        records += evaluation.records
-        _print(console, description, evaluation)
-        console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
+        for point in sweep_points(args, loaded, configured, task, deletions, console):
+            description = (
+                f"{label_of(task)} ({split}), step {loaded.step}{f', {point.variant}' if point.variant else ''}"
+            )
+            watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
+            evaluation = evaluate_task(point.loaded, point.run, task, split, point.deletions, watch)
+            if not evaluation.records:
+                raise UserError(f"task {label_of(task)}: its {split} split has no examples")
+            variant = "-".join(filter(None, [point.variant, *answered]))
+            folder = evaluation_folder(args.model_dir, task, split, loaded.step, variant)
+            place = point.loaded, point.run, (task, split)
+            if search is not None:
+                evaluation = generated(evaluation, *place, search, folder, progress, total)
+            if args.labels:
+                evaluation = labelled(evaluation, *place, folder, progress)
+            write_evaluation(args.model_dir, evaluation, task, split, loaded.step, variant)
+            records += evaluation.records
+            _print(console, description, evaluation)
+            console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
     print_comparisons(console, records, args.tables)
     return 0
-
-
-def _search(args: argparse.Namespace) -> "Choice | None":
-    """How text is generated; None where none is."""
-    from mrt5_jax.inference.beam import Beam
-    from mrt5_jax.inference.decoding import Greedy
-
-    for flag in ("search", "beam_size", "length_penalty"):
-        if getattr(args, flag) is not None and not args.generate:
-            raise UserError(f"--{flag} needs --generate")
-        if getattr(args, flag) is not None and flag != "search" and args.search != "beam":
-            raise UserError(f"--{flag} needs --search=beam")
-    if not args.generate:
-        return None
-    if args.search != "beam":
-        return Greedy()
-    size, penalty = args.beam_size, args.length_penalty
-    return Beam(4 if size is None else size, 1.0 if penalty is None else penalty)
-
-
-def _check_generation(search: "Choice", run: RunConfig, deletions: Sequence[Deletion]) -> None:
-    from mrt5_jax.evaluation.generation import check_generation
-    from mrt5_jax.inference.beam import Beam
-    from mrt5_jax.validation import LARGEST_INTEGER
-
-    check_generation(deletions)
-    limit = LARGEST_INTEGER // run.model.vocab_size
-    if isinstance(search, Beam) and search.size > limit:
-        raise UserError(f"--beam_size={search.size}: should be at most {limit}")
-
-
-def _generated(
-    evaluation: "Evaluation",
-    loaded: "LoadedModel",
-    run: RunConfig,
-    data: tuple[str, str],
-    search: "Choice",
-    folder: "FilePath",
-    console: Any,
-    total: int | None,
-) -> "Evaluation":
-    """The evaluation with what the model writes to its examples; `data` is the task and its split."""
-    from mrt5_jax.cli.progress import progress
-    from mrt5_jax.evaluation.generation import generate_answers, read_answers, with_generation
-    from mrt5_jax.evaluation.records import deletions_in
-
-    generations = {}
-    for deletion in deletions_in(evaluation.records):
-        label = f"{label_of(data[0])} ({data[1]}), {deletion}"
-        if not console.is_terminal:
-            console.print(f"generating {label}", soft_wrap=True, highlight=False)
-        with progress("examples", console, label=label) as update:
-            path = generate_answers(loaded, run, *data, deletion, search, folder, lambda done: update(done, total))
-        generations[deletion] = read_answers(path, run, *data)
-    for note in dict.fromkeys(note for generation in generations.values() for note in generation.notes):
-        console.print(f"mrt5: {note}", soft_wrap=True, highlight=False, markup=False)
-    return with_generation(evaluation, generations, search)
 
 
 def _saved_config(model_dir: str) -> str:

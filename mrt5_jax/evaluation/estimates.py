@@ -74,6 +74,10 @@ RATIOS: Mapping[str, Ratio] = {
         lambda record: (record.generated_correct, record.generated is not None),
         "share of examples for which the model writes exactly the target",
     ),
+    "label_accuracy": Ratio(
+        lambda record: (record.label_correct, record.label_scores is not None),
+        "share of examples whose target is the most probable label",
+    ),
     "deletion_rate": Ratio(
         lambda record: (_deleted(record), record.num_input_tokens), "share of input tokens that the gate deletes"
     ),

@@ -1,15 +1,10 @@
-"""Evaluation by generation: what a model writes to each example, kept as it comes, and what its task makes of it.
+"""Evaluation by generation: what a model writes to each example, and what the example's task makes of it.
 
-FOLDER/generated-DELETION-KEY.jsonl has a line an example, in the order of the task; the key follows from all settings.
-A stopped evaluation goes on after its last line, and a finished file is read, not made again. Metrics are computed from
-the lines, so that a changed metric needs no model.
+Metrics are computed from a file of what was written (`answer_files`), so that a changed metric needs no model.
 """
 
-import hashlib
-import itertools
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,25 +12,22 @@ import numpy as np
 from mrt5_jax.config import Deletion, RunConfig
 from mrt5_jax.data.arrangements import ExampleInfo
 from mrt5_jax.data.registry import tasks_of
-from mrt5_jax.data.streams import eval_examples
-from mrt5_jax.data.task_names import key_of, label_of
-from mrt5_jax.data.task_specs import Example
+from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
+from mrt5_jax.evaluation.answer_files import Requests, ExampleRow, read_answers_to, request_about, write_answers_to
 from mrt5_jax.evaluation.evaluate import Evaluation
-from mrt5_jax.evaluation.model_dirs import LoadedModel, threshold_under
+from mrt5_jax.evaluation.model_dirs import LoadedModel
 from mrt5_jax.evaluation.records import Record
 from mrt5_jax.evaluation.task_metrics import measure_texts
-from mrt5_jax.inference.answers import Job
 from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Greedy
-from mrt5_jax.inference.engine import Engine
-from mrt5_jax.inference.requests import Limits, Request
-from mrt5_jax.inference.resumable import resume_lines
-from mrt5_jax.inference.run_defaults import INFERENCE_DELETIONS, execution_of
-from mrt5_jax.runs.files import FilePath, explained, read_bytes
+from mrt5_jax.inference.requests import Request
+from mrt5_jax.runs.files import FilePath
 
 Choice = Greedy | Beam
 """A search whose result follows from the model alone."""
+
+_FIELDS = {"prediction": str, "prediction_ids": list, "score": float}
 
 
 class Written(NamedTuple):
@@ -65,20 +57,6 @@ def search_name(search: Choice) -> str:
     return f"beam{search.size}{penalty}"
 
 
-def check_generation(deletions: Sequence[Deletion]) -> None:
-    """Refuses deletions under which nothing is generated.
-
-    Raises:
-        UserError: naming the first of them.
-    """
-    for deletion in deletions:
-        if deletion not in INFERENCE_DELETIONS:
-            raise UserError(
-                f"--generate: nothing is generated under {deletion} deletion: name others by --deletion "
-                f"({', '.join(INFERENCE_DELETIONS)}), or leave --generate out"
-            )
-
-
 def generate_answers(
     loaded: LoadedModel,
     run: RunConfig,
@@ -91,61 +69,21 @@ def generate_answers(
 ) -> FilePath:
     """Writes what the model writes to the examples of a task's split, or goes on where the file ends; returns the file.
 
-    Inputs are cut to the run's input_length, and at most target_length ids are written.
-
-    Args:
-        loaded: the model.
-        run: the data, in batches of its eval_batch_size, and `evaluation.num_examples`.
-        folder: where the file lies.
-        watch: sees how many examples have been answered.
-
-    Raises:
-        UserError: the file cannot be written.
+    Inputs are cut to the run's input_length, and at most target_length ids are written. See `write_answers_to`.
     """
-    limits = Limits(run.model.vocab_size, run.data.input_length, run.data.target_length, "truncate")
-    engine = Engine(run.model, loaded.params, deletion, execution_of(run), run.evaluation.capacity)
-    job = Job(engine, "predict", limits, run.data.eval_batch_size, search)
-    settings = {
-        "task": task,
-        "split": split,
-        "num_examples": run.evaluation.num_examples,
-        "step": loaded.step,
-        "deletion": deletion,
-        "threshold": threshold_under(run.model, deletion),
-        "capacity": run.evaluation.capacity,
-        "search": repr(search),
-        "input_length": run.data.input_length,
-        "target_length": run.data.target_length,
-        "batch_size": run.data.eval_batch_size,
-        "window": engine.execution.window,
-        "dispatch": engine.execution.inference_dispatch,
-    }
-    path = folder / f"generated-{deletion}-{key_of(settings)}.jsonl"
-    if isinstance(folder, Path):
-        with explained(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-    with resume_lines(path, settings, made_by="mrt5 eval") as lines:
-        watch(lines.num_lines)
-        for answers in job.answers_to(_requests(run, task, split), lines.num_lines):
-            lines.append([json.dumps(answer, allow_nan=False) for answer in answers])
-            watch(lines.num_lines)
-    return path
+    asked = _requests(run)
+    return write_answers_to(loaded, run, task, split, deletion, folder, "generated", asked, search, watch)
 
 
 def read_answers(path: FilePath, run: RunConfig, task: str, split: str) -> Generation:
     """Reads what `generate_answers` wrote, and computes the tasks' metrics of it.
 
     Raises:
-        UserError: the file is not of the examples that the task has now, or a line is damaged or has no answer.
+        UserError: see `read_answers_to`; or two examples of a task have the same index.
     """
     specs = {spec.name: spec for spec in tasks_of(task)}
-    examples = eval_examples(task, run.data, split=split, num_examples=run.evaluation.num_examples)
-    by_task: dict[str, list[tuple[ExampleInfo, Example, Mapping[str, Any]]]] = {}
-    for number, (one, line) in enumerate(itertools.zip_longest(examples, _lines(path)), start=1):
-        if one is None or line is None:
-            raise UserError(f"{path}: has not as many lines as {label_of(task)} has examples now: remove it")
-        info, example = one
-        answer = _answer(line, f"{path}, line {number}", _about(info, _input_ids(example, run)))
+    by_task: dict[str, list[tuple[ExampleInfo, ExampleRow, dict[str, Any]]]] = {}
+    for info, example, (answer,) in read_answers_to(path, run, task, split, _requests(run), _FIELDS):
         by_task.setdefault(info.task, []).append((info, example, answer))
     written: dict[tuple[str, int], Written] = {}
     together: dict[str, dict[str, float]] = {}
@@ -161,7 +99,7 @@ def read_answers(path: FilePath, run: RunConfig, task: str, split: str) -> Gener
             key = (name, info.index)
             if key in written:
                 raise UserError(f"task {label_of(name)}: two examples have the index {info.index}: give each its own")
-            written[key] = Written(answer["prediction"], correct, float(answer["score"]), values)
+            written[key] = Written(answer["prediction"], correct, answer["score"], values)
     return Generation(written, together, notes)
 
 
@@ -179,39 +117,9 @@ def with_generation(evaluation: Evaluation, generations: Mapping[Deletion, Gener
     return evaluation._replace(records=records, task_metrics=together)
 
 
-def _requests(run: RunConfig, task: str, split: str) -> Iterator[Request]:
-    for info, example in eval_examples(task, run.data, split=split, num_examples=run.evaluation.num_examples):
-        ids = _input_ids(example, run)
-        yield Request(_about(info, ids), ids, np.zeros(0, np.int32))
+def _requests(run: RunConfig) -> Requests:
+    return functools.partial(_of_input, run)
 
 
-def _input_ids(example: Example, run: RunConfig) -> np.ndarray:
-    return np.asarray(example["inputs"], np.int32)[: run.data.input_length]
-
-
-def _about(info: ExampleInfo, input_ids: np.ndarray) -> dict[str, Any]:
-    """What tells an example from all others, by which a line says what it answers."""
-    return {"task": info.task, "index": info.index, "input": hashlib.sha256(input_ids.tobytes()).hexdigest()[:16]}
-
-
-def _lines(path: FilePath) -> Iterator[bytes]:
-    with explained(path):
-        data = read_bytes(path)
-    return iter(data.splitlines())
-
-
-_FIELDS = {"prediction": str, "prediction_ids": list, "score": float}
-
-
-def _answer(line: bytes, place: str, about: Mapping[str, Any]) -> dict[str, Any]:
-    try:
-        answer = json.loads(line)
-    except ValueError as error:
-        raise UserError(f"{place} is not JSON ({error}): remove the file, and it is made again") from None
-    if not isinstance(answer, dict) or any(answer.get(name) != value for name, value in about.items()):
-        raise UserError(f"{place} answers another example than the task has now: remove the file, and it is made again")
-    if "error" in answer:
-        raise UserError(f"{place}: {answer['error'].replace('this line', 'its example')}")
-    if any(type(answer.get(name)) is not kind for name, kind in _FIELDS.items()):
-        raise UserError(f"{place} is no answer: remove the file, and it is made again")
-    return answer
+def _of_input(run: RunConfig, info: ExampleInfo, example: ExampleRow) -> list[Request]:
+    return [request_about(info, example, run)]

@@ -70,6 +70,10 @@ class Record(NamedTuple):
     """Log-probability of what it wrote, nats."""
     metrics: dict[str, float] | None = None
     """The task's own metrics of this example alone, in the task's units; None where nothing was generated."""
+    label_scores: dict[str, float] | None = None
+    """Log-probability of each label of a classification, nats; None where none was computed."""
+    label_correct: bool = False
+    """Whether the most probable label is the target."""
 
 
 def summarize(records: Iterable[Record], body: BodyCost | None = None) -> dict[str, float]:

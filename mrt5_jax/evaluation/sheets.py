@@ -30,6 +30,7 @@ _QUALITY: Mapping[str, Callable[[float], str]] = {
     "bits_per_target_token": "{:.4f}".format,
     "bits_per_text_byte": "{:.4f}".format,
     "generated_accuracy": _percent,
+    "label_accuracy": _percent,
 }
 """Figures of what a model predicts -> how they are written; the tasks' own metrics follow them."""
 
@@ -46,6 +47,7 @@ _HEADINGS = {
     "bits_per_target_token": "bits per target token",
     "bits_per_text_byte": "bits per byte of text",
     "generated_accuracy": "written exactly",
+    "label_accuracy": "most probable label",
     "dropped_share": "dropped",
     "kept_length_p95": "kept, 95 %",
     "kept_length_max": "kept, most",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from mrt5_jax.data.task_names import label_of
-from mrt5_jax.data.task_specs import Example, Metric, TaskSpec
+from mrt5_jax.data.task_specs import Metric, TaskSpec
 from mrt5_jax.data.vocabulary import decode
 
 _SCORES = "scores"
@@ -25,14 +25,14 @@ class TaskMetrics(NamedTuple):
     """Why something is missing, a sentence each."""
 
 
-def target_text(example: Example) -> str:
+def target_text(example: Mapping[str, Any]) -> str:
     """Returns the whole target of a row as text: as its task wrote it, or else its ids decoded."""
     written = example.get("targets_pretokenized")
     data = decode(example["targets"].tolist()) if written is None else written
     return data.decode(errors="ignore") if isinstance(data, bytes) else str(data)
 
 
-def measure_texts(spec: TaskSpec, examples: Sequence[tuple[str, Example]]) -> TaskMetrics:
+def measure_texts(spec: TaskSpec, examples: Sequence[tuple[str, Mapping[str, Any]]]) -> TaskMetrics:
     """Computes a task's metrics of generated texts, after its postprocessing.
 
     A metric is called with all examples, and with each example alone. Where the mean of the values alone is the value
@@ -81,7 +81,7 @@ def _of_each(metric: Metric, targets: Sequence[Any], predictions: Sequence[Any])
         return [{} for _ in targets]
 
 
-def _processed(spec: TaskSpec, text: str, example: Example, *, is_target: bool) -> Any:
+def _processed(spec: TaskSpec, text: str, example: Mapping[str, Any], *, is_target: bool) -> Any:
     return text if spec.postprocess is None else spec.postprocess(text, example=example, is_target=is_target)
 
 

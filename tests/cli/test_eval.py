@@ -246,3 +246,37 @@ def test_mistakes_about_generation_and_tables_are_one_line(failing, model_dir: P
 )
 def test_mistakes_beside_records_are_one_line(failing, argv: list[str], word: str) -> None:
     assert word in failing("--from_records", "nowhere.jsonl", *argv)
+
+
+@pytest.mark.slow
+def test_a_rate_finds_its_threshold_and_random_deletion_deletes_as_much(model_dir: Path) -> None:
+    """On the text where it is looked for; no deletion is evaluated once, whatever the threshold."""
+    argv = ["eval", f"--model_dir={model_dir}", "--split=validation", "--num_examples=10"]
+    assert main([*argv, "--deletion", "none", "hard", "random", "--target_rate", "0.3", "0.6"]) == 0
+    folders = sorted((model_dir / "eval").glob("*-validation-step0-threshold*"))
+    points = {records[-1].threshold: records for records in (read_records(one / "records.jsonl") for one in folders)}
+    assert len(points) == 2
+    for threshold, rate in zip(sorted(points), (0.3, 0.6), strict=True):
+        hard, random = (of_deletion(points[threshold], deletion) for deletion in ("hard", "random"))
+        assert summarize(hard)["deletion_rate"] == pytest.approx(rate, abs=0.03)
+        assert [one.num_kept_tokens for one in hard] == [one.num_kept_tokens for one in random]
+        assert {one.threshold for one in [*hard, *random]} == {threshold}
+    undeleted = [len(of_deletion(records, "none")) for records in points.values()]
+    assert sorted(undeleted) == [0, 10]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--threshold=-15", "--target_rate=0.5"], ["--threshold and --target_rate", "give one"]),
+        (["--threshold=-40"], ["threshold", "-40", "between scale"]),
+        (["--target_rate=1.5"], ["--target_rate=1.5", "between 0 and 1"]),
+        (["--threshold=-15", "--deletion", "none"], ["--threshold", "no effect under none deletion"]),
+        (["--labels"], ["--labels", "has no labels", "TaskSpec.labels"]),
+        (["--labels", "--deletion", "random"], ["--labels", "random deletion"]),
+    ],
+)
+def test_mistakes_about_thresholds_and_labels_are_one_line(failing, model_dir: Path, argv: list[str], words) -> None:
+    error = failing(f"--model_dir={model_dir}", *argv)
+    for word in words:
+        assert word in error

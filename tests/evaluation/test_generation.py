@@ -19,10 +19,10 @@ from mrt5_jax.data.streams import eval_examples
 from mrt5_jax.data.task_specs import TaskSpec
 from mrt5_jax.data.vocabulary import EOS_ID, decode, encode
 from mrt5_jax.errors import UserError
+from mrt5_jax.evaluation.answer_files import check_answered
 from mrt5_jax.evaluation.comparison import compare
 from mrt5_jax.evaluation.evaluate import Evaluation
 from mrt5_jax.evaluation.generation import (
-    check_generation,
     generate_answers,
     read_answers,
     search_name,
@@ -170,7 +170,7 @@ def test_a_target_that_was_cut_is_never_written_exactly(model: Model, tmp_path: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda lines: lines[:-1], "has not as many lines as test.generation has examples now: remove it"),
+        (lambda lines: lines[:-1], "has not as many lines as test.generation asks for now: remove it"),
         (lambda lines: [*lines, lines[0]], "has not as many lines"),
         (lambda lines: [*lines[:2], lines[3], lines[2], *lines[4:]], "line 3 answers another example"),
         (lambda lines: [lines[0][:-5], *lines[1:]], "line 1 is not JSON"),
@@ -207,6 +207,6 @@ def test_names_of_searches() -> None:
 
 
 def test_random_deletion_generates_nothing() -> None:
-    check_generation(("hard", "soft", "none"))
-    with pytest.raises(UserError, match="nothing is generated under random deletion"):
-        check_generation(("hard", "random"))
+    check_answered(("hard", "soft", "none"), "--generate")
+    with pytest.raises(UserError, match="--generate: nothing is answered under random deletion"):
+        check_answered(("hard", "random"), "--generate")
