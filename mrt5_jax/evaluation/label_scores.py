@@ -12,7 +12,7 @@ from mrt5_jax.data.registry import tasks_of
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.data.vocabulary import EOS_ID, encode
 from mrt5_jax.errors import UserError
-from mrt5_jax.evaluation.answer_files import Requests, ExampleRow, read_answers_to, request_about, write_answers_to
+from mrt5_jax.evaluation.answer_files import ExampleRow, Requests, read_answers_to, request_about, write_answers_to
 from mrt5_jax.evaluation.evaluate import Evaluation
 from mrt5_jax.evaluation.model_dirs import LoadedModel
 from mrt5_jax.evaluation.task_metrics import target_text
