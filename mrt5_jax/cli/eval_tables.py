@@ -22,9 +22,9 @@ def add_table_arguments(parser: argparse.ArgumentParser) -> None:
         "--from_records",
         nargs="+",
         action="extend",
-        metavar="[NAME=]PATH",
-        help="make the tables again, or of several evaluations together, without a model: records.jsonl, or the folder "
-        "of an evaluation; NAME is what the tables call its model",
+        metavar="PATH",
+        help="make the tables again, or of several evaluations together, without a model: records.jsonl or the "
+        "folder of an evaluation; as NAME=PATH, NAME is what the tables call its model",
     )
     group.add_argument(
         "--tables",

@@ -45,7 +45,7 @@ def test_figures_are_numpys(records) -> None:
     assert {name: found[name] for name in expected} == pytest.approx(expected)
     assert math.isnan(found["generated_accuracy"])
     assert math.isnan(found["loss_increase_correlation"])
-    assert found.keys() == expected.keys() | {"generated_accuracy", "loss_increase_correlation"}
+    assert found.keys() == expected.keys() | {"generated_accuracy", "label_accuracy", "loss_increase_correlation"}
 
 
 def test_every_figure_is_explained(records) -> None:
@@ -94,7 +94,7 @@ def test_totals_are_weighted_by_examples() -> None:
     first, second = (of_deletion(random_evaluation(size, seed=size), "hard") for size in (30, 90))
     groups = [(one, estimate(one, resamples=200)) for one in (first, second)]
     total = combine_languages(groups)
-    for name in set(RATIOS) - {"generated_accuracy"}:
+    for name in set(RATIOS) - {"generated_accuracy", "label_accuracy"}:
         one, other = (own[name] for _, own in groups)
         assert total[name].value == pytest.approx((one.value + 3 * other.value) / 4)
         assert total[name].error == pytest.approx(math.hypot(one.error, 3 * other.error) / 4)
