@@ -99,10 +99,16 @@ _OF_ALL = {
 }
 
 
+_SPLITTING = (
+    " (of question answering SQuAD's; each letter of Thai, Lao, Burmese, Khmer, Japanese and Han counts as a word)"
+)
+
+
 def describe_figure(name: str) -> str:
     """Says what a figure is."""
     if name.startswith(OWN_METRIC):
-        return "the task's own metric of generated text, in the task's units"
+        splitting = _SPLITTING if name.removeprefix(OWN_METRIC) in ("exact_match", "f1") else ""
+        return f"the task's own metric of generated text, in the task's units{splitting}"
     return RATIOS[name].meaning if name in RATIOS else _OF_ALL[name]
 
 
