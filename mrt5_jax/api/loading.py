@@ -81,7 +81,7 @@ class DescribedModel:
         for field, value in (("threshold", threshold), ("capacity", capacity)):
             if value is not None and not isinstance(value, numbers.Real):
                 raise UserError(f"{field}={value!r}: should be a number")
-        config = self.config if threshold is None else _with_threshold(self.config, threshold, self.name)
+        config = self.config if threshold is None else with_threshold(self.config, threshold, self.name)
         limits = limits_of(self.run, config.vocab_size, input_length, target_length)
         prepared = PreparedModel(
             self.name,
@@ -224,7 +224,12 @@ def _of_hugging_face(name: str) -> DescribedModel:
     return DescribedModel(name, imported.config, None, "", read)
 
 
-def _with_threshold(config: ModelConfig, threshold: float, name: str) -> ModelConfig:
+def with_threshold(config: ModelConfig, threshold: float, name: str) -> ModelConfig:
+    """Returns a model with another threshold; `name` is what a message calls it.
+
+    Raises:
+        UserError: it compares no gate values, or none lie there.
+    """
     if config.gate is None or "threshold" not in selector_rule(config.gate).reads:
         what = "has no gate" if config.gate is None else f"selects by the rule {config.gate.kind!r}"
         raise UserError(f"threshold={threshold}: {name} {what}, and so no gate values to compare: leave it out")

@@ -22,7 +22,7 @@ from mrt5_jax.inference.run_defaults import capacity_of, default_deletion, execu
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.mesh import make_mesh
 from mrt5_jax.parallel.shardings import param_shardings
-from mrt5_jax.runs.files import given_path
+from mrt5_jax.runs.files import as_path, given_path
 from mrt5_jax.runs.run_files import read_run
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selectors import check_deletion
@@ -158,7 +158,7 @@ def placed(model: Model) -> LoadedModel:
     mesh = make_mesh(model.execution.mesh)
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     shardings = param_shardings(jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"], mesh)
-    return LoadedModel(module, jax.device_put(model.params, shardings), model.step, mesh)
+    return LoadedModel(module, jax.device_put(model.params, shardings), model.step, mesh, name=as_path(model.name).name)
 
 
 def _run_for(model: Model, task: str, num_examples: int | None) -> RunConfig:

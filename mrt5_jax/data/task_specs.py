@@ -76,6 +76,7 @@ class TaskSpec:
         postprocess: (text, example, is_target) -> what metrics compare; as seqio's `postprocess_fn`.
         metrics: of all targets and predictions.
         languages: that its examples have. Where there is one, all of them are of it.
+        labels: all targets that a classification has, as texts; evaluation can compare their probabilities.
         make_rows: what `preprocess` gives, with the run's lengths -> rows of ids.
     """
 
@@ -86,6 +87,7 @@ class TaskSpec:
     metrics: Sequence[Metric] = ()
     languages: tuple[str, ...] = ()
     make_rows: Callable[[Example, RowLengths | None], Example] = ended_rows
+    labels: tuple[str, ...] = ()
 
     @property
     def splits(self) -> Sequence[str]:

@@ -4,6 +4,9 @@ MODEL_DIR/eval/TASK-SPLIT-stepN/
     records.jsonl    a `Record` a line
     summary.json     metrics by deletion, over all records and by language, and the soft-hard gap
     timing.json      what is clocked
+
+Where text was generated too, the folder's name ends with how (TASK-SPLIT-stepN-greedy), and holds generated-*.jsonl
+(`generation.py`).
 """
 
 import dataclasses
@@ -50,6 +53,8 @@ from mrt5_jax.parallel.shardings import param_shardings
 from mrt5_jax.runs.files import AnyPath, FilePath, as_path
 from mrt5_jax.runs.model_dir import write_atomically
 from mrt5_jax.runs.restoring import data_state_of, restore_params
+from mrt5_jax.selection.deletions import DELETIONS
+from mrt5_jax.selection.selectors import deletion_threshold, selector_rule
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"
@@ -65,6 +70,8 @@ class LoadedModel:
     mesh: Mesh
     expectation: Mapping[str, Any] | None = None
     """What training has learned to expect of rows (`Expectation.state`); None where it did not."""
+    name: str = ""
+    """What records call it: the last part of what it was loaded from."""
 
 
 def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
@@ -83,7 +90,7 @@ def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execut
     }
     restored = restore_params(model_dir, step, shardings.__getitem__)
     learned = (data_state_of(model_dir, restored.step) or {}).get(EXPECTATION)
-    return LoadedModel(model, restored.params, restored.step, devices, learned)
+    return LoadedModel(model, restored.params, restored.step, devices, learned, as_path(model_dir).name)
 
 
 def split_to_evaluate(task: str, wanted: str | None = None) -> str:
@@ -170,13 +177,44 @@ def evaluate_task(
             f"step {loaded.step}: the model's numbers are not finite for {len(lost)} of {len(found.records)} results; "
             f"the first is example {lost[0].index} of {lost[0].task} under {lost[0].deletion} deletion: nothing written"
         )
+    found = found._replace(
+        records=[
+            record._replace(
+                mixture=task,
+                split=split,
+                model=loaded.name,
+                step=loaded.step,
+                threshold=threshold_under(run.model, record.deletion),
+            )
+            for record in found.records
+        ]
+    )
     if run.model.gate is None:
         return found
     return found._replace(body=body_multiply_adds(run.model, run.data.target_length))
 
 
-def write_evaluation(model_dir: AnyPath, evaluation: Evaluation, task: str, split: str, step: int) -> FilePath:
+def threshold_under(config: ModelConfig, deletion: Deletion) -> float | None:
+    """Returns what a model's gate values are compared with under a deletion; None where it compares none."""
+    gate = config.gate
+    if gate is None or not DELETIONS[deletion].heeds_selector or "threshold" not in selector_rule(gate).reads:
+        return None
+    return float(deletion_threshold(gate))
+
+
+def evaluation_folder(model_dir: AnyPath, task: str, split: str, step: int, variant: str = "") -> FilePath:
+    """Returns where an evaluation of a MODEL_DIR is written; see `write_evaluation`."""
+    name = f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
+    return as_path(model_dir) / EVALUATIONS / "-".join(filter(None, (name, variant)))
+
+
+def write_evaluation(
+    model_dir: AnyPath, evaluation: Evaluation, task: str, split: str, step: int, variant: str = ""
+) -> FilePath:
     """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder.
+
+    Args:
+        variant: what tells it from other evaluations of the same checkpoint, for the folder's name.
 
     Raises:
         UserError: it cannot be written.
@@ -193,8 +231,10 @@ def write_evaluation(model_dir: AnyPath, evaluation: Evaluation, task: str, spli
             name: _summary(group, evaluation.body) for name, group in group_by(records, "language").items() if name
         },
     }
+    if evaluation.task_metrics:
+        summary["task_metrics"] = evaluation.task_metrics
     timing = {"milliseconds_per_batch": evaluation.milliseconds}
-    folder = as_path(model_dir) / EVALUATIONS / f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
+    folder = evaluation_folder(model_dir, task, split, step, variant)
     try:
         write_atomically(folder / RECORDS, to_json_lines(records))
         write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")

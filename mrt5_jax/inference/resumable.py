@@ -24,7 +24,7 @@ from mrt5_jax.runs.files import (
 )
 from mrt5_jax.runs.model_dir import write_atomically
 
-_MARK = {"made_by": "mrt5 infer"}
+_MADE_BY, _INFER = "made_by", "mrt5 infer"
 _BLOCK = 1 << 20
 
 
@@ -64,17 +64,21 @@ def check_output(path: AnyPath) -> None:
 
 
 @contextlib.contextmanager
-def resume_lines(path: AnyPath, settings: dict[str, Any]) -> Iterator[ResumableLines | Parts]:
+def resume_lines(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER) -> Iterator[ResumableLines | Parts]:
     """Opens OUTPUT to append to it.
 
     OUTPUT.settings.json, beside it, says what made the lines. If it says the same again, what OUTPUT has is kept, but
     for a last line without its end. Files of others are never touched, and no two processes write at once.
 
+    Args:
+      settings: for JSON.
+      made_by: the command that writes the lines.
+
     Raises:
       UserError: OUTPUT was made by something else or under other settings, or cannot be written.
     """
     check_output(path)
-    path, settings = as_path(path), _MARK | settings
+    path, settings = as_path(path), {_MADE_BY: made_by} | settings
     settings_path = path.with_name(f"{path.name}.settings.json")
     if isinstance(path, BucketPath):
         with _resumed_parts(path, settings_path, settings) as parts:
@@ -83,7 +87,7 @@ def resume_lines(path: AnyPath, settings: dict[str, Any]) -> Iterator[ResumableL
     with _explained(path):
         begun = path.exists() and path.stat().st_size > 0
         if begun or exists(settings_path):
-            _check_settings(path, settings_path, settings if begun else None)
+            _check_settings(path, settings_path, settings if begun else None, made_by)
         file = path.open("ab+")
     with file:
         with _explained(path):
@@ -100,7 +104,7 @@ def _resumed_parts(path: BucketPath, settings_path: FilePath, settings: dict[str
         with _explained(path):
             parts = Parts(path)
             if parts.num_lines or exists(settings_path):
-                _check_settings(path, settings_path, settings if parts.num_lines else None)
+                _check_settings(path, settings_path, settings if parts.num_lines else None, settings[_MADE_BY])
             if not parts.num_lines:
                 _write_settings(settings_path, settings)
         yield parts
@@ -122,15 +126,15 @@ def _write_settings(path: FilePath, settings: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(settings, indent=2, allow_nan=False) + "\n")
 
 
-def _check_settings(path: FilePath, settings_path: FilePath, settings: dict[str, Any] | None) -> None:
-    """That `settings_path` is ours and, unless `settings` is None, says the same."""
+def _check_settings(path: FilePath, settings_path: FilePath, settings: dict[str, Any] | None, made_by: str) -> None:
+    """That `settings_path` is this command's and, unless `settings` is None, says the same."""
     try:
         old = json.loads(read_bytes(settings_path))
     except (FileNotFoundError, ValueError):
         old = None
-    if not isinstance(old, dict) or not _MARK.items() <= old.items():
+    if not isinstance(old, dict) or old.get(_MADE_BY) != made_by:
         told = f"{settings_path.name} would say so"
-        raise UserError(f"{path} was not made by mrt5 infer ({told}): give another --output")
+        raise UserError(f"{path} was not made by {made_by} ({told}): give another --output")
     if settings is None:
         return
     if differing := [name for name in old | settings if old.get(name) != settings.get(name)]:
