@@ -18,6 +18,7 @@ def random_evaluation(
     for index in range(count):
         inputs, targets = int(generator.integers(5, 60)), int(generator.integers(2, 9))
         nll = float(generator.gamma(2.0) * targets)
+        language = languages[int(generator.integers(len(languages)))]
         for deletion in deletions:
             share = 0.0 if deletion == "none" else float(generator.uniform(0.1, 0.8))
             deleted = int(share * inputs)
@@ -26,7 +27,6 @@ def random_evaluation(
             correct = int(generator.integers(0, targets + 1))
             counts = (inputs, inputs - deleted - dropped, inputs, False, "")
             of_target = (nll * rise, targets, correct, correct == targets)
-            language = languages[int(generator.integers(len(languages)))] if deletion == deletions[0] else language
             record = Record("t", language, index, deletion, *of_target, *counts, dropped, inputs)
             records.append(
                 record._replace(
