@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 from mrt5_jax.user_cache import cache_folder
 
@@ -24,10 +25,11 @@ def keep_programs_from_now_on() -> None:
     """Does what `keep_compiled_programs` does, where JAX is imported already; what it has been told stays."""
     import jax
 
-    if jax.config.jax_compilation_cache_dir is None and jax.config.jax_enable_compilation_cache:
+    config: Any = jax.config  # whose options pyright does not know
+    if config.jax_compilation_cache_dir is None and config.jax_enable_compilation_cache:
         for name, value in _wanted().items():
             if name not in os.environ:
-                jax.config.update(name.lower(), value if name.endswith("DIR") else int(value))
+                config.update(name.lower(), value if name.endswith("DIR") else int(value))
 
 
 def _wanted() -> dict[str, str]:

@@ -161,7 +161,8 @@ class Model:
         for place, pair in numbered(pairs, "pairs"):
             if isinstance(pair, Text) or not isinstance(pair, Sequence) or len(pair) != 2 or pair[1] is None:
                 raise UserError(f'{place} is no pair: give ("input", "target")')
-            requests.append(request_of(*pair, place, job.limits))
+            source, target = pair
+            requests.append(request_of(source, target, place, job.limits))
         return [
             TargetScore(
                 found["score"],

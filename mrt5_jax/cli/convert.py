@@ -158,8 +158,9 @@ def _jax_export(args: argparse.Namespace, folder: Path) -> None:
     for flag in _SIZES:
         if getattr(args, flag) is not None and not 1 <= getattr(args, flag) <= LARGEST_INTEGER:
             raise UserError(f"--{flag}={getattr(args, flag)}: must be at least 1, and at most {LARGEST_INTEGER}")
-    platforms = [platform for platform in PLATFORMS if platform in args.platforms.split(",")]
-    if unknown := [name for name in args.platforms.split(",") if name not in PLATFORMS]:
+    wanted = args.platforms.split(",")
+    platforms = list(filter(wanted.__contains__, PLATFORMS))
+    if unknown := [name for name in wanted if name not in PLATFORMS]:
         raise UserError(f"--platforms={args.platforms}: {unknown[0]!r} is not one of {', '.join(PLATFORMS)}")
     model, run = read_model_dir(args.source, args.step), read_run(args.source)
     defaults = ExportSizes(*_DEFAULT_SIZES)

@@ -36,7 +36,7 @@ class ExportedModel:
             arrays = [self._pad(column[start : start + size], key) for column, key in zip(texts, keys, strict=False)]
             name = f"{function}_{arrays[0].shape[1]}.{self.platform}.jaxexport"
             if name not in self.programs:
-                self.programs[name] = jax.jit(export.deserialize((self.folder / name).read_bytes()).call)
+                self.programs[name] = jax.jit(export.deserialize(bytearray((self.folder / name).read_bytes())).call)
             found = map(np.asarray, self.programs[name](self.params, *arrays))
             yield from list(zip(*found, strict=True))[: len(texts[0]) - start]
 

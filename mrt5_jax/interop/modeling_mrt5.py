@@ -14,6 +14,10 @@ takes T5's modules from there; what differs is the way through them:
 penalised in training (`loss + alpha * (gate_values * mask).sum() / mask.sum()`), and `kept_mask`.
 """
 
+# torch types what a module holds as any module, and transformers wraps its forward passes.
+# pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportOptionalMemberAccess=false
+
 from __future__ import annotations
 
 import math

@@ -117,8 +117,9 @@ def _headers_of_shards(index: Path) -> dict[str, StoredTensor]:
 def _headers(path: Path) -> dict[str, StoredTensor]:
     with _opened(path) as file:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        types = {name: str(part.get_dtype()) for name, part in slices.items()}
         return {
-            name: StoredTensor(path, tuple(part.get_shape()), _TYPES.get(part.get_dtype(), part.get_dtype()))
+            name: StoredTensor(path, tuple(part.get_shape()), _TYPES.get(types[name], types[name]))
             for name, part in slices.items()
         }
 

@@ -31,11 +31,12 @@ _SETTINGS = {
 
 def bounds_of(gate: GateConfig) -> dict[str | None, tuple[float, float]]:
     """Returns (lower, upper) by script; None has those of all scripts without bounds of their own."""
-    found = {None: (given(gate, _SETTINGS, "lower"), given(gate, _SETTINGS, "upper"))}
+    lowest, highest = given(gate, _SETTINGS, "lower"), given(gate, _SETTINGS, "upper")
+    found: dict[str | None, tuple[float, float]] = {None: (lowest, highest)}
     for script in SCRIPTS:
-        own = [given(gate, _SETTINGS, f"{script}_{bound}") for bound in ("lower", "upper")]
-        if own != [None, None]:
-            found[script] = tuple(value if value is not None else found[None][at] for at, value in enumerate(own))
+        lower, upper = (given(gate, _SETTINGS, f"{script}_{bound}") for bound in ("lower", "upper"))
+        if (lower, upper) != (None, None):
+            found[script] = (lowest if lower is None else lower, highest if upper is None else upper)
     return found
 
 

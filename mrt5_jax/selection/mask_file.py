@@ -121,7 +121,7 @@ def _weights(length: int, salt: int) -> np.ndarray:
 
 def _digest_of(ids: np.ndarray, salt: int) -> np.ndarray:
     with np.errstate(over="ignore"):
-        return np.sum(_weights(len(ids), salt) * ids.astype(np.uint32)[:, None], axis=0, dtype=np.uint32)
+        return np.add.reduce(_weights(len(ids), salt) * ids.astype(np.uint32)[:, None], axis=0, dtype=np.uint32)
 
 
 def look_up(
