@@ -8,6 +8,7 @@ CASES is a list of [number of devices, dispatch, chunks, window], SEARCHES one o
 import json
 import sys
 from typing import Any
+from unittest import mock
 
 import jax
 
@@ -40,11 +41,11 @@ def answers(model: Model, batch_size: int, searches: list[str]) -> dict[str, Any
 def main(cases: list[tuple[int, Dispatch, int, int]], searches: list[str]) -> None:
     devices, all_found, params = jax.local_devices(), [], random_params(CONFIG)
     for number, dispatch, chunks, window in cases:
-        jax.local_devices = lambda number=number: devices[:number]
         execution = ExecutionConfig(rungs=(6, 12), inference_dispatch=dispatch, chunks=chunks, window=window)
         model = Model(CONFIG, params, "hard", "m", 0, None, execution, None, input_length=24, target_length=6)
-        assert model.job("predict").engine.num_shards == number
-        all_found.append(answers(model, ROWS // number, searches))
+        with mock.patch.object(jax, "local_devices", lambda number=number: devices[:number]):
+            assert model.job("predict").engine.num_shards == number
+            all_found.append(answers(model, ROWS // number, searches))
     print(json.dumps(all_found))
 
 
