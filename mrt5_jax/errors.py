@@ -13,6 +13,10 @@ class UserError(Exception):
     """
 
 
+class InUseError(UserError):
+    """Another process writes where this one was to write."""
+
+
 PREEMPTED_EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: not done, try again. A launcher restarts on it, and on nothing else."""
 

@@ -33,7 +33,7 @@ from mrt5_jax.selection.selectors import deletes_hard_alone, pools
 from mrt5_jax.validation import LARGEST_INTEGER, SEED
 
 BATCH_SIZE = 16
-"""Texts at once, as in `mrt5 infer`."""
+"""Texts at once on each device, as in `mrt5 infer`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # parameters are arrays, of which equality is no bool
@@ -101,7 +101,7 @@ class Model:
             max_length: the most ids of an output, end of sequence included; None: `target_length`.
             search: `mrt5_jax.Greedy()` (the default), `mrt5_jax.Sampling(temperature=0.8)` or `mrt5_jax.Beam(4)`.
             seed: of sampling; a text's sample follows from it and from the text's place in the list.
-            batch_size: texts at once.
+            batch_size: texts at once on each device.
             truncate: whether inputs longer than `input_length` are cut; else they are refused.
 
         Returns:
@@ -142,7 +142,7 @@ class Model:
         Args:
             pairs: inputs with their targets.
             max_length: the longest target in ids, end of sequence included; None: `target_length`.
-            batch_size: pairs at once.
+            batch_size: pairs at once on each device.
             truncate: whether inputs longer than `input_length` are cut; else they are refused.
 
         Returns:
@@ -179,7 +179,7 @@ class Model:
 
         Args:
             texts: the inputs.
-            batch_size: texts at once.
+            batch_size: texts at once on each device.
             truncate: whether inputs longer than `input_length` are cut; else they are refused.
 
         Returns:
@@ -296,7 +296,7 @@ class Model:
         batch_size: int = BATCH_SIZE,
         truncate: bool = False,
     ) -> Job:
-        """Returns what answers requests, checked; see `generate` and `score`.
+        """Returns what answers requests on all devices of this process, checked; see `generate` and `score`.
 
         Raises:
             UserError: a number out of its range, or a search that is none.
@@ -318,12 +318,17 @@ class Model:
             int(max_length or self.target_length),
             "truncate" if truncate else "refuse",
         )
-        return Job(self.engine, mode, limits, int(batch_size), search or Greedy(), int(seed))
+        rows = int(batch_size) * self._engine.num_shards
+        return Job(self._engine, mode, limits, rows, search or Greedy(), int(seed))
 
     @cached_property
     def engine(self) -> Engine:
-        """What computes, on batches of ids."""
+        """What computes, on batches of ids, where `params` are."""
         return Engine(self.config, self.params, self.deletion, self.execution, self.capacity)
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return self.engine.on_all_devices()
 
     @property
     def _exchanged(self) -> Exchanged:

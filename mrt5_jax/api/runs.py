@@ -4,9 +4,6 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import get_args
 
-import jax
-import jax.numpy as jnp
-
 from mrt5_jax.api.given import check_counts
 from mrt5_jax.api.model import Model
 from mrt5_jax.compilation_cache import keep_programs_from_now_on
@@ -21,7 +18,7 @@ from mrt5_jax.evaluation.model_dirs import LoadedModel, evaluate_task, split_to_
 from mrt5_jax.inference.run_defaults import capacity_of, default_deletion, execution_of, limits_of
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.mesh import make_mesh
-from mrt5_jax.parallel.shardings import param_shardings
+from mrt5_jax.parallel.shardings import spread_params
 from mrt5_jax.runs.files import as_path, given_path
 from mrt5_jax.runs.run_files import read_run
 from mrt5_jax.selection.deletions import DELETIONS
@@ -156,9 +153,8 @@ def placed(model: Model) -> LoadedModel:
     """Returns the model for evaluation, its parameters spread over all devices."""
     module = MrT5(model.config, model.execution)
     mesh = make_mesh(model.execution.mesh)
-    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-    shardings = param_shardings(jax.eval_shape(module.init, jax.random.key(0), ids, ids)["params"], mesh)
-    return LoadedModel(module, jax.device_put(model.params, shardings), model.step, mesh, name=as_path(model.name).name)
+    params = spread_params(module, model.params, mesh)
+    return LoadedModel(module, params, model.step, mesh, name=as_path(model.name).name)
 
 
 def _run_for(model: Model, task: str, num_examples: int | None) -> RunConfig:

@@ -1,11 +1,15 @@
 """`mrt5 infer`: scores targets or generates them, JSON lines or Parquet in, JSON lines out."""
 
 import argparse
+import dataclasses
+import functools
 import sys
 import typing
 from typing import TYPE_CHECKING
 
+from mrt5_jax.cli.infer_shards import add_shard_arguments, answer_together, make_output, shard_of
 from mrt5_jax.cli.model_flags import add_model_arguments
+from mrt5_jax.cli.process_flags import names_others
 from mrt5_jax.config import Dispatch
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import LAST_VERSION, OLD_CAPACITY, say_once
@@ -13,6 +17,7 @@ from mrt5_jax.runs.files import given_path, rereadable
 
 if TYPE_CHECKING:
     from mrt5_jax.api.loading import PreparedModel
+    from mrt5_jax.data.mixing import Shard
     from mrt5_jax.inference.decoding import Search
 
 OLD_CAPACITY_DISPATCH = "capacity"
@@ -51,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deletion", choices=("hard", "soft", "none"), default="hard", help="what the gate does (default: hard)"
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="lines at once (default: 16)")
+    parser.add_argument("--batch_size", type=int, default=16, help="lines at once on each device (default: 16)")
     parser.add_argument("--input_length", type=int, help="longest input, in ids (default: the model's, or 1024)")
     parser.add_argument(
         "--max_target_length",
@@ -96,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--seed", type=int, help="sampling: with a line's number, it decides the sample (default: 0)")
     search.add_argument("--beam_size", type=int, help="beam: hypotheses a line (default: 4)")
     search.add_argument("--length_penalty", type=float, help="beam: exponent of the length (default: 1)")
+    add_shard_arguments(parser)
 
 
 def _chunks(text: str) -> int:
@@ -125,16 +131,18 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.inference.resumable import check_output
 
     check_output(args.output)
+    shard = shard_of(args)
     with rereadable(args.input, "--input=") as requests_file:
-        return _answer(args, search, requests_file)
+        return _answer(args, search, requests_file, shard)
 
 
-def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> int:
-    """Answers the requests in `requests_file`, which is --input or a copy of what a pipe gave."""
+def _answer(args: argparse.Namespace, search: "Search", requests_file: str, shard: "Shard") -> int:
+    """Answers a shard of the requests in `requests_file`, which is --input or a copy of what a pipe gave."""
     from mrt5_jax.cli.progress import progress
     from mrt5_jax.data.vocabulary import sentinel_ids
     from mrt5_jax.inference import requests
-    from mrt5_jax.inference.files import resolved, write_answers
+    from mrt5_jax.inference.files import merge_answers, resolved, write_answers
+    from mrt5_jax.inference.shards import answers_file, num_requests
     from mrt5_jax.parallel.memory import batches_in_window
     from mrt5_jax.validation import LARGEST_INTEGER
 
@@ -162,6 +170,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
     print(f"reading {args.model_dir}")
     model = prepared.load(args.step)
     job = model.job(args.mode, None, search, args.seed or 0, args.batch_size, args.truncate)
+    job = dataclasses.replace(job, shard=shard)
     identity = {
         "model_dir": resolved(args.model_dir),
         "step": model.step,
@@ -169,12 +178,16 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
         "deletion": args.deletion,  # as asked for: a ByT5 deletes nothing under any
     }
     with progress("lines") as watch:
-        num_failed = write_answers(job, requests_file, args.input, survey, args.output, identity, watch)
-    print(f"done: {survey.num_lines} lines in {args.output}")
+        answer = functools.partial(write_answers, job, requests_file, args.input, survey, args.output, identity, watch)
+        num_failed = answer_together(answer) if names_others(args) else answer()
+    if shard.count > 1:
+        make_output(args, functools.partial(merge_answers, job, survey, args.output, identity), survey.num_lines)
+    else:
+        print(f"done: {survey.num_lines} lines in {args.output}")
     if num_failed:
         print(
-            f"mrt5: {num_failed} of {survey.num_lines} lines have no answer, since the model's numbers are not finite "
-            f"for them: see `error` in {args.output}",
+            f"mrt5: {num_failed} of {num_requests(shard, survey.num_lines)} lines have no answer, since the model's "
+            f"numbers are not finite for them: see `error` in {answers_file(args.output, shard)}",
             file=sys.stderr,
         )
     return 1 if num_failed else 0

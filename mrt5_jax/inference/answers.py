@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from mrt5_jax.data.mixing import Shard
 from mrt5_jax.data.vocabulary import decode
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
@@ -22,6 +23,7 @@ from mrt5_jax.inference.requests import (
     static_lengths,
 )
 from mrt5_jax.inference.sampling import row_keys
+from mrt5_jax.inference.shards import WHOLE, number_of
 
 NOT_FINITE = "the model's numbers are not finite for this line"
 """The `error` of a line that has no answer."""
@@ -35,7 +37,7 @@ class _Window(NamedTuple):
 
     requests: Sequence[Request]
     start: int
-    """The first one's number."""
+    """The place of the first one among those that the job answers."""
     size: int
     """Batches that programs are compiled for."""
 
@@ -48,12 +50,15 @@ class Job:
     mode: InferMode
     limits: Limits
     batch_size: int
+    """Requests at once, on all devices together; a multiple of `Engine.num_shards`."""
     search: Search = dataclasses.field(default_factory=Greedy)
     seed: int = 0
     """Of sampling; a request's sample follows from it and from the request's number in the file."""
+    shard: Shard = WHOLE
+    """The requests that are answered, by their numbers in the file."""
 
     def answers(self, path: str | Path, num_done: int, name: str = "") -> Iterator[list[dict[str, Any]]]:
-        """Yields the answers to the file's requests from number `num_done` on, in order, a window at a time.
+        """Yields the answers to the shard's requests of a file but the first `num_done`, in order, a window at a time.
 
         `name` is the file's, where `path` is a copy of it. An answer is the request's line with what was asked for
         added.
@@ -61,7 +66,7 @@ class Job:
         return self.answers_to(read_requests(path, self.mode, self.limits, name), num_done)
 
     def answers_to(self, requests: Iterable[Request], num_done: int = 0) -> Iterator[list[dict[str, Any]]]:
-        """Yields the answers to requests from number `num_done` on, in order, a window at a time.
+        """Yields the answers to the shard's requests but the first `num_done`, in order, a window at a time.
 
         The requests of a window are sorted by length and cut into batches, whose rows the engine regroups. Windows
         begin at the same requests whatever was done before: a run that goes on computes what it would have computed.
@@ -90,7 +95,7 @@ class Job:
         size = self.engine.window(self.batch_size, self.limits.input_length)
         whole = size * self.batch_size
         start = num_done // whole * whole
-        todo = islice(requests, start, None)
+        todo = islice(requests, number_of(start, self.shard), None, self.shard.count)
         while found := list(islice(todo, whole)):
             if start == 0:  # requests that end in their first window take no more room than they need
                 size = -(-len(found) // self.batch_size)
@@ -108,7 +113,8 @@ class Job:
         if self.mode == "score":
             results = self._score(arrays, size)
         else:
-            results = self._predict(arrays, [[start + index for index in own] for own in batches], size)
+            numbers = [[number_of(start + index, self.shard) for index in own] for own in batches]
+            results = self._predict(arrays, numbers, size)
         for own, fields_of_rows in zip(batches, results, strict=True):
             for index, fields in zip(own, fields_of_rows, strict=False):  # the rows after them are padding
                 answers[index] |= fields

@@ -14,24 +14,28 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
 from mrt5_jax.compaction.ladder import make_ladder
 from mrt5_jax.compaction.plan import count_kept
 from mrt5_jax.compaction.staged import Begun, Part, Staged
-from mrt5_jax.compaction.windows import Windows, by_shape
+from mrt5_jax.compaction.windows import OfBatch, Windows, by_shape
 from mrt5_jax.config import Deletion, Dispatch, ExecutionConfig, ModelConfig
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
 from mrt5_jax.inference.encoding import EncodedRows, encoded_rows
 from mrt5_jax.inference.incremental import memorize
 from mrt5_jax.inference.scoring import Scores, target_scores
+from mrt5_jax.inference.spreading import gather_rows, spread_rows
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import AtGate, DeviceBatch, ForwardSetting, GateRows, targets_of, teacher_forced, up_to_gate
 from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.parallel.memory import batches_in_window
+from mrt5_jax.parallel.mesh import make_mesh, row_shards
+from mrt5_jax.parallel.shardings import spread_params
 
 Tokens = Int[Array, "batch length"] | Int[np.ndarray, "batch length"]
 
@@ -57,6 +61,9 @@ class Engine:
     A model without a gate deletes nothing, whatever the deletion. Of `execution`, `inference_dispatch` says who
     chooses the lengths; in generation every chunk is a decoding loop of its own. `capacity` is the share of its length
     that a row may keep; None: all that the gate keeps.
+
+    With a mesh, on which the parameters lie already, the rows of a batch are spread over its devices, and results come
+    back to the host. Batches then have a multiple of `num_shards` rows.
     """
 
     config: ModelConfig
@@ -64,6 +71,28 @@ class Engine:
     deletion: Deletion = "hard"
     execution: ExecutionConfig = dataclasses.field(default_factory=ExecutionConfig)
     capacity: float | None = None
+    mesh: Mesh | None = None
+    """None: the default device alone."""
+
+    @property
+    def num_shards(self) -> int:
+        """Devices that the rows of a batch are spread over."""
+        return 1 if self.mesh is None else row_shards(self.mesh).count
+
+    def on_all_devices(self) -> "Engine":
+        """Returns an engine on all devices of this process, by `ExecutionConfig.mesh`; itself where there is only one.
+
+        Itself, too, where the parameters lie on devices of several processes, as after training there.
+
+        Raises:
+          UserError: the mesh does not fit the devices.
+        """
+        mesh = make_mesh(dataclasses.replace(self.execution.mesh, data=-1), jax.local_devices())
+        ours = all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(self.params))
+        if mesh.size == 1 or not ours:
+            return self
+        params = spread_params(MrT5(self.config, self.execution), self.params, mesh)
+        return dataclasses.replace(self, params=params, mesh=mesh)
 
     def generate(
         self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
@@ -88,13 +117,13 @@ class Engine:
         Batches may have different input lengths; those of one length are regrouped together.
         """
         keys = [None] * len(batches) if row_keys is None else row_keys
-        rows = [(jnp.asarray(tokens), own) for tokens, own in zip(batches, keys, strict=True)]
+        rows = [spread_rows((tokens, own), self.mesh) for tokens, own in zip(batches, keys, strict=True)]
         size = max(size or 0, len(batches))
 
         def run(alike: Sequence[tuple[Array, RowKeys | None]]) -> Iterator[Predictions]:
             return self._generator(alike[0][0], max_length, search).run(self.params, (), alike, size)
 
-        return by_shape(rows, run)
+        return self._gathered(by_shape(rows, run))
 
     def score_window(
         self, batches: Sequence[dict[str, Array] | dict[str, np.ndarray]], size: int | None = None
@@ -108,9 +137,10 @@ class Engine:
           batches: each as in training.
           size: what is compiled for so many batches serves fewer, too; give the most that will come. None: these.
         """
-        rows = [{name: jnp.asarray(array) for name, array in batch.items()} for batch in batches]
+        rows = [spread_rows(batch, self.mesh) for batch in batches]
         size = max(size or 0, len(batches))
-        return by_shape(rows, lambda alike: self._scorer(alike[0]).run(self.params, (), alike, size))
+        found = by_shape(rows, lambda alike: self._scorer(alike[0]).run(self.params, (), alike, size))
+        return self._gathered(found)
 
     def encode_window(
         self, batches: Sequence[Int[Array, "batch _"] | Int[np.ndarray, "batch _"]], size: int | None = None
@@ -122,7 +152,7 @@ class Engine:
             length = alike[0].shape[1]
             return _encoding(self._setting(length, 1), length, self._dispatch).run(self.params, (), alike, size)
 
-        return by_shape([jnp.asarray(tokens) for tokens in batches], run)
+        return self._gathered(by_shape([spread_rows(tokens, self.mesh) for tokens in batches], run))
 
     def window(self, batch_size: int, length: int) -> int:
         """Returns how many batches of so many rows of at most this length to give at once.
@@ -130,7 +160,7 @@ class Engine:
         Raises:
           UserError: `execution.window` is larger than the memory.
         """
-        return batches_in_window(self.config, self.execution, batch_size, length)
+        return batches_in_window(self.config, self.execution, batch_size, length, self.num_shards)
 
     def start_generating(
         self, tokens: Tokens, max_length: int, search: Search | None = None, row_keys: RowKeys | None = None
@@ -147,14 +177,17 @@ class Engine:
           row_keys: what sampling draws from.
         """
         run = self._generator(tokens, max_length, search)
-        waiting = run.start(self.params, (), (jnp.asarray(tokens), row_keys))
-        return lambda: waiting().rows
+        waiting = run.start(self.params, (), spread_rows((tokens, row_keys), self.mesh))
+        return lambda: gather_rows(waiting().rows, self.mesh)
 
     def start_scoring(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> Callable[[], Scores]:
         """Does what `start_generating` does, for the scores of given targets."""
-        arrays = {name: jnp.asarray(array) for name, array in batch.items()}
-        waiting = self._scorer(arrays).start(self.params, (), arrays)
-        return lambda: waiting().rows
+        rows = spread_rows(batch, self.mesh)
+        waiting = self._scorer(rows).start(self.params, (), rows)
+        return lambda: gather_rows(waiting().rows, self.mesh)
+
+    def _gathered(self, of_batches: list[OfBatch]) -> list[OfBatch]:
+        return [gather_rows(results, self.mesh) for results in of_batches]
 
     def _generator(self, tokens: Tokens, max_length: int, search: Search | None) -> Windows:
         return _generation(self._setting(tokens.shape[1], max_length), search or Greedy(), max_length, self._dispatch)
@@ -170,7 +203,7 @@ class Engine:
     def _setting(self, length: int, target_length: int) -> ForwardSetting:
         backend, lengths = jax.default_backend(), (length, target_length)
         return inference_setting(
-            self.config, self.execution, self.deletion, lengths, backend, self._dispatch, self.capacity
+            self.config, self.execution, self.deletion, lengths, backend, self._dispatch, self.capacity, self.num_shards
         )
 
 
@@ -182,11 +215,12 @@ def inference_setting(
     backend: str,
     dispatch: Dispatch,
     capacity: float | None = None,
+    num_shards: int = 1,
 ) -> ForwardSetting:
     """Returns what scoring and generation of these lengths, of inputs and targets, are compiled for on a backend."""
     length, target_length = lengths
     ladder = make_ladder(length, execution, backend, capacity, body_multiply_adds(config, target_length), dispatch)
-    return ForwardSetting(MrT5(config, execution), deletion, ladder, fixed_chunks(execution))
+    return ForwardSetting(MrT5(config, execution), deletion, ladder, fixed_chunks(execution), num_shards)
 
 
 def greedy(

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from mrt5_jax.errors import UserError
-from mrt5_jax.inference.parts import Parts
+from mrt5_jax.errors import InUseError, UserError
+from mrt5_jax.inference.parts import Parts, count_lines
 from mrt5_jax.runs.bucket_lock import bucket_lock
 from mrt5_jax.runs.buckets import BucketPath
 from mrt5_jax.runs.files import (
@@ -79,7 +79,7 @@ def resume_lines(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER)
     """
     check_output(path)
     path, settings = as_path(path), {_MADE_BY: made_by} | settings
-    settings_path = path.with_name(f"{path.name}.settings.json")
+    settings_path = _settings_path(path)
     if isinstance(path, BucketPath):
         with _resumed_parts(path, settings_path, settings) as parts:
             yield parts
@@ -96,6 +96,23 @@ def resume_lines(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER)
                 _write_settings(settings_path, settings)
             num_lines = _cut_half_line(file)
         yield ResumableLines(file, num_lines)
+
+
+def lines_made(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER) -> int:
+    """Counts the whole lines of an OUTPUT, which another process may be writing; changes nothing.
+
+    Of one in a bucket only those that were put together, which a finished run does.
+
+    Raises:
+      UserError: as of `resume_lines`.
+    """
+    path = as_path(path)
+    settings_path = _settings_path(path)
+    with _explained(path):
+        num_lines = count_lines(path)
+        if num_lines or exists(settings_path):
+            _check_settings(path, settings_path, {_MADE_BY: made_by} | settings if num_lines else None, made_by)
+    return num_lines
 
 
 @contextlib.contextmanager
@@ -117,9 +134,13 @@ def _explained(path: AnyPath) -> Iterator[None]:
     try:
         yield
     except BlockingIOError:
-        raise UserError(f"{path} is being written by another process") from None
+        raise InUseError(f"{path} is being written by another process") from None
     except OSError as error:
         raise UserError(f"{path}: {explain(error, path)}") from None
+
+
+def _settings_path(path: FilePath) -> FilePath:
+    return path.with_name(f"{path.name}.settings.json")
 
 
 def _write_settings(path: FilePath, settings: dict[str, Any]) -> None:
