@@ -2,7 +2,7 @@
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,29 +58,36 @@ def run(args: argparse.Namespace) -> int:
     if args.follow:
         return _follow(args)
     runs = _read_runs(args.model_dirs)
-    for one in runs:
-        if not one.records:
-            raise UserError(f"{one.folder} has no records: `mrt5 eval --model_dir={one.folder}` writes them")
+    _check_contents(runs)
     found, notes = _delete_of_texts(runs, texts)
     _write(args.out, runs, found, notes)
     return 0
 
 
-def _follow(args: argparse.Namespace, sleep: Callable[[float], None] | None = None) -> int:
+def _follow(args: argparse.Namespace) -> int:
     """Writes a page whenever files have changed; a browser that shows it reads it again by itself."""
+    from mrt5_jax.evaluation.comparison import named_source
     from mrt5_jax.report.reading import fingerprint
 
-    shown = None
+    folders = [named_source(source)[1] for source in args.model_dirs]
+    shown, training = None, True
     while True:
-        runs = _read_runs(args.model_dirs)
-        state = [fingerprint(one.folder) for one in runs], [one.metrics[-1:] for one in runs]
-        training = any(one.is_training for one in runs)
+        state = [fingerprint(folder) for folder in folders]  # before reading: what changes meanwhile is read next time
         if state != shown:
+            runs = _read_runs(args.model_dirs)
+            _check_contents(one for one in runs if not one.metrics and not one.is_training)
+            training = any(one.is_training for one in runs)
             _write(args.out, runs, [], [], _SECONDS_BETWEEN_PAGES if training else None)
             shown = state
         if not training:
             return 0
-        (sleep or time.sleep)(_SECONDS_BETWEEN_PAGES)
+        time.sleep(_SECONDS_BETWEEN_PAGES)
+
+
+def _check_contents(runs: "Iterable[RunResults]") -> None:
+    for one in runs:
+        if not one.records:
+            raise UserError(f"{one.folder} has no records: `mrt5 eval --model_dir={one.folder}` writes them")
 
 
 def _read_runs(sources: Sequence[str]) -> "list[RunResults]":

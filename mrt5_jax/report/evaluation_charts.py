@@ -7,8 +7,8 @@ from mrt5_jax.data.task_names import label_of
 from mrt5_jax.evaluation.comparison import Comparison, System, SystemResults, group_systems, undeleted_records
 from mrt5_jax.evaluation.records import Record
 from mrt5_jax.report.charts import (
-    Cell,
     CategoryChart,
+    Cell,
     ChartTable,
     Point,
     PointChart,

@@ -126,7 +126,7 @@ def _evaluations(model_dir: AnyPath) -> list[FilePath]:
     """The folders of evaluations with records, by name."""
     folder = as_path(model_dir) / EVALUATIONS
     found = (name.split("/") for name in files_for(folder).below(folder))
-    return [folder / parts[0] for parts in found if len(parts) == 2 and parts[1] == RECORDS]
+    return [folder / name for name in sorted(parts[0] for parts in found if parts[1:] == [RECORDS])]
 
 
 def _read_evaluations_of(model_dir: AnyPath, name: str) -> tuple[list[Record], list[str]]:

@@ -1,7 +1,7 @@
 """What a model deletes of the same texts as others: counts of bytes by kind, and the texts in colour."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from mrt5_jax.api.results import TextDeletions
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, NUM_BYTES, decode
