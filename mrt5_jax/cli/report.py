@@ -165,7 +165,7 @@ def _write(
     from mrt5_jax.report.writing import write_report
 
     title = f"Report of {', '.join(visible_text(one.name) for one in runs)}"
-    sections = report_sections(runs, texts, list(map(visible_text, notes)))
+    sections = report_sections(runs, texts, notes)
     page = write_report(
         folder, title, sections, refresh_seconds, lambda charts: iter(watched(charts, "charts", len(charts)))
     )

@@ -141,8 +141,9 @@ def thinned(items: Sequence[_Item], most: int) -> list[_Item]:
 
 def pareto_front(points: Iterable[Point]) -> list[Point]:
     """Returns the points of which no other one is at most as far right and at most as high, by x."""
+    known = [point for point in points if not math.isnan(point.x) and not math.isnan(point.y)]
     front: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.x, point.y)):
-        if not math.isnan(point.y) and not math.isnan(point.x) and (not front or point.y < front[-1].y):
+    for point in sorted(known, key=lambda point: (point.x, point.y)):
+        if not front or point.y < front[-1].y:
             front.append(point)
     return front

@@ -52,8 +52,9 @@ def report_sections(
     records = [record for run in runs for record in run.records]
     comparisons = compare(records)
     runtime = runtime_chart(runs)
+    said = [*notes, *(note for run in runs for note in run.notes)]
     sections = [
-        ReportSection("Runs", [*notes, *(note for run in runs for note in run.notes)], tables={"": _run_table(runs)}),
+        ReportSection("Runs", list(map(visible_text, said)), tables={"": _run_table(runs)}),
         ReportSection("Training", charts=training_charts(runs)),
         ReportSection("Compression by language", charts=language_charts(comparisons)),
         ReportSection("Loss against kept length", charts=loss_charts(comparisons)),

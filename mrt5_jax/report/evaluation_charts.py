@@ -58,8 +58,7 @@ def loss_charts(comparisons: Sequence[Comparison]) -> list[PointChart]:
             Series(visible_text(one.label), [_loss_point(one)], "point", look)
             for look, one in enumerate(comparison.systems)
         ]
-        named = [point._replace(name=one.label) for one in series for point in one.points]
-        front = [point._replace(name="") for point in pareto_front(named)]
+        front = pareto_front(point for one in series for point in one.points)
         if len(front) > 1:
             series.append(Series("Pareto front", front, "front", len(series)))
         title = f"Loss against kept length, {_title(comparison)}"

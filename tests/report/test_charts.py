@@ -1,5 +1,6 @@
 """What charts leave out, and how they are drawn."""
 
+import itertools
 import math
 import re
 import xml.etree.ElementTree as ET
@@ -44,7 +45,7 @@ def test_thinned_keeps_the_last_and_even_distances(items: list[int], most: int) 
     found = thinned(list(enumerate(items)), most)
     assert len(found) <= most
     assert found[-1:] == list(enumerate(items))[-1:]
-    steps = {after[0] - before[0] for before, after in zip(found, found[1:], strict=False)}
+    steps = {after[0] - before[0] for before, after in itertools.pairwise(found)}
     assert len(steps) <= 1
     if len(items) <= most:
         assert [item for _, item in found] == items
@@ -71,7 +72,7 @@ def test_tables_have_every_number() -> None:
 
 @pytest.mark.parametrize("chart", CHARTS, ids=lambda chart: chart.name)
 def test_drawings(chart: Chart) -> None:
-    """Whatever the labels: an XML document and a PNG, the same each time; in a page neither addresses nor foreign ids."""
+    """Whatever the labels: XML and a PNG, the same each time; in a page neither addresses nor foreign ids."""
     pytest.importorskip("matplotlib", reason="needs matplotlib: the extra report")
     drawn = draw_chart(chart)
     assert draw_chart(chart) == drawn
