@@ -39,8 +39,8 @@ def test_model_dirs_that_cannot_be_reported_are_named(refused, tmp_path: Path) -
     two, _ = make_run(tmp_path / "b" / "same")
     assert f"are both called same: name one, as in OTHER={two}" in refused("report", str(one), str(two), out)
     (path,) = one.glob("eval/*/records.jsonl")
-    path.write_text('{"schema": 3}\n')
-    assert "records.jsonl, line 1: a record of schema 3" in refused("report", str(one), out)
+    path.write_text('{"schema": 99}\n')
+    assert "records.jsonl, line 1: a record of schema 99" in refused("report", str(one), out)
     assert "NAME=PATH" in refused("report", "name=", out)
     assert not (tmp_path / "out").exists()
 

@@ -26,7 +26,7 @@ LARGEST = 5_000_000
 MOST_SECONDS = 30
 WIDTHS = (1280, 390)
 TEXTS = {
-    "en": "An <b>ox</b> & a <script>document.title='run'</script> yak. ".encode() * 10,
+    "en": b"An <b>ox</b> & a <script>document.title='run'</script> yak. " * 10,
     "ar": "\u0627\u0644\u0633\u0644\u0627\u0645 \u0639\u0644\u064a\u0643\u0645 \u202e. ".encode() * 10,
     "hi": "\u0915\u094d\u0937 \u0928\u092e\u0938\u094d\u0924\u0947 ".encode() * 10,
     "got": "\U00010330\U00010331 \U0001f469\u200d\U0001f4bb ".encode() * 10,
@@ -55,7 +55,7 @@ def browser() -> str:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of three runs with 5,000 examples each, one of them evaluated under random deletion too."""
+    """Of three runs with 5,000 examples each."""
     pytest.importorskip("matplotlib", reason="needs matplotlib: the extra report")
     folder = tmp_path_factory.mktemp("runs")
     runs = [make_run(folder / f"run{number}", NUM_EXAMPLES, steps=1000, seed=number)[0] for number in range(3)]
