@@ -1,6 +1,7 @@
 """What a model deletes of the same texts as others: counts of bytes by kind, and the texts in colour."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 
 from mrt5_jax.api.results import TextDeletions
@@ -21,6 +22,12 @@ class TextsOfModel:
     """By the text's name, such as its language."""
 
 
+def byte_fates(found: TextDeletions) -> tuple[bytes, list[bool]]:
+    """Returns the bytes of a text and whether each stays; ends of sequences are left out."""
+    is_byte = [BYTE_OFFSET <= token < BYTE_OFFSET + NUM_BYTES for token in found.ids]
+    return decode(found.ids), list(itertools.compress(found.keep, is_byte))
+
+
 def kind_chart(number: int, of: TextsOfModel) -> ShareChart:
     """Makes the chart of which kinds of bytes a model deletes, by text.
 
@@ -29,8 +36,7 @@ def kind_chart(number: int, of: TextsOfModel) -> ShareChart:
     """
     columns = {}
     for name, found in of.texts.items():
-        keep = [kept for token, kept in zip(found.ids, found.keep, strict=True) if _is_byte(token)]
-        columns[visible_text(name)] = count_deleted(decode(found.ids), keep)
+        columns[visible_text(name)] = count_deleted(*byte_fates(found))
     occurring = {kind for tallies in columns.values() for kind in tallies}
     order = [kind for kind in BYTE_KINDS if kind in occurring]
     title = f"Deleted bytes by kind, {visible_text(of.model)}, step {of.step:,}"
@@ -44,7 +50,3 @@ def coloured_texts(of: TextsOfModel) -> str:
     sections = [section for name, found in of.texts.items() for section in found.sections(visible_text(name))]
     scale = next(iter(of.texts.values())).scale
     return render_fragment(sections, scale)
-
-
-def _is_byte(token: int) -> bool:
-    return BYTE_OFFSET <= token < BYTE_OFFSET + NUM_BYTES
