@@ -68,7 +68,6 @@ def draw_chart(chart: Chart) -> ChartFiles:
         **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
         "axes.facecolor": "none",
         "font.size": 10,
-        "axes.titlesize": 10,
         "svg.fonttype": "none",
         "svg.hashsalt": chart.name,
     }

@@ -93,10 +93,10 @@ def test_two_models_are_compared(model_dir: Path, tmp_path: Path, capsys: pytest
 def test_a_page_of_two_models_needs_one_range_of_gate_values(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    other = make_model_dir(tmp_path / "other", "config.GateConfig.scale=-20.0", "config.GateConfig.threshold=-10.0")
+    other = make_model_dir(tmp_path / "other", "config.GateConfig.scale=-40.0")
     given = [f"--model_dir={model_dir}", f"--against={other}", "--text=a", f"--html={tmp_path / 'page.html'}"]
     assert main(["inspect", *given]) == 2
-    assert "have the ranges -30..0, -20..0" in capsys.readouterr().err
+    assert "have the ranges -40..0, -30..0" in capsys.readouterr().err
     assert not (tmp_path / "page.html").exists()
 
 
