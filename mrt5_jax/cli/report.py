@@ -66,10 +66,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _follow(args: argparse.Namespace) -> int:
     """Writes a page whenever files have changed; a browser that shows it reads it again by itself."""
-    from mrt5_jax.evaluation.comparison import named_source
-    from mrt5_jax.report.reading import fingerprint
+    from mrt5_jax.report.reading import fingerprint, locate_run
 
-    folders = [named_source(source)[1] for source in args.model_dirs]
+    folders = [locate_run(source)[1] for source in args.model_dirs]
     shown, training = None, True
     while True:
         state = [fingerprint(folder) for folder in folders]  # before reading: what changes meanwhile is read next time

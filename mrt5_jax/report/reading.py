@@ -64,6 +64,20 @@ class RunResults:
         return self.num_steps is not None and (not self.metrics or self.metrics[-1]["step"] < self.num_steps)
 
 
+def locate_run(source: str) -> tuple[str, str]:
+    """Returns what a report calls a run, and its folder.
+
+    Args:
+        source: MODEL_DIR, or NAME=MODEL_DIR; without a name it is the last part of the path.
+
+    Raises:
+        UserError: the name or the path is empty, or cannot be one.
+    """
+    with explained(source):
+        name, folder = named_source(source)
+    return name or as_path(folder).name or Path(folder).resolve().name, folder
+
+
 def read_run_results(source: str) -> RunResults:
     """Reads what a MODEL_DIR holds.
 
@@ -73,9 +87,8 @@ def read_run_results(source: str) -> RunResults:
     Raises:
         UserError: it is no MODEL_DIR, or a file in it is damaged or of a newer version.
     """
-    name, folder = named_source(source)
+    name, folder = locate_run(source)
     read_model_config(folder)
-    name = name or as_path(folder).name or Path(folder).resolve().name
     run = read_run(folder)
     records, notes = _read_evaluations_of(folder, name)
     return RunResults(
