@@ -138,7 +138,8 @@ def read_metrics(model_dir: AnyPath) -> list[MetricsLine]:
 def _evaluations(model_dir: AnyPath) -> list[FilePath]:
     """The folders of evaluations with records, by name."""
     folder = as_path(model_dir) / EVALUATIONS
-    found = (name.split("/") for name in files_for(folder).below(folder))
+    with explained(folder):
+        found = [name.split("/") for name in files_for(folder).below(folder)]
     return [folder / name for name in sorted(parts[0] for parts in found if parts[1:] == [RECORDS])]
 
 
