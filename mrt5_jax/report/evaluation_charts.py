@@ -63,8 +63,8 @@ def loss_charts(comparisons: Sequence[Comparison]) -> list[PointChart]:
             series.append(Series("Pareto front", front, "front", len(series)))
         title = f"Loss against kept length, {_title(comparison)}"
         labels = "kept length, input tokens", "loss, nats per target token"
-        note = "Of all languages, weighted by examples; bars are standard errors. On the front no system keeps less "
-        note += "and loses less."
+        note = "Of all languages, weighted by examples; bars are standard errors. On the front "
+        note += "are those of which no other system has both a length and a loss that are no higher."
         charts.append(PointChart(f"loss_kept_{number}", title, *labels, series, note))
     return charts
 
