@@ -48,6 +48,10 @@ COMMANDS = {
         "show which bytes of a text the gate deletes",
         "mrt5 inspect --model_dir=runs/vowels --text='#HelloWorld'",
     ),
+    "report": Command(
+        "write one page with charts, tables and texts of trained models",
+        "mrt5 report runs/byt5 runs/mrt5 --out=report",
+    ),
     "data": Command(
         "list tasks, show and count their examples, unpack and make data",
         "mrt5 data show diagnostics.merge_abc",

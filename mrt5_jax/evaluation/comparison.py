@@ -10,7 +10,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.bootstrap import RESAMPLES
 from mrt5_jax.evaluation.estimates import Estimates, combine_languages, estimate
 from mrt5_jax.evaluation.records import Record, group_by, read_records
-from mrt5_jax.runs.files import AnyPath, as_path, exists, files_for, given_path
+from mrt5_jax.runs.files import AnyPath, as_path, exists, explained, files_for, given_path
 from mrt5_jax.selection.deletions import DELETIONS
 
 
@@ -62,21 +62,28 @@ def compare(records: Iterable[Record], resamples: int = RESAMPLES, seed: int = 0
         resamples: of the standard errors, see `bootstrap_errors`.
         seed: the same.
     """
-    tasks: dict[tuple[str, str], dict[System, list[Record]]] = {}
-    for record in records:
-        of_task = tasks.setdefault((record.mixture or record.task, record.split), {})
-        of_task.setdefault(system_of(record), []).append(record)
     return [
         Comparison(
             label_of(task),
             split,
             [
-                _results(system, own, _undeleted(system, systems), _label(system, list(systems)), resamples, seed)
+                _results(
+                    system, own, undeleted_records(system, systems), _label(system, list(systems)), resamples, seed
+                )
                 for system, own in systems.items()
             ],
         )
-        for (task, split), systems in tasks.items()
+        for (task, split), systems in group_systems(records).items()
     ]
+
+
+def group_systems(records: Iterable[Record]) -> dict[tuple[str, str], dict[System, list[Record]]]:
+    """Groups records by task or mixture with its split, and there by system, in order of appearance."""
+    tasks: dict[tuple[str, str], dict[System, list[Record]]] = {}
+    for record in records:
+        of_task = tasks.setdefault((record.mixture or record.task, record.split), {})
+        of_task.setdefault(system_of(record), []).append(record)
+    return tasks
 
 
 def system_of(record: Record) -> System:
@@ -94,8 +101,8 @@ def _results(
     return SystemResults(system, label, estimates, counts, combine_languages(groups, undeleted))
 
 
-def _undeleted(system: System, systems: Mapping[System, list[Record]]) -> list[Record]:
-    """The records of the same checkpoint without deletion; none where it was not evaluated so, or for these alone."""
+def undeleted_records(system: System, systems: Mapping[System, list[Record]]) -> list[Record]:
+    """Returns the records of the same checkpoint without deletion: none if there are none, or if it is about these."""
     if not _deletes(system.deletion):
         return []
     for other, records in systems.items():
@@ -138,24 +145,29 @@ def read_evaluations(sources: Sequence[str], default_name: str = "records.jsonl"
     found: list[Record] = []
     places: dict[tuple[str, str, System], str] = {}
     for source in sources:
-        name, path = _named(source)
-        path = _file_of(path, default_name)
-        records = read_records(path)
+        with explained(source):
+            name, path = named_source(source)
+            file = _file_of(path, default_name)
+        records = read_records(file)
         if not records:
-            raise UserError(f"{path}: holds no records: give what `mrt5 eval` wrote")
+            raise UserError(f"{file}: holds no records: give what `mrt5 eval` wrote")
         if name:
             records = [record._replace(model=name) for record in records]
         for key in dict.fromkeys((one.mixture or one.task, one.split, system_of(one)) for one in records):
             if key in places:
-                same = f"{path} and {places[key]} both hold {label_of(key[0])} of {key[2].model or 'a model'} under "
-                raise UserError(f"{same}{key[2].deletion} deletion: give one of them, or name one, as in OTHER={path}")
-            places[key] = str(path)
+                same = f"{file} and {places[key]} both hold {label_of(key[0])} of {key[2].model or 'a model'} under "
+                raise UserError(f"{same}{key[2].deletion} deletion: give one of them, or name one, as in OTHER={file}")
+            places[key] = str(file)
         found += records
     return found
 
 
-def _named(source: str) -> tuple[str, str]:
-    """The name that a source gives, or none, and its path."""
+def named_source(source: str) -> tuple[str, str]:
+    """Returns the name that a source gives as NAME=PATH, or an empty one, and its path.
+
+    Raises:
+        UserError: the name or the path is empty, or nothing serves the path.
+    """
     name, equals, path = source.partition("=")
     if not equals or "/" in name or exists(source):
         return "", given_path(source)
