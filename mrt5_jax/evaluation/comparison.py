@@ -10,7 +10,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.bootstrap import RESAMPLES
 from mrt5_jax.evaluation.estimates import Estimates, combine_languages, estimate
 from mrt5_jax.evaluation.records import Record, group_by, read_records
-from mrt5_jax.runs.files import AnyPath, as_path, exists, files_for, given_path
+from mrt5_jax.runs.files import AnyPath, as_path, exists, explained, files_for, given_path
 from mrt5_jax.selection.deletions import DELETIONS
 
 
@@ -138,18 +138,19 @@ def read_evaluations(sources: Sequence[str], default_name: str = "records.jsonl"
     found: list[Record] = []
     places: dict[tuple[str, str, System], str] = {}
     for source in sources:
-        name, path = _named(source)
-        path = _file_of(path, default_name)
-        records = read_records(path)
+        with explained(source):
+            name, path = _named(source)
+            file = _file_of(path, default_name)
+        records = read_records(file)
         if not records:
-            raise UserError(f"{path}: holds no records: give what `mrt5 eval` wrote")
+            raise UserError(f"{file}: holds no records: give what `mrt5 eval` wrote")
         if name:
             records = [record._replace(model=name) for record in records]
         for key in dict.fromkeys((one.mixture or one.task, one.split, system_of(one)) for one in records):
             if key in places:
-                same = f"{path} and {places[key]} both hold {label_of(key[0])} of {key[2].model or 'a model'} under "
-                raise UserError(f"{same}{key[2].deletion} deletion: give one of them, or name one, as in OTHER={path}")
-            places[key] = str(path)
+                same = f"{file} and {places[key]} both hold {label_of(key[0])} of {key[2].model or 'a model'} under "
+                raise UserError(f"{same}{key[2].deletion} deletion: give one of them, or name one, as in OTHER={file}")
+            places[key] = str(file)
         found += records
     return found
 

@@ -45,7 +45,7 @@ def evaluated(model_dir: Path) -> tuple[Path, str]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main(["eval", f"--model_dir={model_dir}"]) == 0
-    (folder,) = (model_dir / "eval").iterdir()
+    (folder,) = (model_dir / "eval").glob("diagnostics.vowel_removal*-test-step0")
     return folder, out.getvalue()
 
 
