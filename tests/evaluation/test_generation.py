@@ -211,7 +211,7 @@ def test_two_examples_of_one_index_are_refused(model: Model, tmp_path: Path, mon
     monkeypatch.setitem(registry._tasks, TASK, spec)
     monkeypatch.setattr(Job, "answers_to", predict)
     path = answers_file(model, tmp_path)
-    with pytest.raises(UserError, match="task test.generation: two examples have the index 1"):
+    with pytest.raises(UserError, match=r"task test\.generation: two examples have the index 1"):
         read_answers(path, RUN, TASK, SPLIT)
 
 
