@@ -14,7 +14,7 @@ from mrt5_jax.api.given import check_counts
 from mrt5_jax.api.model import Model
 from mrt5_jax.compaction.ladder import make_ladder
 from mrt5_jax.compilation_cache import keep_programs_from_now_on
-from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig
+from mrt5_jax.config import Deletion, ExecutionConfig, GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.inference.run_defaults import (
     INFERENCE_DELETIONS,
@@ -230,13 +230,24 @@ def with_threshold(config: ModelConfig, threshold: float, name: str) -> ModelCon
     Raises:
         UserError: it compares no gate values, or none lie there.
     """
-    if config.gate is None or "threshold" not in selector_rule(config.gate).reads:
-        what = "has no gate" if config.gate is None else f"selects by the rule {config.gate.kind!r}"
-        raise UserError(f"threshold={threshold}: {name} {what}, and so no gate values to compare: leave it out")
-    gate = dataclasses.replace(config.gate, threshold=float(threshold))
+    gate = gate_with_values(config, f"threshold={threshold}", name)
+    gate = dataclasses.replace(gate, threshold=float(threshold))
     check_gate(gate, config.num_encoder_layers)
     check_ranges(gate)
     return dataclasses.replace(config, gate=gate)
+
+
+def gate_with_values(config: ModelConfig, given: str, name: str) -> GateConfig:
+    """Returns the gate of a model that compares gate values with a threshold; `given` is what asked for one.
+
+    Raises:
+        UserError: the model, which a message calls `name`, compares none.
+    """
+    gate = config.gate
+    if gate is None or "threshold" not in selector_rule(gate).reads:
+        what = "has no gate" if gate is None else f"selects by the rule {gate.kind!r}"
+        raise UserError(f"{given}: {name} {what}, and so no gate values to compare: leave it out")
+    return gate
 
 
 def _checked_deletion(config: ModelConfig, deletion: Deletion | None, name: str) -> Deletion:

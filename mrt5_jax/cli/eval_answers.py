@@ -138,6 +138,6 @@ def _answering(
 
     label = f"{label_of(data[0])} ({data[1]}), {deletion}"
     if not console.is_terminal:
-        console.print(f"{verb} {label}", soft_wrap=True, highlight=False)
+        console.print(f"{verb} {label}", soft_wrap=True, highlight=False, markup=False)
     with progress(unit, console, label=label) as update:
         yield lambda done: update(done, total)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 _DELETIONS: tuple[Deletion, ...] = ("hard", "random")
 """What a sweep compares where nobody says otherwise."""
 
+_ANSWERED: tuple[Deletion, ...] = ("hard",)
+"""The same, where the model answers: under random deletion none does."""
+
 _FOUND_ON = "validation"
 """The split on which a threshold is looked for."""
 
@@ -53,7 +56,7 @@ def check_sweep(args: argparse.Namespace, config: ModelConfig, tasks: Sequence[s
     Raises:
         UserError: naming the flag.
     """
-    from mrt5_jax.api.loading import with_threshold
+    from mrt5_jax.api.loading import gate_with_values, with_threshold
     from mrt5_jax.evaluation.model_dirs import split_to_evaluate
     from mrt5_jax.selection.deletions import DELETIONS
 
@@ -64,20 +67,23 @@ def check_sweep(args: argparse.Namespace, config: ModelConfig, tasks: Sequence[s
     flag = "--threshold" if args.threshold else "--target_rate"
     if args.deletion and not any(DELETIONS[deletion].heeds_selector for deletion in args.deletion):
         raise UserError(f"{flag}: has no effect under {', '.join(args.deletion)} deletion: leave it out")
+    gate_with_values(config, flag, args.model_dir)
     for threshold in args.threshold or ():
         with_threshold(config, threshold, args.model_dir)
     for rate in args.target_rate or ():
         if not 0 < rate < 1:
             raise UserError(f"--target_rate={rate:g}: should be between 0 and 1")
-    if args.target_rate:
-        with_threshold(config, config.gate.scale / 2 if config.gate else 0.0, args.model_dir)  # refuses other rules
-        for task in tasks:
-            split_to_evaluate(task, _FOUND_ON)
+    for task in tasks if args.target_rate else ():
+        split_to_evaluate(task, _FOUND_ON)
 
 
 def default_deletions(args: argparse.Namespace, run: RunConfig) -> Sequence[Deletion]:
     """Returns what is evaluated: as --deletion says, or what a sweep compares, or as the run says."""
-    return args.deletion or (_DELETIONS if _sweeps(args) else run.evaluation.deletions)
+    if args.deletion:
+        return args.deletion
+    if not _sweeps(args):
+        return run.evaluation.deletions
+    return _ANSWERED if args.generate or args.labels else _DELETIONS
 
 
 def sweep_points(
@@ -98,14 +104,13 @@ def sweep_points(
     if not _sweeps(args):
         return [SweepPoint(loaded, run, deletions, "")]
     from mrt5_jax.api.loading import with_threshold
-    from mrt5_jax.evaluation.thresholds import threshold_for_rate
+    from mrt5_jax.evaluation.thresholds import thresholds_for_rates
     from mrt5_jax.model.encoder_decoder import MrT5
     from mrt5_jax.selection.deletions import DELETIONS
 
-    thresholds = list(args.threshold or ())
-    for rate in args.target_rate or ():
-        thresholds.append(threshold_for_rate(loaded, run, task, _FOUND_ON, rate))
-        found = f"{label_of(task)} ({_FOUND_ON}): threshold {thresholds[-1]:.6g} deletes {rate:.1%}"
+    thresholds: list[float] = args.threshold or thresholds_for_rates(loaded, run, task, _FOUND_ON, args.target_rate)
+    for rate, threshold in zip(args.target_rate or (), thresholds, strict=False):
+        found = f"{label_of(task)} ({_FOUND_ON}): threshold {threshold:.6g} for a rate of {rate:g}"
         console.print(found, soft_wrap=True, highlight=False, markup=False)
     points = []
     for threshold in dict.fromkeys(thresholds):
@@ -116,7 +121,7 @@ def sweep_points(
                 dataclasses.replace(loaded, model=MrT5(config, run.execution)),
                 dataclasses.replace(run, model=config),
                 own,
-                f"threshold{threshold:.6g}",
+                f"threshold{threshold:.12g}",
             )
         )
     return points

@@ -37,7 +37,8 @@ def add_noise(ids: Int[np.ndarray, " raw"], noise: float, generator: np.random.G
     begins = np.flatnonzero(begins_character(ids))
     lengths = np.diff(np.append(begins, len(ids)))
     number = len(begins)
-    kind = np.floor(generator.random(number) / noise * 3) if noise else np.full(number, np.inf)
+    # 0 to 2: replaced, dropped, doubled.
+    kind = np.searchsorted(noise * np.arange(1, 4) / 3, generator.random(number), side="right")
     # Drawn wherever it is used or not, so that a character's noise does not depend on that of the others.
     others = generator.integers(number, size=number)
     shown = np.where(kind == 0, others, np.arange(number))

@@ -84,6 +84,7 @@ def write_answers_to(
         "split": split,
         "num_examples": run.evaluation.num_examples,
         "step": loaded.step,
+        "weights": loaded.digest,
         "deletion": deletion,
         "threshold": threshold_under(run.model, deletion),
         "capacity": run.evaluation.capacity,
@@ -117,13 +118,20 @@ def read_answers_to(
         fields: that an answer has, and their types.
 
     Raises:
-        UserError: the file is not of the examples that the task has now, or a line is damaged or has no answer.
+        UserError: the file is not of the examples that the task has now, or a line is damaged or has no answer; or two
+            examples of a task have the same index.
     """
     with explained(path):
         lines = read_bytes(path).splitlines()
     number = 0
+    seen: set[tuple[str, int]] = set()
     for info, example in examples_of(run, task, split):
-        answers = []
+        if (info.task, info.index) in seen:
+            raise UserError(
+                f"task {label_of(info.task)}: two examples have the index {info.index}: give each its own, or none"
+            )
+        seen.add((info.task, info.index))
+        answers: list[dict[str, Any]] = []
         for request in requests(info, example):
             if number == len(lines):
                 raise UserError(_not_as_many(path, task))
@@ -169,7 +177,8 @@ def _answer(line: bytes, place: str, request: Request, fields: Mapping[str, type
     if not isinstance(answer, dict) or any(answer.get(name) != value for name, value in request.fields.items()):
         raise UserError(f"{place} answers another example than the task has now: remove the file, and it is made again")
     if "error" in answer:
-        raise UserError(f"{place}: {answer['error'].replace('this line', 'its example')}")
+        reason = str(answer["error"]).replace("this line", "its example")
+        raise UserError(f"{place}: {reason}")
     if any(type(answer.get(name)) is not kind for name, kind in fields.items()):
         raise UserError(f"{place} is no answer: remove the file, and it is made again")
     return answer

@@ -12,8 +12,6 @@ import numpy as np
 from mrt5_jax.config import Deletion, RunConfig
 from mrt5_jax.data.arrangements import ExampleInfo
 from mrt5_jax.data.registry import tasks_of
-from mrt5_jax.data.task_names import label_of
-from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.answer_files import ExampleRow, Requests, read_answers_to, request_about, write_answers_to
 from mrt5_jax.evaluation.evaluate import Evaluation
 from mrt5_jax.evaluation.model_dirs import LoadedModel
@@ -79,7 +77,7 @@ def read_answers(path: FilePath, run: RunConfig, task: str, split: str) -> Gener
     """Reads what `generate_answers` wrote, and computes the tasks' metrics of it.
 
     Raises:
-        UserError: see `read_answers_to`; or two examples of a task have the same index.
+        UserError: see `read_answers_to`.
     """
     specs = {spec.name: spec for spec in tasks_of(task)}
     by_task: dict[str, list[tuple[ExampleInfo, ExampleRow, dict[str, Any]]]] = {}
@@ -96,10 +94,7 @@ def read_answers(path: FilePath, run: RunConfig, task: str, split: str) -> Gener
         for (info, example, answer), values in zip(found, metrics.by_example, strict=True):
             target = np.asarray(example["targets"])[: run.data.target_length].tolist()
             correct = not info.target_cut and answer["prediction_ids"] == target
-            key = (name, info.index)
-            if key in written:
-                raise UserError(f"task {label_of(name)}: two examples have the index {info.index}: give each its own")
-            written[key] = Written(answer["prediction"], correct, answer["score"], values)
+            written[name, info.index] = Written(answer["prediction"], correct, answer["score"], values)
     return Generation(written, together, notes)
 
 

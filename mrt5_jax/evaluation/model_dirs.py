@@ -72,6 +72,8 @@ class LoadedModel:
     """What training has learned to expect of rows (`Expectation.state`); None where it did not."""
     name: str = ""
     """What records call it: the last part of what it was loaded from."""
+    digest: str = ""
+    """See `RestoredParams`; empty where it was not read from a checkpoint."""
 
 
 def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
@@ -90,7 +92,8 @@ def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execut
     }
     restored = restore_params(model_dir, step, shardings.__getitem__)
     learned = (data_state_of(model_dir, restored.step) or {}).get(EXPECTATION)
-    return LoadedModel(model, restored.params, restored.step, devices, learned, as_path(model_dir).name)
+    name = as_path(model_dir).name
+    return LoadedModel(model, restored.params, restored.step, devices, learned, name, restored.digest)
 
 
 def split_to_evaluate(task: str, wanted: str | None = None) -> str:

@@ -146,9 +146,12 @@ def to_markdown(comparisons: Sequence[Comparison]) -> str:
 
 def _markdown(sheet: Sheet) -> str:
     lines = [sheet.headings, ["---", *["---:"] * (len(sheet.headings) - 1)], *sheet.rows]
-    escaped = [[re.sub(r"([\\|*_`<])", r"\\\1", cell) for cell in line] for line in lines]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in escaped)
-    return f"**{sheet.title}**\n\n{table}"
+    table = "".join(f"| {' | '.join(map(_markdown_text, line))} |\n" for line in lines)
+    return f"**{_markdown_text(sheet.title)}**\n\n{table}"
+
+
+def _markdown_text(text: str) -> str:
+    return re.sub(r"([\\|*_`<])", r"\\\1", text)
 
 
 _LATEX = {

@@ -1,5 +1,7 @@
 """Thresholds by the deletion rate that they give on some text."""
 
+from collections.abc import Sequence
+
 import jax
 import numpy as np
 from jaxtyping import Float
@@ -17,25 +19,28 @@ NEAR_ENOUGH = 0.01
 """How far from the rate that was asked for the nearest one may be."""
 
 
-def threshold_for_rate(loaded: LoadedModel, run: RunConfig, task: str, split: str, rate: float) -> float:
-    """Returns the threshold under which hard deletion deletes a share of the input tokens of a task's split.
+def thresholds_for_rates(
+    loaded: LoadedModel, run: RunConfig, task: str, split: str, rates: Sequence[float]
+) -> list[float]:
+    """Returns the thresholds under which hard deletion deletes given shares of the input tokens of a task's split.
 
-    It lies in the middle between two gate values. That a row is never left empty is not counted in.
+    Each lies in the middle between two gate values. That a row is never left empty is not counted in.
 
     Args:
         loaded: a model with a gate whose rule reads a threshold.
         run: the data, and `evaluation.num_examples` of each task.
-        rate: a share, between 0 and 1.
+        rates: shares, between 0 and 1.
 
     Raises:
-        UserError: no threshold comes near the rate, or the split has no examples.
+        UserError: no threshold comes near a rate, or the split has no examples.
     """
     gate = loaded.model.config.gate
     assert gate is not None
     values = _gate_values(loaded, run, task, split)
     if not values.size:
-        raise UserError(f"--target_rate={rate}: the {split} split of task {label_of(task)} has no examples")
-    return nearest_threshold(values, rate, float(selector_rule(gate).lowest(gate)))
+        raise UserError(f"--target_rate={rates[0]:g}: the {split} split of task {label_of(task)} has no examples")
+    lowest = float(selector_rule(gate).lowest(gate))
+    return [nearest_threshold(values, rate, lowest) for rate in rates]
 
 
 def nearest_threshold(values: Float[np.ndarray, " tokens"], rate: float, lowest: float) -> float:

@@ -153,14 +153,15 @@ def _check_settings(path: FilePath, settings_path: FilePath, settings: dict[str,
         old = json.loads(read_bytes(settings_path))
     except (FileNotFoundError, ValueError):
         old = None
+    remedy = "give another --output" if made_by == _INFER else "move it elsewhere"
     if not isinstance(old, dict) or old.get(_MADE_BY) != made_by:
         told = f"{settings_path.name} would say so"
-        raise UserError(f"{path} was not made by {made_by} ({told}): give another --output")
+        raise UserError(f"{path} was not made by {made_by} ({told}): {remedy}")
     if settings is None:
         return
     if differing := [name for name in old | settings if old.get(name) != settings.get(name)]:
         changes = "; ".join(f"{name} {old.get(name)!r} -> {settings.get(name)!r}" for name in differing)
-        raise UserError(f"{path} was begun under other settings ({changes}): give another --output")
+        raise UserError(f"{path} was begun under other settings ({changes}): {remedy}")
 
 
 def _cut_half_line(file: BinaryIO) -> int:

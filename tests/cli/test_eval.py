@@ -45,7 +45,7 @@ def evaluated(model_dir: Path) -> tuple[Path, str]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main(["eval", f"--model_dir={model_dir}"]) == 0
-    (folder,) = (model_dir / "eval").iterdir()
+    (folder,) = (model_dir / "eval").glob("diagnostics.vowel_removal*-test-step0")
     return folder, out.getvalue()
 
 
@@ -273,6 +273,7 @@ def test_a_rate_finds_its_threshold_and_random_deletion_deletes_as_much(model_di
         (["--target_rate=1.5"], ["--target_rate=1.5", "between 0 and 1"]),
         (["--threshold=-15", "--deletion", "none"], ["--threshold", "no effect under none deletion"]),
         (["--labels"], ["--labels", "has no labels", "TaskSpec.labels"]),
+        (["--labels", "--threshold=-15"], ["has no labels"]),
         (["--labels", "--deletion", "random"], ["--labels", "random deletion"]),
     ],
 )

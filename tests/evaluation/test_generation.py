@@ -64,7 +64,7 @@ def label(index: int) -> str:
 
 
 def premise_and_hypothesis(split: str, index: int) -> Example:
-    text = f"Premise: it is {index}. Hypothesis: is it {label(index)}?"
+    text = f"Premise: it is {7919 * index % 100_000:05}. Hypothesis: is it {label(index)}?"
     return {"inputs": text, "targets": label(index), "language": LANGUAGES[index % len(LANGUAGES)]}
 
 
@@ -99,7 +99,7 @@ def answers_file(model: Model, folder: Path, **changes: Any) -> Path:
 
 
 def test_answers_are_the_engines_and_a_stopped_file_becomes_the_same(model: Model, tmp_path: Path, monkeypatch) -> None:
-    """Half a line is cut off; a finished file needs no model; other settings have a file of their own."""
+    """Half a line is cut off; a finished file needs no model; other settings or weights have a file of their own."""
     add_made_task(monkeypatch, 10)
     path = answers_file(model, tmp_path)
     examples = [example for _, example in eval_examples(TASK, RUN.data, split=SPLIT, num_examples=None)]
@@ -125,6 +125,8 @@ def test_answers_are_the_engines_and_a_stopped_file_becomes_the_same(model: Mode
     assert answers_file(model, tmp_path) == path
     monkeypatch.setattr(Job, "answers_to", predict)
     assert answers_file(model, tmp_path, eval_batch_size=5) != path
+    trained_again = model._replace(loaded=dataclasses.replace(model.loaded, digest="0123456789ab"))
+    assert answers_file(trained_again, tmp_path) != path
 
 
 def test_the_table_of_a_known_predictor_has_its_shares(model: Model, tmp_path: Path, monkeypatch) -> None:
@@ -199,6 +201,17 @@ def test_a_task_that_has_changed_is_not_measured_by_old_answers(model: Model, tm
     path = answers_file(model, tmp_path)
     add_made_task(monkeypatch, 6, lambda split, index: premise_and_hypothesis(split, index) | {"inputs": "new"})
     with pytest.raises(UserError, match="line 1 answers another example than the task has now: remove the file"):
+        read_answers(path, RUN, TASK, SPLIT)
+
+
+def test_two_examples_of_one_index_are_refused(model: Model, tmp_path: Path, monkeypatch) -> None:
+    """Records tell examples apart by their indices."""
+    source = IndexedSource(one_by_one(premise_and_hypothesis), {SPLIT: 3})
+    spec = TaskSpec(TASK, source, preprocess=lambda example: {**example, "index": 1})
+    monkeypatch.setitem(registry._tasks, TASK, spec)
+    monkeypatch.setattr(Job, "answers_to", predict)
+    path = answers_file(model, tmp_path)
+    with pytest.raises(UserError, match=r"task test\.generation: two examples have the index 1"):
         read_answers(path, RUN, TASK, SPLIT)
 
 

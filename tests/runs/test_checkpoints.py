@@ -315,6 +315,7 @@ def test_evaluation_reads_parameters_without_the_optimizer(tmp_path):
     assert restored.step == 2
     assert_same_bits(restored.params, make_state(2).params)
     assert_same_bits(restore_params(tmp_path, step=1).params, make_state(1).params)
+    assert [restore_params(tmp_path, step).digest == restored.digest for step in (1, 2)] == [False, True]
     with pytest.raises(UserError, match="no step 5; it has 1, 2"):
         restore_params(tmp_path, step=5)
 
