@@ -34,6 +34,7 @@ LAYERS = [
     {"training"},
     {"tools"},
     {"api"},
+    {"serve"},
     {"cli", "__main__"},
 ]
 """From the ground up; a part may import from its own layer and from those before it. A module that is named stands

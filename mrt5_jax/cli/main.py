@@ -48,6 +48,10 @@ COMMANDS = {
         "show which bytes of a text the gate deletes",
         "mrt5 inspect --model_dir=runs/vowels --text='#HelloWorld'",
     ),
+    "serve": Command(
+        "answer over HTTP, with a page to try a model",
+        "mrt5 serve --model_dir=runs/vowels",
+    ),
     "data": Command(
         "list tasks, show and count their examples, unpack and make data",
         "mrt5 data show diagnostics.merge_abc",
