@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max_rungs",
         type=int,
         default=4,
-        help="lengths after the gate that each shape of batch is compiled for; more save more, and take longer to start "
+        help="lengths after the gate that each shape of batch is compiled for; more save more, and start later "
         "(default: 4)",
     )
     much.add_argument("--queue", type=int, default=256, help="texts that may wait; more are refused (default: 256)")

@@ -1,6 +1,7 @@
 """What a server takes of a request, and how it refuses the rest."""
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 from typing import Any, NoReturn
@@ -44,8 +45,8 @@ async def read_fields(request: HttpRequest, limits: ServeLimits) -> dict[str, An
         raise RefusedError(415, "the content type is not application/json: send JSON, and say so")
     body = bytearray()
     try:
-        async with asyncio.timeout(limits.body_seconds):
-            async for chunk in request.stream():
+        async with asyncio.timeout(limits.body_seconds), contextlib.aclosing(request.stream()) as chunks:
+            async for chunk in chunks:
                 body += chunk
                 if len(body) > limits.body_bytes:
                     raise RefusedError(
