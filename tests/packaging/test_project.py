@@ -94,7 +94,7 @@ def test_what_the_requirements_require_is_pinned_too(repository: Path, declared)
 
 
 def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
-    """Runtime code runs on the runtime's requirements; weight formats, buckets and serving alone may ask for an extra."""
+    """Runtime code runs on what it requires; others' weight formats, buckets and serving alone may ask for an extra."""
     distributions = importlib.metadata.packages_distributions()
     names = {canonicalize_name(requirement.name) for requirement in declared[""]}
     files = [*(repository / "mrt5_jax").rglob("*.py"), *(repository / "tasks").rglob("*.py")]

@@ -26,7 +26,7 @@ from .asgi import Client, Reply, running
 from .conftest import LENGTH, TARGET_LENGTH
 
 TEXTS = ["#HelloWorld", "", "naïve, דג סקרן, 視野無限廣窗外有藍天", "a long one: " + "xyz " * 25]
-PAIRS = [[text, text[:3].strip("視")] for text in TEXTS]
+PAIRS = [[text, text[:3]] for text in TEXTS]
 TOKEN = "a-token-that-nobody-guesses"
 Scenario = Callable[[Client, Service], Awaitable[Any]]
 
