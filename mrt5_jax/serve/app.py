@@ -9,7 +9,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
@@ -99,7 +98,7 @@ class Service:
             raise RefusedError(429, reason, self.batcher.retry_after()) from None
 
 
-def make_app(service: Service, token: str | None = None, loopback_names_alone: bool = False) -> Starlette:
+def make_app(service: Service, token: str | None = None, loopback_names_alone: bool = False) -> ASGIApp:
     """Returns the application of a service.
 
     Args:
@@ -124,17 +123,15 @@ def make_app(service: Service, token: str | None = None, loopback_names_alone: b
         Route("/openapi.json", service.described, methods=["GET"]),
         *(Route(f"/v1/{name}", _asking(service, name), methods=["POST"]) for name in ENDPOINTS),
     ]
-    middleware = [
-        Middleware(CountRequests, metrics=service.metrics, paths=[route.path for route in routes]),
-        Middleware(Guard, token=token, loopback_names_alone=loopback_names_alone),
-    ]
     handlers: dict[Any, Any] = {
         RefusedError: _refused,
         HTTPException: _no_such_request,
         NotFiniteError: _failed,
         Exception: _failed,
     }
-    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers, lifespan=lifespan)
+    app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    guarded = Guard(app, token, loopback_names_alone)  # before whatever the framework does itself
+    return CountRequests(guarded, service.metrics, [route.path for route in routes])
 
 
 def _asking(service: Service, endpoint: Endpoint) -> Callable[[HttpRequest], Any]:

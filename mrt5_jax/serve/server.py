@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.serve.app import Service
@@ -34,7 +34,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def listen(app: Starlette, service: Service, bound: socket.socket, ready: Callable[[], None]) -> None:
+def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable[[], None]) -> None:
     """Answers requests until SIGTERM or SIGINT; then those that are running are finished, for as long as they may take.
 
     Args:

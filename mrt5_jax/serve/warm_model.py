@@ -30,6 +30,9 @@ _GENERATED = {"text": "prediction", "ids": "prediction_ids", "log_probability": 
 _SCORED = {"log_probability": "score", "num_target_tokens": "num_target_tokens", **_COUNTS}
 """Field of an answer, as the front door calls it -> its name in a line of `mrt5 infer`."""
 
+_FAR = 1e6
+"""A shift of a gate's logits beyond which everything stays, or nothing: finite in any precision."""
+
 _EXAMPLE = Request({}, np.array([EOS_ID], np.int32), np.array([EOS_ID], np.int32))
 
 
@@ -170,7 +173,7 @@ class WarmModel:
         logit = selector_rule(gate).logit
         assert logit is not None, "check_threshold has refused it"
         bias = np.asarray(params["encoder"]["gate"]["bias"])
-        shift = logit(gate, deletion_threshold(gate)) - logit(gate, threshold)
+        shift = np.clip(logit(gate, deletion_threshold(gate)) - logit(gate, threshold), -_FAR, _FAR)
         moved = {**params["encoder"]["gate"], "bias": jnp.asarray((bias + shift).astype(bias.dtype))}
         return {**params, "encoder": {**params["encoder"], "gate": moved}}
 

@@ -310,7 +310,16 @@ def test_the_token_lets_in(warm: WarmModel) -> None:
 
 @pytest.mark.parametrize(
     ("host", "status"),
-    [("localhost:8000", 200), ("127.0.0.1", 200), ("[::1]:80", 200), ("elsewhere.example:8000", 403), ("", 403)],
+    [
+        ("localhost:8000", 200),
+        ("127.0.0.1", 200),
+        ("[::1]:80", 200),
+        ("elsewhere.example:8000", 403),
+        ("", 403),
+        ("[", 400),
+        ("localhost:99999", 400),
+        ("a/b", 400),
+    ],
 )
 def test_a_page_from_elsewhere_cannot_lead_a_browser_here(warm: WarmModel, host: str, status: int) -> None:
     reply = serve(warm, lambda client, service: client.get("/healthz", {"host": host}), loopback_names_alone=True)
