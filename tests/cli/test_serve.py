@@ -4,8 +4,6 @@ import http.client
 import json
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 from mrt5_jax.cli import serve
 from mrt5_jax.cli.main import main
 
+from ..serve.child import served
 from .small_run import make_model_dir
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -100,28 +99,16 @@ def test_the_extra_that_is_missing_is_named(capsys: pytest.CaptureFixture[str], 
 @pytest.mark.slow
 def test_a_signal_to_stop_lets_running_requests_finish(tmp_path: Path) -> None:
     """The stream's head has come, so that it is running; every one of its texts is answered."""
-    model_dir = make_model_dir(tmp_path / "model")
-    flags = [f"--model_dir={model_dir}", "--port=0", "--batch_size=1", "--max_rungs=1"]
-    command = [sys.executable, "-m", "mrt5_jax", "serve", *flags]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            assert process.stdout is not None
-            said = ""
-            while "listening on http://" not in said:
-                line = process.stdout.readline()
-                assert line, said
-                said += line
-            address = said.rpartition("http://")[2].strip()
-            connection = http.client.HTTPConnection(address, timeout=300)
-            body = json.dumps({"texts": ["#HelloWorl"] * 64, "stream": True})
-            connection.request("POST", "/v1/generate", body, {"content-type": "application/json"})
-            response = connection.getresponse()
-            process.send_signal(signal.SIGTERM)
-            events = response.read().decode()
-            connection.close()
-            assert process.wait(timeout=120) == 0
-            assert "stopped" in process.stdout.read()
-        finally:
-            process.kill()
+    with served(make_model_dir(tmp_path / "model"), "--batch_size=1", "--max_rungs=1") as (process, address):
+        connection = http.client.HTTPConnection(address, timeout=300)
+        body = json.dumps({"texts": ["#HelloWorl"] * 64, "stream": True})
+        connection.request("POST", "/v1/generate", body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        process.send_signal(signal.SIGTERM)
+        events = response.read().decode()
+        connection.close()
+        assert process.wait(timeout=120) == 0
+        assert process.stdout is not None
+        assert "stopped" in process.stdout.read()
     assert events.count("event: answer") == 64
     assert events.endswith("event: end\ndata: {}\n\n")
