@@ -109,12 +109,13 @@ def make_app(service: Service, token: str | None = None, loopback_names_alone: b
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         running = asyncio.create_task(service.batcher.run())
-        try:
-            yield
-        finally:
-            running.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await running
+        with service.metrics.counting_compilations():
+            try:
+                yield
+            finally:
+                running.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await running
 
     routes = [
         Route("/", page_response, methods=["GET"]),

@@ -1,8 +1,11 @@
 """What Prometheus reads of a server."""
 
+import contextlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from typing import Any
 
+import jax
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,6 +36,9 @@ class ServerMetrics:
             "mrt5_batch_seconds", "Computing a batch", ("endpoint",), registry=registry, buckets=_SECONDS
         )
         self.rows = Counter("mrt5_rows", "Rows of batches", ("endpoint", "use"), registry=registry)
+        self.compilations = Counter(
+            "mrt5_compilations", "Programs compiled since it listens, which should be none", registry=registry
+        )
         waiting = Gauge("mrt5_waiting_texts", "Texts that no batch has taken yet", registry=registry)
         waiting.set_function(lambda: float(num_waiting()))
 
@@ -42,6 +48,20 @@ class ServerMetrics:
         self.batch_seconds.labels(shape.endpoint).observe(seconds)
         self.rows.labels(shape.endpoint, "used").inc(used)
         self.rows.labels(shape.endpoint, "filler").inc(shape.rows - used)
+
+    @contextlib.contextmanager
+    def counting_compilations(self) -> Iterator[None]:
+        """Counts what JAX compiles meanwhile, in whatever thread."""
+
+        def listen(event: str, duration_secs: float, **kwargs: Any) -> None:
+            if event.endswith("backend_compile_duration"):
+                self.compilations.inc()
+
+        jax.monitoring.register_event_duration_secs_listener(listen)
+        try:
+            yield
+        finally:
+            jax.monitoring.unregister_event_duration_listener(listen)
 
     def text(self) -> bytes:
         """Returns all of it in Prometheus' text format."""

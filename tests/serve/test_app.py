@@ -354,6 +354,22 @@ def test_metrics_count_requests_and_rows(warm: WarmModel) -> None:
     assert "mrt5_waiting_texts 0.0" in lines
 
 
+def test_nothing_compiles_while_requests_of_all_kinds_are_answered(warm: WarmModel) -> None:
+    bodies = [
+        ("generate", {"texts": TEXTS, "threshold": -7.5}),
+        ("score", {"pairs": PAIRS}),
+        ("deletions", {"texts": [*TEXTS, "é" * LENGTH]}),
+        ("embeddings", {"texts": TEXTS[:1]}),
+    ]
+
+    async def scenario(client: Client, service: Service) -> str:
+        for name, body in bodies:
+            assert (await client.post(f"/v1/{name}", body)).status == 200
+        return (await client.get("/metrics")).body.decode()
+
+    assert "mrt5_compilations_total 0.0" in serve(warm, scenario).splitlines()
+
+
 def test_openapi_describes_what_there_is(warm: WarmModel) -> None:
     found = serve(warm, lambda client, service: client.get("/openapi.json")).json
     assert set(found["paths"]) == {*(f"/v1/{name}" for name in ENDPOINTS), "/healthz", "/metrics", "/openapi.json"}
