@@ -21,6 +21,10 @@ BODY_FIELDS: Mapping[Endpoint, tuple[str, ...]] = {
 """What each endpoint reads; the first one is needed."""
 
 
+_SHOWN = 40
+"""Characters of a name that a refusal repeats."""
+
+
 class Asked(NamedTuple):
     """What a body asks for."""
 
@@ -39,8 +43,9 @@ def asked_of(endpoint: Endpoint, fields: Mapping[str, Any], warm: WarmModel, lim
     known = BODY_FIELDS[endpoint]
     for name in fields:
         if name not in known:
+            short = name[:_SHOWN]
             raise RefusedError(
-                422, f"{endpoint} takes no field {name!r}{nearest(name, known)}; it takes {', '.join(known)}"
+                422, f"{endpoint} takes no field {short!r}{nearest(short, known)}; it takes {', '.join(known)}"
             )
     if endpoint == "deletions" and warm.no_deletions is not None:
         raise RefusedError(422, warm.no_deletions)
