@@ -52,6 +52,10 @@ COMMANDS = {
         "write one page with charts, tables and texts of trained models",
         "mrt5 report runs/byt5 runs/mrt5 --out=report",
     ),
+    "serve": Command(
+        "answer over HTTP, with a page to try a model",
+        "mrt5 serve --model_dir=runs/vowels",
+    ),
     "data": Command(
         "list tasks, show and count their examples, unpack and make data",
         "mrt5 data show diagnostics.merge_abc",

@@ -121,11 +121,11 @@ class Job:
         return answers
 
     def _padded(self, requests: Sequence[Request], batches: Sequence[Sequence[int]]) -> list[dict[str, np.ndarray]]:
-        lengths = self._input_lengths, static_lengths(self.limits.target_length)
+        lengths = self.input_lengths, static_lengths(self.limits.target_length)
         return [pad_requests([requests[index] for index in own], self.batch_size, *lengths) for own in batches]
 
     @property
-    def _input_lengths(self) -> Sequence[int]:
+    def input_lengths(self) -> Sequence[int]:
         """What inputs are padded to: one length alone where a model's pooling reads its pads, so that no row's answer
         depends on the rows beside it."""
         gate, limit = self.engine.config.gate, self.limits.input_length
@@ -133,7 +133,7 @@ class Job:
 
     def _score(self, batches: Sequence[dict[str, np.ndarray]], size: int) -> Iterator[_Fields]:
         for found in self.engine.score_window(batches, size):
-            yield _scores_of_rows({name: np.asarray(values) for name, values in found._asdict().items()})
+            yield scores_of_rows({name: np.asarray(values) for name, values in found._asdict().items()})
 
     def _predict(
         self, batches: Sequence[dict[str, np.ndarray]], numbers: Sequence[Sequence[int]], size: int
@@ -143,15 +143,17 @@ class Job:
         ]
         tokens = [batch["encoder_input_tokens"] for batch in batches]
         for found in self.engine.generate_window(tokens, self.limits.target_length, self.search, keys, size):
-            yield _predictions_of_rows(**{name: np.asarray(values) for name, values in found._asdict().items()})
+            yield predictions_of_rows(**{name: np.asarray(values) for name, values in found._asdict().items()})
 
 
-def _scores_of_rows(scores: dict[str, np.ndarray]) -> _Fields:
+def scores_of_rows(scores: dict[str, np.ndarray]) -> _Fields:
+    """Yields what an answer says of each row of `Scores`, by the names of its fields; see `_finite_or_error`."""
     for row, score in enumerate(scores["score"]):
         yield _finite_or_error(score, {name: values[row].item() for name, values in scores.items()})
 
 
-def _predictions_of_rows(tokens: np.ndarray, num_tokens: np.ndarray, **others: np.ndarray) -> _Fields:
+def predictions_of_rows(tokens: np.ndarray, num_tokens: np.ndarray, **others: np.ndarray) -> _Fields:
+    """Yields what an answer says of each row of `Predictions`, given by the names of its fields."""
     for row, count in enumerate(num_tokens):
         ids = tokens[row, :count].tolist()
         fields = {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}

@@ -54,6 +54,12 @@ class Predictions(NamedTuple):
     num_dropped_tokens: Int[Array, " batch"]
 
 
+GeneratingProgram = Callable[[Params, Tokens], Predictions]
+ScoringProgram = Callable[[Params, dict[str, np.ndarray]], Scores]
+EncodingProgram = Callable[[Params, Tokens], EncodedRows]
+"""Programs that are compiled for one shape of batches, as functions of parameters and a batch."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)  # arrays have no equality that is one bool: an engine equals itself
 class Engine:
     """A model under one deletion. Rows of padding change nothing.
@@ -189,12 +195,52 @@ class Engine:
     def _gathered(self, of_batches: list[OfBatch]) -> list[OfBatch]:
         return [gather_rows(results, self.mesh) for results in of_batches]
 
+    def compiled_generator(self, tokens: Tokens, max_length: int, search: Search | None = None) -> GeneratingProgram:
+        """Compiles all that generating for batches of this shape can need, whatever they keep.
+
+        Nothing then compiles while the function that is returned runs; under dispatch in_graph its one program compiles
+        when it first runs. It draws nothing at random: sampling needs `generate`.
+
+        Args:
+          tokens: a batch of that shape.
+          max_length: as of `start_generating`, like `search`.
+
+        Returns:
+          a function of parameters and tokens.
+        """
+        windows = Windows(
+            generation(self._setting(tokens.shape[1], max_length), search or Greedy(), max_length), self._dispatch
+        )
+        windows.compile(self.params, (), (jnp.asarray(tokens), None), 1)
+        return lambda params, tokens: windows.start(params, (), (jnp.asarray(tokens), None))().rows
+
+    def compiled_scorer(self, batch: dict[str, Array] | dict[str, np.ndarray]) -> ScoringProgram:
+        """Does what `compiled_generator` does, for the scores of given targets."""
+        arrays = {name: jnp.asarray(array) for name, array in batch.items()}
+        windows = Windows(scoring(self._scoring_setting(arrays)), self._dispatch)
+        windows.compile(self.params, (), arrays, 1)
+
+        def run(params: Params, batch: dict[str, np.ndarray]) -> Scores:
+            return windows.start(params, (), {name: jnp.asarray(array) for name, array in batch.items()})().rows
+
+        return run
+
+    def compiled_encoder(self, tokens: Tokens) -> EncodingProgram:
+        """Does what `compiled_generator` does, for the encoder's output."""
+        length = tokens.shape[1]
+        windows = Windows(encoding(self._setting(length, 1), length), self._dispatch)
+        windows.compile(self.params, (), jnp.asarray(tokens), 1)
+        return lambda params, tokens: windows.start(params, (), jnp.asarray(tokens))().rows
+
     def _generator(self, tokens: Tokens, max_length: int, search: Search | None) -> Windows:
         return _generation(self._setting(tokens.shape[1], max_length), search or Greedy(), max_length, self._dispatch)
 
     def _scorer(self, batch: DeviceBatch) -> Windows:
-        lengths = (batch[name].shape[1] for name in ("encoder_input_tokens", "decoder_input_tokens"))
-        return _scoring(self._setting(*lengths), self._dispatch)
+        return _scoring(self._scoring_setting(batch), self._dispatch)
+
+    def _scoring_setting(self, batch: DeviceBatch) -> ForwardSetting:
+        inputs, targets = (batch[name].shape[1] for name in ("encoder_input_tokens", "decoder_input_tokens"))
+        return self._setting(inputs, targets)
 
     @property
     def _dispatch(self) -> Dispatch:
@@ -259,6 +305,11 @@ def generation(setting: ForwardSetting, search: Search, max_length: int) -> Stag
 @functools.cache
 def _encoding(setting: ForwardSetting, length: int, dispatch: Dispatch) -> Windows:
     """From tokens to the encoder's output; every engine of these settings shares the programs."""
+    return Windows(encoding(setting, length), dispatch)
+
+
+def encoding(setting: ForwardSetting, length: int) -> Staged:
+    """Returns the stages from tokens to `EncodedRows`."""
 
     def begin(params: Params, shared: tuple[()], tokens: Int[Array, "batch length"]) -> Begun:
         return up_to_gate(setting, params, tokens, ())
@@ -266,7 +317,7 @@ def _encoding(setting: ForwardSetting, length: int, dispatch: Dispatch) -> Windo
     def finish(at_gate: AtGate, encoded: EncodedRows, rungs: Int[Array, " batch"]) -> Part:
         return Part((), encoded)
 
-    return Windows(setting.staged(begin, encoded_rows(setting, length), finish), dispatch)
+    return setting.staged(begin, encoded_rows(setting, length), finish)
 
 
 @functools.cache

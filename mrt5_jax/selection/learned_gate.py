@@ -1,5 +1,7 @@
 """The learned delete gate (MrT5 section 3.1)."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -77,4 +79,5 @@ LEARNED = SelectorRule(
     penalties={GATE_MEAN: PenaltyRule(count_tokens, "rate")},
     causal=True,
     multiply_adds=lambda config: config.emb_dim,
+    logit=lambda gate, value: math.log((gate.scale - value) / value),
 )

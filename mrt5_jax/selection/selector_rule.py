@@ -68,6 +68,8 @@ class SelectorRule:
     """Shapes of its parameters by their names below `encoder/gate`; None: none, or a gate's (`interop.names`)."""
     multiply_adds: Callable[[ModelConfig], int] = lambda config: 0
     """What its matrix products take at each position."""
+    logit: Callable[[GateConfig, float], float] | None = None
+    """Gate value -> the logit z that has it, of a gate whose values rise with z; None of selectors without a logit."""
 
     @property
     def deletes_hard_alone(self) -> bool:

@@ -94,7 +94,7 @@ def test_what_the_requirements_require_is_pinned_too(repository: Path, declared)
 
 
 def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
-    """Code runs on the runtime's requirements; only others' weight formats, buckets and charts may ask for an extra."""
+    """Code runs on what it requires; others' weight formats, buckets, charts and serving alone may ask for an extra."""
     distributions = importlib.metadata.packages_distributions()
     names = {canonicalize_name(requirement.name) for requirement in declared[""]}
     files = [*(repository / "mrt5_jax").rglob("*.py"), *(repository / "tasks").rglob("*.py")]
@@ -108,6 +108,8 @@ def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
         assert undeclared.pop(module) == ["mrt5_jax/runs/bucket_clients.py"]
     assert undeclared.pop("huggingface_hub") == ["mrt5_jax/interop/hub.py"]
     assert undeclared.pop("matplotlib") == ["mrt5_jax/report/drawing.py"]
+    for module in ("prometheus_client", "starlette", "uvicorn"):
+        assert all(file.startswith("mrt5_jax/serve/") for file in undeclared.pop(module))
     assert set(undeclared) <= {"torch", "transformers"}, undeclared
     assert all("/interop/" in file for files in undeclared.values() for file in files), undeclared
 
