@@ -73,12 +73,13 @@ def print_comparisons(console: Any, records: "Sequence[Record]", files: Sequence
         UserError: a file cannot be written.
     """
     from mrt5_jax.evaluation.comparison import compare
-    from mrt5_jax.evaluation.sheets import WRITERS, explain_figures, sheets, terminal_grid
+    from mrt5_jax.evaluation.sheets import WRITERS, explain_figures, sheets, terminal_grids
     from mrt5_jax.runs.model_dir import write_atomically
 
     comparisons = compare(records)
     for sheet in sheets(comparisons):
-        console.print(terminal_grid(sheet))
+        for grid in terminal_grids(sheet, console.width):
+            console.print(grid)
     figures = "; ".join(explain_figures(comparisons))
     text = f"\u00b1: standard error, by bootstrap over examples. {figures}"
     console.print(text, style="dim", markup=False, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rich import box
+from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table as Grid
 
@@ -127,16 +128,52 @@ def _cell(estimates: Estimates, name: str) -> str:
     return show(value) if math.isnan(error) else f"{show(value)} \u00b1 {show(error)}"
 
 
-def terminal_grid(sheet: Sheet) -> Grid:
-    """Returns a sheet for a terminal; a standard error stands below its figure."""
-    grid = Grid(
-        title=escape(sheet.title), title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1)
-    )
-    for number, heading in enumerate(sheet.headings):
-        grid.add_column(escape(heading), justify="right" if number else "left", no_wrap=number == 0)
-    for row in sheet.rows:
-        grid.add_row(*(escape(cell.replace(" \u00b1 ", "\n\u00b1")) for cell in row))
-    return grid
+def terminal_grids(sheet: Sheet, width: int) -> Iterator[Grid]:
+    """Yields a sheet as tables that fit a terminal, one below the other where the columns are too many for it.
+
+    A standard error stands below its figure; the first column is in every table.
+
+    Args:
+        width: of the terminal, in cells.
+    """
+    columns = list(zip(sheet.headings, *sheet.rows, strict=True))
+    widths = [_width_of(heading, cells) for heading, *cells in columns]
+    for place, numbers in enumerate(_fitting(widths, width)):
+        title = None if place else escape(sheet.title)
+        grid = Grid(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
+        for number in numbers:
+            justify = "right" if number else "left"
+            grid.add_column(escape(sheet.headings[number]), justify=justify, width=widths[number], overflow="fold")
+        for row in sheet.rows:
+            grid.add_row(*(escape(_in_lines(row[number])) for number in numbers))
+        yield grid
+
+
+_BETWEEN = 3
+"""Cells that a column takes besides its text."""
+
+
+def _fitting(widths: Sequence[int], width: int) -> list[list[int]]:
+    """The columns of each table, the first one in all."""
+    groups: list[list[int]] = []
+    free = 0
+    for number, own in enumerate(widths[1:], start=1):
+        if own + _BETWEEN > free:
+            groups.append([0])
+            free = width - 1 - (widths[0] + _BETWEEN)
+        groups[-1].append(number)
+        free -= own + _BETWEEN
+    return groups
+
+
+def _width_of(heading: str, cells: Sequence[str]) -> int:
+    """Of the heading's longest word, or of the longest line."""
+    lines = [line for cell in cells for line in _in_lines(cell).split("\n")]
+    return max(1, *map(cell_len, (*heading.split(), *lines)))
+
+
+def _in_lines(cell: str) -> str:
+    return cell.replace(" \u00b1 ", "\n\u00b1")
 
 
 def to_markdown(comparisons: Sequence[Comparison]) -> str:

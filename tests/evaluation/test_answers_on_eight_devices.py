@@ -63,7 +63,7 @@ def test_answers_are_those_of_one_device(repository: Path, tmp_path: Path) -> No
     for answers in spread:
         for one, other in zip(alone, answers, strict=True):
             assert _without_score(one) == _without_score(other)
-            assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+            assert one["score"] == pytest.approx(other["score"], rel=1e-5, abs=1e-4)
 
 
 def _without_score(answer: dict[str, Any]) -> dict[str, Any]:

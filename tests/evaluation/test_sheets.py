@@ -15,7 +15,7 @@ from mrt5_jax.evaluation.sheets import (
     WRITERS,
     explain_figures,
     sheets,
-    terminal_grid,
+    terminal_grids,
     to_csv,
     to_json,
     to_latex,
@@ -99,11 +99,17 @@ def test_latex_is_escaped_and_complete() -> None:
 
 
 def test_figures_fit_a_terminal_and_are_explained() -> None:
-    """At 100 columns nothing is cut; each heading has its line."""
-    console = Console(file=io.StringIO(), width=100)
+    """In wide and narrow ones nothing is cut or lost; each heading has its line."""
     found = sheets(COMPARED)
-    for sheet in found:
-        console.print(terminal_grid(sheet))
-    assert "\u2026" not in console.file.getvalue()
+    for width in (100, 80, 40):
+        console = Console(file=io.StringIO(), width=width)
+        for sheet in found:
+            grids = list(terminal_grids(sheet, width))
+            assert sum(len(grid.columns) - 1 for grid in grids) == len(sheet.headings) - 1
+            for grid in grids:
+                console.print(grid)
+        shown = console.file.getvalue()
+        assert "\u2026" not in shown
+        assert all(part in shown for sheet in found for row in sheet.rows for cell in row for part in cell.split())
     headings = {heading for sheet in found[:2] for heading in sheet.headings[2:]}
     assert {line.split(":")[0] for line in explain_figures(COMPARED)} == headings
