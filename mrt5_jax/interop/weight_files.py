@@ -16,7 +16,12 @@ from mrt5_jax.runs.files import FilePath, read_bytes
 
 SAFETENSORS = "model.safetensors"
 _INDEX = f"{SAFETENSORS}.index.json"
-_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32"}
+_TYPES = {
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{"BF16": "bfloat16", "BOOL": "bool"},
+}
 """Of safetensors, as NumPy says it; the names of others are told as they are."""
 
 
