@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.cli.model_flags import add_model_arguments
 from mrt5_jax.errors import UserError
+from mrt5_jax.report.visible import visible_text
 from mrt5_jax.runs.files import explained, given_path, in_bucket, read_bytes
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def _read(args: argparse.Namespace) -> list[tuple[str, bytes]]:
         texts.append((name, text.encode(errors="surrogateescape"), "--text"))
     for path in args.file or ():
         with explained(path, "--file="):
-            texts.append((Path(path).name, read_bytes(path), f"--file={path}"))
+            texts.append((visible_text(Path(path).name), read_bytes(path), f"--file={path}"))
     for name, data, flag in texts:
         if not data:
             of = f" {name}" if flag == "--text" and len(texts) > 1 else ""
@@ -112,9 +113,12 @@ def _check_ranges(args: argparse.Namespace, models: "Sequence[Model]") -> None:
 def _model_names(args: argparse.Namespace, models: "Sequence[Model]") -> list[str]:
     """What the models are called: by their last part or, where that is the same, as they were given."""
     given = [args.model_dir, args.against][: len(models)]
-    short = [Path(name).name for name in given]
+    short = [Path(name).name or Path(name).resolve().name for name in given]
     names = short if len(set(short)) == len(models) else given
-    return [f"{name}, step {model.step}" for name, model in zip(names, models, strict=True)]
+    called = [f"{visible_text(name)}, step {model.step}" for name, model in zip(names, models, strict=True)]
+    if len(set(called)) < len(models) and args.threshold is not None:
+        called[0] += f", threshold {args.threshold:g}"
+    return called
 
 
 def _headings(texts: Sequence[str], models: Sequence[str]) -> list[list[str]]:
@@ -198,7 +202,7 @@ def _write_page(
 
     what = texts[0][0] if len(texts) == 1 else f"{len(texts):,} texts"
     if len(models) == 1:
-        introduction = f"What the gate of {args.model_dir} deletes at step {models[0].step}."
+        introduction = f"What the gate of {visible_text(args.model_dir)} deletes at step {models[0].step}."
     else:
         introduction = f"What the gates of {' and of '.join(names)} delete."
     shown = Deletions(list(itertools.chain.from_iterable(zip(*found, strict=True))))

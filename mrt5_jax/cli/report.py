@@ -117,7 +117,7 @@ def _read_texts(paths: Sequence[str], size: int) -> dict[str, tuple[bytes, int]]
             data = read_bytes(path)
         if not data:
             raise UserError(f"--texts: {path} is empty")
-        texts[name] = split_text(data, size + 1)[0], len(data)
+        texts[name] = split_text(data[: size + 1], size + 1)[0], len(data)
     return texts
 
 

@@ -63,7 +63,10 @@ def report_sections(
         ),
         ReportSection(
             "Examples",
-            ["The tables have the examples whose loss rises most, and what the model writes to them."],
+            [
+                "The tables have the examples whose loss rises most, and what the model writes to them: by itself or, "
+                "where nothing was generated, token by token given the target before it."
+            ],
             example_charts(comparisons, records),
             changed_tables(comparisons, records),
         ),

@@ -4,7 +4,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,7 +29,12 @@ _WIDTH = 4.6
 _LONGEST_LABEL = 48
 _MOST_LABELLED = 8
 """Columns up to which the shares are written into the cells."""
+_MOST_UPRIGHT = 3
+"""Columns of shares up to which their names are not turned."""
 _DOTS_PER_INCH = 200
+
+_Handles = list[tuple[str, Any]]
+"""Labels of a legend, each with what is drawn beside it."""
 
 
 class ChartFiles(NamedTuple):
@@ -83,7 +88,8 @@ def draw_chart(chart: Chart) -> ChartFiles:
         else:
             handles = _draw_shares(axes, chart)
         if handles:
-            figure.legend(list(handles.values()), list(handles), loc="outside lower left", ncols=1, fontsize=9)
+            labels, drawn = [label for label, _ in handles], [artist for _, artist in handles]
+            figure.legend(drawn, labels, loc="outside lower left", ncols=1, fontsize=9)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", facecolor="none", dpi=_DOTS_PER_INCH, metadata={"Date": None})
         figure.savefig(png, format="png", facecolor="white", dpi=_DOTS_PER_INCH)
@@ -110,13 +116,20 @@ def inline_svg(svg: str, name: str, label: str) -> str:
 
 def _height(chart: Chart) -> float:
     if isinstance(chart, ShareChart):
-        return 1.2 + 0.24 * len(chart.rows)
+        turned = [_short(column) for column in chart.columns if len(chart.columns) > _MOST_UPRIGHT]
+        return 1.2 + 0.24 * len(chart.rows) + 0.07 * max(map(len, turned), default=0)
     legend = 0.2 * len(chart.series)
     return 1.0 + legend + (0.26 * len(chart.categories) if isinstance(chart, CategoryChart) else 2.2)
 
 
-def _draw_points(axes: Any, chart: PointChart) -> Mapping[str, Any]:
-    handles = {_short(series.label): _draw_series(axes, series) for series in chart.series}
+def _look(number: int) -> tuple[str, str, str]:
+    """Colour, mark and dashes; once the colours begin again, the marks and dashes are shifted against them."""
+    _, mark, dashes = _LOOKS[(number + number // len(_LOOKS)) % len(_LOOKS)]
+    return _LOOKS[number % len(_LOOKS)][0], mark, dashes
+
+
+def _draw_points(axes: Any, chart: PointChart) -> _Handles:
+    handles = [(_short(series.label), _draw_series(axes, series)) for series in chart.series]
     axes.set(xlabel=chart.x_label, ylabel=chart.y_label)
     axes.grid(alpha=0.2, color=_INK, linewidth=0.6)
     return handles
@@ -124,7 +137,7 @@ def _draw_points(axes: Any, chart: PointChart) -> Mapping[str, Any]:
 
 def _draw_series(axes: Any, series: Series) -> Any:
     x, y = ([getattr(point, field) for point in series.points] for field in ("x", "y"))
-    colour, mark, dashes = _LOOKS[series.look % len(_LOOKS)]
+    colour, mark, dashes = _look(series.look)
     if series.style == "line":
         marks = max(1, len(x) // 8)
         (line,) = axes.plot(x, y, color=colour, linestyle=dashes, marker=mark, markevery=marks, markersize=4)
@@ -142,19 +155,18 @@ def _draw_series(axes: Any, series: Series) -> Any:
     return axes.errorbar(x, y, xerr=errors[0], yerr=errors[1], color=colour, marker=mark, linestyle="none")
 
 
-def _draw_categories(axes: Any, chart: CategoryChart) -> Mapping[str, Any]:
+def _draw_categories(axes: Any, chart: CategoryChart) -> _Handles:
     """A line a category, from above; the series of a category lie beside each other."""
-    handles = {}
+    handles = []
     places = {category: place for place, category in enumerate(chart.categories)}
     for number, (label, estimates) in enumerate(chart.series.items()):
-        colour, mark, _ = _LOOKS[number % len(_LOOKS)]
+        colour, mark, _ = _look(number)
         shift = 0.7 * ((number + 0.5) / len(chart.series) - 0.5)
         y = [places[category] + shift for category in estimates]
         x = [one.value for one in estimates.values()]
         errors = [_or_zero(one.error) for one in estimates.values()]
-        handles[_short(label)] = axes.errorbar(
-            x, y, xerr=errors, color=colour, marker=mark, markersize=4, linestyle="none"
-        )
+        drawn = axes.errorbar(x, y, xerr=errors, color=colour, marker=mark, markersize=4, linestyle="none")
+        handles.append((_short(label), drawn))
     axes.set(xlabel=chart.value_label)
     axes.set_yticks(list(places.values()), [_short(category) for category in places])
     axes.set_ylim(len(places) - 0.5, -0.5)
@@ -162,7 +174,7 @@ def _draw_categories(axes: Any, chart: CategoryChart) -> Mapping[str, Any]:
     return handles
 
 
-def _draw_shares(axes: Any, chart: ShareChart) -> Mapping[str, Any]:
+def _draw_shares(axes: Any, chart: ShareChart) -> _Handles:
     """Cells from dark (0) to bright (1); what does not occur is empty."""
     shares = np.array(
         [
@@ -173,7 +185,7 @@ def _draw_shares(axes: Any, chart: ShareChart) -> Mapping[str, Any]:
     mesh = axes.pcolormesh(np.ma.masked_invalid(shares), cmap="cividis", vmin=0, vmax=1)
     columns = [_short(column) for column in chart.columns]
     few = len(columns) <= _MOST_LABELLED
-    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=0 if len(columns) < 4 else 90)
+    axes.set_xticks(np.arange(len(columns)) + 0.5, columns, rotation=0 if len(columns) <= _MOST_UPRIGHT else 90)
     axes.set_yticks(np.arange(len(chart.rows)) + 0.5, [_short(row) for row in chart.rows])
     axes.invert_yaxis()
     axes.tick_params(length=0)
@@ -182,7 +194,7 @@ def _draw_shares(axes: Any, chart: ShareChart) -> Mapping[str, Any]:
             ink = "white" if share < 0.5 else "black"
             axes.text(column + 0.5, row + 0.5, f"{share:.0%}", ha="center", va="center", color=ink, fontsize=8)
     axes.figure.colorbar(mesh, ax=axes, label="deleted share")
-    return {}
+    return []
 
 
 def _short(label: str) -> str:

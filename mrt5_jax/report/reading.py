@@ -17,6 +17,7 @@ from mrt5_jax.runs.files import AnyPath, FilePath, as_path, exists, explained, f
 from mrt5_jax.runs.model_dir import METRICS, read_model_config
 from mrt5_jax.runs.run_files import read_run
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
+from mrt5_jax.training.steering import controller_names
 
 MetricsLine = dict[str, float]
 """A line of metrics.jsonl, "step" among its names."""
@@ -49,9 +50,12 @@ class RunResults:
     metrics: Sequence[MetricsLine]
     """Of training, in order; empty after an import."""
     targets: Mapping[str, float]
-    """Deletion rates that the controller steers to: of a language, or of everything else under the empty name."""
+    """Deletion rates that the controllers steer to, by what each steers: everything under the empty name or, where
+    languages have targets of their own, each of them and "others"."""
     num_steps: int | None
     """Of the whole run; None after an import."""
+    evaluates: bool
+    """Whether the run evaluates after its last step."""
     records: Sequence[Record]
     """Of all evaluations, each system on each task once; their `model` is `name`."""
     times: Sequence[BatchTime]
@@ -60,8 +64,11 @@ class RunResults:
 
     @property
     def is_training(self) -> bool:
-        """Whether steps are left to be made."""
-        return self.num_steps is not None and (not self.metrics or self.metrics[-1]["step"] < self.num_steps)
+        """Whether steps are left to be made, or the evaluation after the last one."""
+        if self.num_steps is None:
+            return False
+        last = {name for line in self.metrics if line["step"] >= self.num_steps for name in line}
+        return not last or (self.evaluates and not any(name.startswith("eval/") for name in last))
 
 
 def locate_run(source: str) -> tuple[str, str]:
@@ -97,6 +104,7 @@ def read_run_results(source: str) -> RunResults:
         metrics=read_metrics(folder),
         targets={} if run is None or run.controller is None else _targets(run.controller),
         num_steps=None if run is None else run.training.num_steps,
+        evaluates=run is not None and bool(run.data.eval_tasks),
         records=records,
         times=[time for place in _evaluations(folder) for time in _batch_times(place)],
         notes=notes,
@@ -104,9 +112,8 @@ def read_run_results(source: str) -> RunResults:
 
 
 def _targets(controller: ControllerConfig) -> dict[str, float]:
-    return {"": float(controller.target_deletion_rate)} | {
-        language: float(target) for language, target in controller.language_targets
-    }
+    targets = *(target for _, target in controller.language_targets), controller.target_deletion_rate
+    return dict(zip(controller_names(controller) or ("",), map(float, targets), strict=True))
 
 
 def read_metrics(model_dir: AnyPath) -> list[MetricsLine]:
@@ -116,9 +123,9 @@ def read_metrics(model_dir: AnyPath) -> list[MetricsLine]:
         UserError: a line that training did not write, by its number.
     """
     path = as_path(model_dir) / METRICS
-    if not exists(path):
-        return []
     with explained(path):
+        if not exists(path):
+            return []
         lines = read_bytes(path).split(b"\n")
     found: list[MetricsLine] = []
     for number, line in enumerate(lines, start=1):
@@ -203,6 +210,6 @@ def fingerprint(model_dir: AnyPath) -> dict[str, tuple[int | str, ...]]:
     paths = [folder / METRICS, *(place / name for place in _evaluations(folder) for name in (RECORDS, SUMMARY, TIMING))]
     found = {}
     for path in paths:
-        with contextlib.suppress(FileNotFoundError):
+        with explained(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             found[str(path)] = files_for(path).stat(path).identity
     return found

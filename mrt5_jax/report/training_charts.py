@@ -11,8 +11,10 @@ from mrt5_jax.report.visible import visible_text
 
 MOST_STEPS = 300
 """Of a curve; of more the chart has every k-th."""
+MOST_POINTS = 3000
+"""Of all curves of a chart together: of many curves each has fewer points, so that a page stays small."""
 
-_THINNED = f"Of curves with more than {MOST_STEPS} points every k-th is drawn, the last one among them."
+_THINNED = "Of curves with more than {:,} points every k-th is drawn, the last one among them."
 _ONE = "{}(?:/(.*))?"
 _CURVES = (
     ("training_loss", "Loss in training", "loss, nats per target token", r"loss"),
@@ -32,18 +34,17 @@ def training_charts(runs: Sequence[RunResults]) -> list[PointChart]:
     """Makes the charts of training; those of which no run has numbers are left out."""
     charts = []
     for name, title, y_label, pattern in _CURVES:
+        curves = [(run, part, points) for run in runs for part, points in _curves(run, pattern).items()]
+        most = max(2, min(MOST_STEPS, MOST_POINTS // max(1, len(curves))))
         series = []
-        for run in runs:
-            found = _curves(run, pattern)
-            for part, points in found.items():
-                look = len({one.look for one in series})
-                label = ", ".join(map(visible_text, filter(None, (run.name, part))))
-                series.append(Series(label, thinned(points, MOST_STEPS), "line", look))
-                if name == "deletion" and part in run.targets:
-                    ends = [Point(points[end].x, run.targets[part]) for end in (0, -1)]
-                    series.append(Series(f"{label}, target", ends, "level", look))
+        for look, (run, part, points) in enumerate(curves):
+            label = ", ".join(map(visible_text, filter(None, (run.name, part))))
+            series.append(Series(label, thinned(points, most), "line", look))
+            if name == "deletion" and part in run.targets:
+                ends = [Point(points[end].x, run.targets[part]) for end in (0, -1)]
+                series.append(Series(f"{label}, target", ends, "level", look))
         if series:
-            note = " ".join(filter(None, (_NOTES.get(name), _THINNED)))
+            note = " ".join(filter(None, (_NOTES.get(name), _THINNED.format(most))))
             charts.append(PointChart(name, title, "step", y_label, series, note))
     return charts
 
