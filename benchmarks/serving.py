@@ -100,7 +100,9 @@ def run(args, model_dir, model, texts, alone, expected, log) -> None:
         try:
             assert server.stdout is not None
             line = next((line for line in server.stdout if line.startswith("listening on ")), "")
-            assert line, "the server has ended"
+            if not line:
+                log.seek(0)
+                raise SystemExit(f"the server has ended:\n{log.read()}")
             address = line.rpartition("http://")[2].strip()
             CONSOLE.print(f"listens after {time.perf_counter() - start:.0f} s")
             loads = {"alone": alone}

@@ -51,5 +51,5 @@ def check_counts(**given: Any) -> None:
         UserError: names the argument.
     """
     for name, value in given.items():
-        if value is not None and not (isinstance(value, numbers.Integral) and 1 <= value <= LARGEST_INTEGER):
+        if value is not None and not (isinstance(value, numbers.Integral) and 1 <= int(value) <= LARGEST_INTEGER):
             raise UserError(f"{name}={value!r}: must be a whole number, at least 1 and at most {LARGEST_INTEGER}")

@@ -149,7 +149,7 @@ def _t5x_export(args: argparse.Namespace, folder: Path) -> None:
 
 
 def _jax_export(args: argparse.Namespace, folder: Path) -> None:
-    from mrt5_jax.interop.jax_export import PLATFORMS, ExportSizes, export_programs
+    from mrt5_jax.interop.jax_export import PLATFORMS, ExportSizes, Platform, export_programs
     from mrt5_jax.interop.model_dirs import read_model_dir
     from mrt5_jax.runs.run_files import read_run
     from mrt5_jax.selection.selectors import check_stride
@@ -159,7 +159,7 @@ def _jax_export(args: argparse.Namespace, folder: Path) -> None:
         if getattr(args, flag) is not None and not 1 <= getattr(args, flag) <= LARGEST_INTEGER:
             raise UserError(f"--{flag}={getattr(args, flag)}: must be at least 1, and at most {LARGEST_INTEGER}")
     wanted = args.platforms.split(",")
-    platforms = list(filter(wanted.__contains__, PLATFORMS))
+    platforms: list[Platform] = [platform for platform in PLATFORMS if platform in wanted]
     if unknown := [name for name in wanted if name not in PLATFORMS]:
         raise UserError(f"--platforms={args.platforms}: {unknown[0]!r} is not one of {', '.join(PLATFORMS)}")
     model, run = read_model_dir(args.source, args.step), read_run(args.source)

@@ -115,7 +115,7 @@ def sweep_points(
     points = []
     for threshold in dict.fromkeys(thresholds):
         config = with_threshold(run.model, threshold, loaded.name)
-        own = [deletion for deletion in deletions if not points or DELETIONS[deletion].heeds_selector]
+        own: list[Deletion] = [deletion for deletion in deletions if not points or DELETIONS[deletion].heeds_selector]
         points.append(
             SweepPoint(
                 dataclasses.replace(loaded, model=MrT5(config, run.execution)),

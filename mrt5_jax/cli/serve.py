@@ -1,11 +1,13 @@
 """`mrt5 serve`: a model behind HTTP, with a page to try it."""
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.util
 import os
 import re
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mrt5_jax.cli.model_flags import add_model_arguments
@@ -141,8 +143,25 @@ def _warm_model(args: argparse.Namespace) -> "WarmModel":
         target_length=args.max_target_length,
     )
     print(f"reading {args.model_dir}", flush=True)
-    warm = WarmModel(prepared.load(args.step), args.batch_size)
-    print(f"compiling for {len(warm.shapes)} shapes of batches", flush=True)
-    for shape in watched(warm.shapes, "shapes", len(warm.shapes), "compiling"):
-        warm.compile(shape)
+    with _explained_memory(args):
+        warm = WarmModel(prepared.load(args.step), args.batch_size)
+        print(f"compiling for {len(warm.shapes)} shapes of batches", flush=True)
+        for shape in watched(warm.shapes, "shapes", len(warm.shapes), "compiling"):
+            warm.compile(shape)
     return warm
+
+
+@contextlib.contextmanager
+def _explained_memory(args: argparse.Namespace) -> Iterator[None]:
+    """Says in one line that the model, or a batch of it, is too large for the memory."""
+    import jax
+
+    try:
+        yield
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            f"{args.model_dir} does not fit into the memory with --batch_size={args.batch_size}: give a smaller one, "
+            "a smaller --input_length or --max_target_length, or a smaller model"
+        ) from None

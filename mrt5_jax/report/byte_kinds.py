@@ -21,7 +21,7 @@ CHARACTERS = (
 )
 PLACES_IN_CHARACTER = ("whole character", "first byte of a character", "continuation byte")
 PLACES_IN_WORD = ("first byte of a word", "byte within a word", "last byte of a word", "byte between words")
-BYTE_KINDS = (*CHARACTERS, *PLACES_IN_CHARACTER, *PLACES_IN_WORD)
+BYTE_KINDS: tuple[str, ...] = (*CHARACTERS, *PLACES_IN_CHARACTER, *PLACES_IN_WORD)
 """All kinds, in the order in which they are shown. A byte of UTF-8 is of one kind of each of the three groups."""
 
 _VOWELS = frozenset(

@@ -15,7 +15,7 @@ SeriesStyle = Literal["line", "level", "point", "samples", "front"]
 """line: joined points. level: the same, dashed. point: a mark with its errors. samples: many small marks. front: a
 dotted line that is no system's."""
 
-_Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 class Point(NamedTuple):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from mrt5_jax.serve.warm_model import NotFiniteError
 
 SIGN_OF_LIFE_SECONDS = 5.0
 """A stream without an event for so long sends a comment, so that nothing between takes it for dead."""
+
+_log = logging.getLogger(__name__)
 
 Numbered = tuple[int, Any]
 """Which ticket, and its answer."""
@@ -92,6 +95,8 @@ class EventStream:
             except RefusedError as error:
                 await _send(send, sse_event("error", {"error": error.reason}))
             except Exception as error:  # the status is sent already: the stream itself has to say it
+                if not isinstance(error, NotFiniteError):
+                    _log.exception("a stream failed")
                 await _send(send, sse_event("error", {"error": reason_of(error)}))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -12,6 +12,9 @@ from starlette.types import ASGIApp
 from mrt5_jax.errors import UserError
 from mrt5_jax.serve.app import Service
 
+_BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
 
 def bound_socket(host: str, port: int) -> socket.socket:
     """Takes a port, without listening yet.
@@ -27,11 +30,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
             found.bind(address)
             undo.pop_all()
             return found
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"--host={host} --port={port}: {reason}: give another port, or an address of this machine"
-        ) from None
+    except (OSError, UnicodeError) as error:  # of a name with an empty or overlong label
+        raise _unusable(host, port, error) from None
 
 
 def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable[[], None]) -> None:
@@ -41,7 +41,14 @@ def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable
         app: of the service.
         bound: the port.
         ready: called when it listens.
+
+    Raises:
+        UserError: another process, which had bound the port as well, listens on it already.
     """
+    try:
+        bound.listen(_BACKLOG)
+    except OSError as error:  # two can bind a port as long as neither listens
+        raise _unusable(*bound.getsockname()[:2], error) from None
     config = uvicorn.Config(
         app,
         loop="asyncio",
@@ -52,6 +59,7 @@ def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        backlog=_BACKLOG,
         timeout_graceful_shutdown=math.ceil(service.limits.seconds) + 1,
     )
     # uvicorn gives a signal that it has heeded to whoever had it before, and that would end the process with an error.
@@ -60,6 +68,11 @@ def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable
         _Server(config, service, ready).run(sockets=[bound])
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _unusable(host: str, port: int, error: Exception) -> UserError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return UserError(f"--host={host} --port={port}: {reason}: give another port, or an address of this machine")
 
 
 class _Server(uvicorn.Server):

@@ -96,7 +96,7 @@ class WarmModel:
     @property
     def shapes(self) -> list[BatchShape]:
         """All shapes of batches that requests can need."""
-        endpoints = [name for name in ENDPOINTS if name != "deletions" or self.no_deletions is None]
+        endpoints: list[Endpoint] = [name for name in ENDPOINTS if name != "deletions" or self.no_deletions is None]
         return [BatchShape(*shape) for shape in itertools.product(endpoints, self.sizes, self.lengths)]
 
     def compile(self, shape: BatchShape) -> None:

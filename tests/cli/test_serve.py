@@ -5,7 +5,9 @@ import json
 import signal
 import socket
 from pathlib import Path
+from typing import NoReturn
 
+import jax
 import pytest
 
 pytest.importorskip("starlette", reason="needs the extra serve")
@@ -13,6 +15,7 @@ pytest.importorskip("uvicorn", reason="needs the extra serve")
 
 from mrt5_jax.cli import serve
 from mrt5_jax.cli.main import main
+from mrt5_jax.serve.warm_model import WarmModel
 
 from ..serve.child import served
 from .small_run import make_model_dir
@@ -43,6 +46,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
         (["--token_file=nowhere.txt"], ["--token_file=nowhere.txt", "No such file"]),
         (["--port=0"], ["nowhere/model_config.json is not there"]),
         (["--port=0", "--host=192.0.2.1", "--no_token"], ["--host=192.0.2.1", "Cannot assign"]),
+        (["--port=0", "--host=a..b", "--no_token"], ["--host=a..b", "label"]),
         (["--deletion=random"], ["--deletion"]),
     ],
 )
@@ -94,6 +98,18 @@ def test_a_port_in_use_is_said_before_the_model_is_read(capsys: pytest.CaptureFi
 def test_the_extra_that_is_missing_is_named(capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
     monkeypatch.setattr(serve, "LIBRARIES", ("json", "no_such_library"))
     assert refusal(capsys).endswith("serve needs no_such_library: pip install 'mrt5-jax[serve]'")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_a_model_that_does_not_fit_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
+) -> None:
+    def fail(*args: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(WarmModel, "__init__", fail)
+    message = refusal(capsys, f"--model_dir={make_model_dir(tmp_path / 'model')}", "--port=0")
+    assert "does not fit into the memory with --batch_size=16" in message
 
 
 @pytest.mark.slow

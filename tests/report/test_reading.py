@@ -1,22 +1,18 @@
 """What a report reads: whole MODEL_DIRs, also of runs that are still training; damage is named."""
 
-import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
-from mrt5_jax.config import ControllerConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import Evaluation
 from mrt5_jax.evaluation.model_dirs import RECORDS, SUMMARY, TIMING, evaluation_folder, write_evaluation
 from mrt5_jax.evaluation.records import of_deletion, summarize
-from mrt5_jax.report.reading import RunResults, fingerprint, read_metrics, read_run_results
-from mrt5_jax.report.training_charts import MOST_POINTS, training_charts
+from mrt5_jax.report.reading import fingerprint, read_metrics, read_run_results
 from mrt5_jax.runs.model_dir import METRICS
-from mrt5_jax.runs.run_files import read_run, write_run
 
-from .made_runs import STEP, TARGET, TIMES, make_run, training_lines, work, write_metrics
+from .made_runs import STEP, TARGET, TIMES, make_run, training_lines, work
 
 
 def evaluation_of(folder: Path) -> Path:

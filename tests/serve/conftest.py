@@ -17,7 +17,7 @@ LENGTH, TARGET_LENGTH, ROWS = 128, 8, 4
 @pytest.fixture(scope="session")
 def served_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its gate deletes about half."""
-    bindings = f"INPUT_LENGTH={LENGTH}", f"TARGET_LENGTH={TARGET_LENGTH}", "config.GateConfig.bias_init=1.0"
+    bindings = f"INPUT_LENGTH={LENGTH}", f"TARGET_LENGTH={TARGET_LENGTH}"
     return make_model_dir(tmp_path_factory.mktemp("served") / "model", *bindings)
 
 

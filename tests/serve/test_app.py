@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import errno
 import json
+import socket
 import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -16,6 +18,7 @@ pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 from mrt5_jax.api.model import Model
+from mrt5_jax.errors import UserError
 from mrt5_jax.serve.app import Service, make_app
 from mrt5_jax.serve.bodies import BODY_FIELDS
 from mrt5_jax.serve.limits import ServeLimits
@@ -173,7 +176,11 @@ def test_no_body_breaks_it(warm: WarmModel, endpoint: str, body: bytes, content_
         assert reply.error
 
 
-@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"texts": ["\xff"]}', b'{"threshold": NaN}', b"9" * 5000, b""])
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b'{"texts": ["\xff"]}', b'{"threshold": NaN}', b"9" * 5000, b""],
+    ids=["nested", "not UTF-8", "NaN", "digits", "empty"],
+)
 def test_what_is_no_json_is_refused(warm: WarmModel, body: bytes) -> None:
     headers = {"content-type": "application/json"}
     reply = serve(warm, lambda client, service: client.ask("POST", "/v1/generate", body, headers))
@@ -278,6 +285,23 @@ def test_a_server_that_stops_finishes_what_it_has_begun(warm: WarmModel) -> None
         assert (await running_request).status == 200
 
     serve(warm, scenario)
+
+
+def test_a_port_that_another_process_took_meanwhile_is_one_line(
+    warm: WarmModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as nobody listens, both can bind it."""
+    pytest.importorskip("uvicorn", reason="needs the extra serve")
+    from mrt5_jax.serve.server import bound_socket, listen
+
+    def taken(bound: socket.socket, backlog: int) -> None:
+        raise OSError(errno.EADDRINUSE, "Address already in use")
+
+    service = Service(warm, ServeLimits())
+    with bound_socket("127.0.0.1", 0) as bound:
+        monkeypatch.setattr(socket.socket, "listen", taken)
+        with pytest.raises(UserError, match=r"--port=\d+: Address already in use: give another port"):
+            listen(make_app(service), service, bound, lambda: None)
 
 
 PATHS = ["/", "/healthz", "/metrics", "/openapi.json", "/v1/generate", "/nowhere"]

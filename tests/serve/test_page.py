@@ -21,7 +21,7 @@ TYPED = "<b>é&x\u05d2"
 def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tab]:
     """Showing the page of a model for inputs of twelve ids."""
     folder = tmp_path_factory.mktemp("page")
-    model_dir = make_model_dir(folder / "model", "config.GateConfig.bias_init=1.0")
+    model_dir = make_model_dir(folder / "model")
     with served(model_dir, "--batch_size=1", "--max_rungs=1") as server, opened(folder / "browser") as tab:
         tab.call("Page.navigate", url=f"http://{server.address}/")
         tab.wait("document.getElementById('gate')?.hidden === false")
