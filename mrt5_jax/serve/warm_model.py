@@ -20,6 +20,7 @@ from mrt5_jax.inference.requests import Request, pad_requests
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.runs.files import as_path
+from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selectors import deletion_threshold, selector_rule
 
 Endpoint = Literal["generate", "score", "deletions", "embeddings"]
@@ -127,7 +128,7 @@ class WarmModel:
         assert config.gate is not None
         if endpoint == "deletions":
             return
-        if self.model.deletion != "hard":
+        if DELETIONS[self.model.deletion].keep != "selected":
             raise UserError(
                 f"threshold={threshold}: acts under hard deletion alone, not {self.model.deletion}: leave it out"
             )

@@ -157,10 +157,11 @@ def choose(
     if may_remove_nothing:
         options[0] = shape.without_removing()
     present = options[0 if may_remove_nothing and before == 0 else chunks_of(shape, before)]
+    compiling = shape.program / steps if steps > 0 else math.inf
 
     def with_program(option: Expected) -> float:
         is_another = present.num_chunks > 0 < option.num_chunks != present.num_chunks
-        return option.cost + (shape.program / steps if is_another else 0.0)
+        return option.cost + (compiling if is_another else 0.0)
 
     best = min(options.values(), key=lambda option: (with_program(option), option.num_chunks))
     return best if with_program(best) < present.cost - WORTH_IT else present

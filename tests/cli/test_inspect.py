@@ -75,8 +75,9 @@ def test_two_models_are_compared(model_dir: Path, tmp_path: Path, capsys: pytest
     given = [f"--model_dir={model_dir}", f"--against={other}", "--against_step=0", f"--html={tmp_path / 'page.html'}"]
     assert main(["inspect", *given, "--text", "#Hello", "ab"]) == 0
     out = " ".join(capsys.readouterr().out.split())
+    models = [load(str(path)) for path in (model_dir, other)]
     for place, text in enumerate(("#Hello", "ab"), start=1):
-        kept = [load(str(path)).deletions([text])[0].keep[:-1] for path in (model_dir, other)]
+        kept = [model.deletions([text])[0].keep[:-1] for model in models]
         pairs = list(zip(*kept, strict=True))
         counts = [pairs.count(pair) for pair in ((True, True), (False, False), (False, True), (True, False))]
         both, neither, first, second = counts
