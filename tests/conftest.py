@@ -38,6 +38,8 @@ _CHECKED = {f"mrt5_jax.{path.stem}" for path in (REPOSITORY / "mrt5_jax").glob("
 _HOOK = jaxtyping.install_import_hook(sorted(_CHECKED), "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Programs are kept where a test says, and nowhere else: JAX looks through all that it keeps whenever it adds one.
+jax.config.update("jax_compilation_cache_dir", "")
 
 hypothesis.settings.register_profile("mrt5", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("mrt5")

@@ -151,6 +151,7 @@ def test_a_model_of_the_hub_is_loaded_by_its_id(model: Model, tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with hub_server.serve({"someone/mrt5": tmp_path / "published"}) as server:
         monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
         same(load("someone/mrt5@v1"), model, answers=False)
@@ -161,6 +162,7 @@ def test_a_model_of_the_hub_is_loaded_by_its_id(model: Model, tmp_path: Path, mo
 def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("huggingface_hub")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match="nobody/nothing: on the Hugging Face hub at http") as refused:

@@ -56,7 +56,8 @@ def workplace(repository: Path, shared: Path, tmp_path: Path, monkeypatch: pytes
         corpus.write_text(text * 60, encoding="utf-8")
     make_model_dir(tmp_path / "runs/vowels")
     (tmp_path / "in.jsonl").write_text('{"inputs": "#Hello", "targets": "#Hll"}\n')
-    byt5 = make_model_dir(tmp_path / "plain", "config.ModelConfig.gate=None", "config.RunConfig.controller=None")
+    without_gate = "config.ModelConfig.gate=None", "config.RunConfig.controller=None"
+    byt5 = make_model_dir(tmp_path / "plain", *without_gate, "config.ModelConfig.num_encoder_layers=4")
     assert main(["convert", "hf-export", str(byt5), "byt5-small"]) == 0
     shutil.copytree(shared / "golden/t5x_legacy/checkpoint_1003", "checkpoint_1000000")
     return tmp_path

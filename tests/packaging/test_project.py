@@ -2,7 +2,9 @@
 
 import ast
 import importlib.metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -164,8 +166,20 @@ def test_workflows_run_what_there_is_on_every_supported_python(repository: Path)
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
 
 
-def test_continuous_integration_is_two_commands_of_a_contributor(repository: Path) -> None:
+@pytest.mark.parametrize(("failing", "passes"), [("nothing", True), ("lint", False), ("test", False)])
+def test_continuous_integration_is_two_commands_of_a_contributor(
+    repository: Path, tmp_path: Path, failing: str, passes: bool
+) -> None:
+    """`make lint` and `make test`, after an installation; it fails where either does."""
     script = repository / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    lines = [line for line in script.read_text().splitlines() if not line.startswith("#")]
-    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make lint", "exec make test"]
+    (tmp_path / ".ci").mkdir()
+    copy = shutil.copy(script, tmp_path / ".ci")
+    make = tmp_path / "make"
+    make.write_text(f'#!/bin/sh\necho "$1"\ntest "$1" != {failing}\n')
+    make.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([copy], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == passes, done.stderr
+    if passes:
+        assert {"lint", "test"} <= set(done.stdout.split()) <= {"install", "lint", "test"}
