@@ -48,7 +48,8 @@ def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable
     try:
         bound.listen(_BACKLOG)
     except OSError as error:  # two can bind a port as long as neither listens
-        raise _unusable(*bound.getsockname()[:2], error) from None
+        host, port = bound.getsockname()[:2]
+        raise _unusable(host, port, error) from None
     config = uvicorn.Config(
         app,
         loop="asyncio",
