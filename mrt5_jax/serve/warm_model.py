@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
@@ -175,7 +174,8 @@ class WarmModel:
         assert logit is not None, "check_threshold has refused it"
         bias = np.asarray(params["encoder"]["gate"]["bias"])
         shift = np.clip(logit(gate, deletion_threshold(gate)) - logit(gate, threshold), -_FAR, _FAR)
-        moved = {**params["encoder"]["gate"], "bias": jnp.asarray((bias + shift).astype(bias.dtype))}
+        there = jax.device_put((bias + shift).astype(bias.dtype))  # jnp.asarray would compile a copy of it
+        moved = {**params["encoder"]["gate"], "bias": there}
         return {**params, "encoder": {**params["encoder"], "gate": moved}}
 
 

@@ -6,6 +6,9 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, NamedTuple
 
+SECONDS = 300.0
+"""That a test may wait for anything."""
+
 
 class Reply(NamedTuple):
     """What came back."""
@@ -87,7 +90,7 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def running(app: Any) -> AsyncIterator[Client]:
-    """Starts an application, and stops it in the end."""
+    """Starts an application, and stops it in the end; what hangs ends in an error."""
     to_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     from_app: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
@@ -95,7 +98,8 @@ async def running(app: Any) -> AsyncIterator[Client]:
     await to_app.put({"type": "lifespan.startup"})
     assert (await from_app.get())["type"] == "lifespan.startup.complete"
     try:
-        yield Client(app)
+        async with asyncio.timeout(SECONDS):
+            yield Client(app)
     finally:
         await to_app.put({"type": "lifespan.shutdown"})
         assert (await from_app.get())["type"] == "lifespan.shutdown.complete"

@@ -26,8 +26,9 @@ def model(served_dir: Path) -> Model:
     return load(served_dir, execution=ExecutionConfig(max_rungs=2))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def warm(model: Model) -> WarmModel:
+    """Of each module its own: tests of others may clear what JAX has compiled."""
     found = WarmModel(model, ROWS)
     for shape in found.shapes:
         found.compile(shape)

@@ -25,7 +25,7 @@ from mrt5_jax.serve.limits import ServeLimits
 from mrt5_jax.serve.page import page_text
 from mrt5_jax.serve.warm_model import ENDPOINTS, WarmModel
 
-from .asgi import Client, Reply, running
+from .asgi import SECONDS, Client, Reply, running
 from .conftest import LENGTH, TARGET_LENGTH
 
 TEXTS = ["#HelloWorld", "", "naïve, דג סקרן, 視野無限廣窗外有藍天", "a long one: " + "xyz " * 25]
@@ -208,13 +208,17 @@ class Held:
 
         service.batcher._compute = wait
 
+    async def begun(self) -> None:
+        """Waits until it computes."""
+        assert await asyncio.to_thread(self.computing.wait, SECONDS)
+
 
 def test_a_full_queue_refuses_and_says_when_to_come_again(warm: WarmModel) -> None:
     async def scenario(client: Client, service: Service) -> None:
         held = Held(service)
         try:
             first = asyncio.create_task(client.post("/v1/generate", {"texts": ["a"]}))
-            await asyncio.to_thread(held.computing.wait)
+            await held.begun()
             waiting = asyncio.create_task(client.post("/v1/generate", {"texts": ["a", "b"]}))
             while service.batcher.num_waiting < 2:
                 await asyncio.sleep(0.001)
@@ -235,7 +239,7 @@ def test_a_client_that_goes_away_frees_its_place(warm: WarmModel, stream: bool) 
         held, gone = Held(service), asyncio.Event()
         try:
             first = asyncio.create_task(client.post("/v1/generate", {"texts": ["a"]}))
-            await asyncio.to_thread(held.computing.wait)
+            await held.begun()
             body = {"texts": ["a", "b"], "stream": stream}
             leaving = asyncio.create_task(client.post("/v1/generate", body, gone))
             while service.batcher.num_waiting < 2:
@@ -274,7 +278,7 @@ def test_a_server_that_stops_finishes_what_it_has_begun(warm: WarmModel) -> None
         held, told = Held(service), asyncio.Event()
         try:
             running_request = asyncio.create_task(client.post("/v1/generate", {"texts": ["a"]}, told))
-            await asyncio.to_thread(held.computing.wait)
+            await held.begun()
             service.stopping = True
             told.set()
             late = await client.post("/v1/generate", {"texts": ["a"]})

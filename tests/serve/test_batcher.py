@@ -15,6 +15,7 @@ from mrt5_jax.serve import batcher as module
 from mrt5_jax.serve.batcher import Batcher, Compute, FullError
 from mrt5_jax.serve.warm_model import BatchShape, Work
 
+SECONDS = 300.0
 LENGTHS = (64, 128)
 SIZES = (1, 4)
 
@@ -45,7 +46,8 @@ async def running(compute: Compute, places: int = 100) -> AsyncIterator[Batcher]
     batcher = Batcher(compute, length_of, SIZES, places)
     task = asyncio.create_task(batcher.run())
     try:
-        yield batcher
+        async with asyncio.timeout(SECONDS):  # what hangs ends in an error
+            yield batcher
     finally:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -136,7 +138,7 @@ def test_a_queue_takes_all_or_none_and_places_are_freed(at_once) -> None:
         async with running(compute, places=3) as batcher:
             try:
                 first = batcher.submit([work(10)])
-                await asyncio.to_thread(computing.wait)
+                assert await asyncio.to_thread(computing.wait, SECONDS)
                 waiting = batcher.submit([work(10), work(10)])
                 with pytest.raises(FullError):
                     batcher.submit([work(10), work(10)])
