@@ -2,11 +2,20 @@
 
 import gzip
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
 from mrt5_jax.compilation_cache import keep_compiled_programs, keep_programs_from_now_on
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """It is as it was afterwards: what is tried here sets variables, which later child processes would heed."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 def test_the_folder_is_the_user_s_and_jaxs_own_variable_comes_first(monkeypatch, tmp_path) -> None:

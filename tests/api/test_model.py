@@ -151,7 +151,7 @@ def test_what_is_encoded_is_what_is_kept(model: Model) -> None:
 
 
 def test_deletions_show_themselves(model: Model) -> None:
-    found = model.deletions(["<b>a</b>", "דג סקרן", b"\xff\n"])
+    found = model.deletions(["<b>a</b> and some of what follows", "דג סקרן", b"\xff\n"])
     page = found._repr_html_()
     assert page.count('class="text" dir="auto"') == 3
     assert "&lt;" in page

@@ -69,6 +69,7 @@ def test_what_the_hub_does_not_have_is_said_in_one_line(hub, tmp_path, capsys, m
 
 def test_a_hub_that_is_out_of_reach_is_said_in_one_line(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"someone/mrt5: .*cannot be reached, and the cache does not have it") as caught:
         hub_folder("someone/mrt5")
