@@ -52,8 +52,8 @@ wheel: $(DEVELOPMENT)  ## dist/mrt5_jax-*.whl
 	rm -rf build dist  # what an older build left would be packed again
 	$(BIN)/python -m build --wheel
 
-bench: $(DEVELOPMENT)  ## ratios measured in one run: forward, training and decoding against PyTorch; speed of data
-	for suite in forward training decoding data; do $(BIN)/python -m benchmarks.$$suite || exit; done
+bench: $(DEVELOPMENT)  ## ratios measured in one run: forward, training and decoding against PyTorch; schemes; data
+	for suite in forward training decoding schemes data; do $(BIN)/python -m benchmarks.$$suite || exit; done
 
 install: $(DEVELOPMENT)  ## .venv with everything in it
 

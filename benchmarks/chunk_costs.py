@@ -3,8 +3,8 @@
 Times training steps of two models on this platform: soft at full length, and saturated where all rows keep everything
 but one position, and where they keep half of them, in one chunk and in several. What a step takes longer than another
 with the same multiply-adds is put down to chunks and the gradients that they add up, or to numbers moved and the
-branch, by least squares without negative costs; the last line is this platform's of
-`mrt5_jax/training/platform_costs.py`.
+branch, by least squares without negative costs. A program's price is the seconds that compiling one with two rungs
+takes, of the smaller model. The last line is this platform's of `mrt5_jax/training/platform_costs.py`.
 """
 
 # isort: off
@@ -12,6 +12,8 @@ branch, by least squares without negative costs; the last line is this platform'
 from benchmarks.contest import CONSOLE, Contestant, compete, contest_parser, report
 # isort: on
 
+import dataclasses
+import time
 from typing import NamedTuple
 
 import jax
@@ -53,12 +55,24 @@ def make_run(config: ModelConfig, data: DataConfig, deletion: TrainingDeletion, 
     return RunConfig("", config, data, training, optimizer=optimizer, execution=execution)
 
 
-def times_of(shape: Shape, rounds: int) -> tuple[list[list[float]], list[float]]:
+def compile_seconds(shape: Shape) -> float:
+    """Compiles the program of saturated steps as runs do, its layers in a loop; returns the seconds for a rung."""
+    config, half = MODELS[shape.model], shape.length // 2
+    run = make_run(config, DataConfig("", (), shape.length, half, shape.rows, shape.rows), "saturated", 1)
+    run = dataclasses.replace(run, execution=dataclasses.replace(run.execution, scan_unroll=1))
+    trainer = Trainer(run, keeping_model(config), batch_keeping(np.full(shape.rows, half), shape.length, half))
+    start = time.perf_counter()
+    trainer.step.lower(trainer.state, trainer.batch).compile()
+    return (time.perf_counter() - start) / 2
+
+
+def times_of(shape: Shape, rounds: int) -> tuple[list[list[float]], list[float], float]:
     """Times the steps of a shape.
 
     Returns:
         Of each saturated step what it has besides another one with the same multiply-adds: its costs (chunks, numbers
-        added up and moved, multiply-adds of a branch), and its time; all as shares of the soft step's.
+        added up and moved, multiply-adds of a branch), and its time; all as shares of the soft step's. And the
+        multiply-adds that the soft step does in a second.
     """
     config, half = MODELS[shape.model], shape.length // 2
     data = DataConfig("", (), shape.length, half, shape.rows, shape.rows)
@@ -92,17 +106,19 @@ def times_of(shape: Shape, rounds: int) -> tuple[list[list[float]], list[float]]
     for name, chunks in several.items():
         costs.append([chunks / whole, chunks * gradient / whole, 0.0, 0.0])
         beyond.append((results[name].median - results[one].median) / seconds)
-    return costs, beyond
+    return costs, beyond, whole / seconds
 
 
 def main() -> None:
     args = contest_parser(__doc__, rounds=7).parse_args()
-    costs, beyond = map(np.concatenate, zip(*(times_of(shape, args.rounds) for shape in SHAPES), strict=True))
+    timed = [times_of(shape, args.rounds) for shape in SHAPES]
+    costs, beyond = (np.concatenate([each[place] for each in timed]) for place in (0, 1))
     found, residual = nnls(costs, beyond)
+    rung = compile_seconds(SHAPES[0]) * timed[0][2]
     CONSOLE.print(f"left unexplained: {residual / len(beyond) ** 0.5:.1%} of a soft step (root of the mean square)")
-    chunk, added, moved, branch = (float(f"{cost:.2g}") for cost in found)
+    rounded = PlatformCosts(*(float(f"{cost:.2g}") for cost in (*found, rung)))
     CONSOLE.print(f"    # {this_machine()}")
-    CONSOLE.print(f"    {jax.default_backend()!r}: {PlatformCosts(chunk, added, moved, branch)},")
+    CONSOLE.print(f"    {jax.default_backend()!r}: {rounded},")
 
 
 if __name__ == "__main__":

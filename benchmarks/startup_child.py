@@ -102,8 +102,8 @@ def main() -> int:
     path, *words = sys.argv[1:]
     spans = Spans()
     spans.watch_imports()
-    from mrt5_jax.cli.compilation_cache import keep_compiled_programs
     from mrt5_jax.cli.main import main as command
+    from mrt5_jax.compilation_cache import keep_compiled_programs
     from mrt5_jax.host_memory import reuse_host_memory
 
     reuse_host_memory()

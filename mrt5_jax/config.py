@@ -69,6 +69,9 @@ class GateConfig:
     """What a slot holds of the positions that a selector merges into it."""
     drop_tail: bool = False
     """As in the authors' code, a tail shorter than the stride is dropped, and a convolution reads pads as they are."""
+    settings: tuple[tuple[str, float | str], ...] = ()
+    """Of one selector alone, by their names in its file: (('prior', 0.2), ('temperature', 0.5)). What is not named has
+    its default (docs/schemes.md)."""
 
 
 @dataclasses.dataclass(frozen=True)

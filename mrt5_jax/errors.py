@@ -5,7 +5,16 @@ class UserError(Exception):
     """Something the user gave cannot be used. The message is one line: the thing, the place, and what would be right.
 
     The command line prints the message alone and exits with 2; a traceback means a bug of ours.
+
+    Example:
+        >>> mrt5_jax.load("nowhere")
+        Traceback (most recent call last):
+        mrt5_jax.errors.UserError: nowhere/model_config.json is not there, nothing has that name: give a MODEL_DIR...
     """
+
+
+class InUseError(UserError):
+    """Another process writes where this one was to write."""
 
 
 PREEMPTED_EXIT_CODE = 75

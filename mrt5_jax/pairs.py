@@ -18,6 +18,7 @@ from mrt5_jax.selection.deletions import (
     TRAINED_WITHOUT_REMOVING,
     TRAINED_WITHOUT_SELECTOR,
 )
+from mrt5_jax.selection.selector_rule import SelectorRule
 from mrt5_jax.selection.selectors import SELECTORS
 
 Mode = Callable[[RunConfig], str]
@@ -91,10 +92,15 @@ _SOFT_BESIDE_CAPACITY = (
     "config.CompactionConfig.capacity: beside it deletion = 'auto' stays soft, since it drops positions of steps that "
     "remove some, and of no others; set it to None, or train with deletion = 'saturated' or 'hard'"
 )
-_POOLS = f"config.TrainingConfig.deletion = {{!r}}: a model that pools trains under {POOLING} alone; set it to that"
-_POOLS_ALWAYS = (
-    f"config.TrainingConfig.hard_probability: all steps of a model that pools delete by {POOLING} alone; set it to 0.0"
+_HARD_ALONE = f"config.TrainingConfig.deletion = {{!r}}: a model that {{}} trains under {POOLING} alone; set it to that"
+_ALWAYS_HARD = (
+    f"config.TrainingConfig.hard_probability: all steps of a model that {{}} delete by {POOLING} alone; set it to 0.0"
 )
+
+
+def _why_hard_alone(rule: SelectorRule) -> str:
+    return "pools" if rule.pools else "has no gate values"
+
 
 REFUSED = (
     Refused(
@@ -128,16 +134,16 @@ REFUSED = (
         if deletion != MIXED_IN
     ),
     *(
-        Refused(("selector", kind), ("deletion", mode), _POOLS.format(deletion))
+        Refused(("selector", kind), ("deletion", mode), _HARD_ALONE.format(deletion, _why_hard_alone(rule)))
         for kind, rule in SELECTORS.items()
-        if rule.pools
+        if rule.deletes_hard_alone
         for deletion in TRAINED_WITHOUT_POOLING
         for mode in (deletion, f"{deletion} and hard")
     ),
     *(
-        Refused(("selector", kind), ("deletion", f"{auto} and hard"), _POOLS_ALWAYS)
+        Refused(("selector", kind), ("deletion", f"{auto} and hard"), _ALWAYS_HARD.format(_why_hard_alone(rule)))
         for kind, rule in SELECTORS.items()
-        if rule.pools
+        if rule.deletes_hard_alone
         for auto in get_args(Auto)
     ),
     Refused(

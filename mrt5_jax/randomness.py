@@ -31,7 +31,8 @@ class RowUse(enum.IntEnum):
 
 @enum.unique
 class SelectorUse(enum.IntEnum):
-    """What is folded into a selector's key. (A learned gate's noise, its only use, is drawn from the key itself.)"""
+    """What is folded into a selector's key. (The noise of a learned gate or of a boundary predictor, its only use, is
+    drawn from the key itself.)"""
 
     SHARE = 0
     """The share of a row that the random selector deletes."""

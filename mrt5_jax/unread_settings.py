@@ -51,6 +51,11 @@ def steers(run: RunConfig) -> bool:
     return run.model.gate is not None and selector_rule(run.model.gate).is_steered
 
 
+def learns(run: RunConfig) -> bool:
+    """Says whether the selector has parameters."""
+    return run.model.gate is not None and selector_rule(run.model.gate).learns
+
+
 def holds_target(run: RunConfig) -> bool:
     """Says whether a penalty of the selector holds the run's target by itself."""
     return run.model.gate is not None and selector_rule(run.model.gate).holding is not None
@@ -121,6 +126,13 @@ READERS = (
         "the controller sets the weight instead",
         ("RunConfig.controller",),
     ),
+    Reader(
+        "loss",
+        ("gate_weight", "regularizer_delay"),
+        lambda run: not holds_target(run),
+        "a penalty of the selector holds the target by itself",
+        ("GateConfig.kind",),
+    ),
     Reader("loss", ("penalties",), _has_gate, _NO_GATE, ("ModelConfig.gate",)),
     Reader("loss", ("regularizer_delay",), _is_pushed, _GATE, ("ModelConfig.gate",)),
     Reader(
@@ -158,7 +170,7 @@ READERS = (
         "the law of kind = 'two_sided' alone steers languages apart",
         ("ControllerConfig.kind",),
     ),
-    Reader("optimizer", ("gate_learning_rate",), steers, _GATE, ("ModelConfig.gate",)),
+    Reader("optimizer", ("gate_learning_rate",), learns, _GATE, ("ModelConfig.gate",)),
     Reader(
         "optimizer",
         ("gate_learning_rate",),

@@ -17,6 +17,7 @@ from mrt5_jax.pairs import check_pairs
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
 from mrt5_jax.selection.selectors import SELECTORS, check_deletion, check_stride, deletion_threshold, selector_rule
+from mrt5_jax.selection.settings import check_settings
 from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.spelling import nearest
 from mrt5_jax.unread_settings import unread
@@ -150,7 +151,7 @@ def validate(run: config.RunConfig) -> None:
     check_pairs(run)
     input_lengths(run.data)
     if run.model.gate is not None:
-        _check_gate(run.model.gate, run.model.num_encoder_layers)
+        check_gate(run.model.gate, run.model.num_encoder_layers)
         _check_penalties(run.loss, run.model.gate)
         _check_pooling(run, run.model.gate)
     _check_compaction(run)
@@ -213,10 +214,18 @@ def _fits(value: Any) -> bool:
     return not isinstance(value, int) or abs(value) <= LARGEST_INTEGER
 
 
-def _check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
+def check_gate(gate: config.GateConfig, num_encoder_layers: int) -> None:
+    """Refuses a gate that stands nowhere, or a threshold where no gate values lie.
+
+    Raises:
+      UserError: names the field, and what it should be.
+    """
     if not 1 <= gate.layer < num_encoder_layers:
         _refuse(gate, "layer", f"at least 1 and less than num_encoder_layers={num_encoder_layers}")
-    lowest = selector_rule(gate).lowest(gate)
+    rule = selector_rule(gate)
+    check_settings(gate, rule.settings)
+    rule.check(gate)
+    lowest = rule.lowest(gate)
     if gate.threshold is not None and not lowest < gate.threshold < 0:
         above = "below 0" if lowest == -math.inf else f"between scale={gate.scale} and 0"
         _refuse(gate, "threshold", f"{above}, where gate values lie")

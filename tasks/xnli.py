@@ -73,7 +73,8 @@ def inference_task(
 
 def _spec(name: str, source: ExampleSource, language: str) -> TaskSpec:
     to_language = functools.partial(to_premise_and_hypothesis, language=language)
-    return TaskSpec(name, source, to_language, metrics=(answers.accuracy,), languages=(language,))
+    digits = tuple(map(str, range(len(LABELS))))
+    return TaskSpec(name, source, to_language, metrics=(answers.accuracy,), languages=(language,), labels=digits)
 
 
 def _add(name: str, language: str, splits: dict[str, tuple[str, str]]) -> str:

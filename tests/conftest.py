@@ -16,6 +16,7 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 os.environ["XLA_FLAGS"] = f"{_FAST_COMPILATION} {os.environ.get('XLA_FLAGS', '')}"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # else its first request asks the real hub about the terminal
 
 import hypothesis
 import jax
@@ -28,11 +29,18 @@ import mrt5_jax.config  # noqa: F401
 # From here on every annotated shape and type is checked when a function of mrt5_jax is called. The configuration's
 # dataclasses have no shapes, and gin reads their signatures, which the checks would hide: they are imported before.
 # The command line has no arrays, and walks configurations by small recursive functions, which checks slow down tenfold.
+# The front door and the presets are given whatever users give, and say themselves what is wrong with it.
 REPOSITORY = Path(__file__).resolve().parent.parent
-_CHECKED = {f"mrt5_jax.{path.stem}" for path in (REPOSITORY / "mrt5_jax").glob("[!_]*")} - {"mrt5_jax.cli"}
+_CHECKED = {f"mrt5_jax.{path.stem}" for path in (REPOSITORY / "mrt5_jax").glob("[!_]*")} - {
+    "mrt5_jax.api",
+    "mrt5_jax.cli",
+    "mrt5_jax.presets",
+}
 _HOOK = jaxtyping.install_import_hook(sorted(_CHECKED), "beartype.beartype")
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Programs are kept where a test says, and nowhere else: JAX looks through all that it keeps whenever it adds one.
+jax.config.update("jax_compilation_cache_dir", "")
 
 hypothesis.settings.register_profile("mrt5", deadline=None, derandomize=True, max_examples=50)
 hypothesis.settings.load_profile("mrt5")

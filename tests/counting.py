@@ -19,6 +19,8 @@ LONGEST = 350
 """Lines of a file."""
 ENTRY_POINTS = {"main", "run", "add_arguments"}
 """What every subcommand of the command line defines, and is called by its module."""
+FRONT_DOOR = f"{PACKAGE}.api."
+"""Modules whose names are those that users know, whatever the rooms behind them call theirs."""
 _VERBS = r"(See|Returns|Yields|Says|Notes|Marks)\b"
 _NOUN_PHRASE = re.compile(
     rf"(?!{_VERBS})(`|\w*[^s\W]\b|(As|This|Its|Always|Across)\b|\w+s,? (of|that|and|which|are|is)\b)"
@@ -76,10 +78,14 @@ def _reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
 def double_names(trees: Mapping[str, ast.Module]) -> dict[str, list[str]]:
     """Public names of types and constants that more than one module defines -> those modules."""
     places: dict[str, list[str]] = {}
-    for module, tree in trees.items():
+    for module, tree in _behind_the_front_door(trees):
         for name in set(_defined(tree)):
             places.setdefault(name, []).append(module)
     return {name: found for name, found in sorted(places.items()) if len(found) > 1}
+
+
+def _behind_the_front_door(trees: Mapping[str, ast.Module]) -> list[tuple[str, ast.Module]]:
+    return [(module, tree) for module, tree in trees.items() if not module.startswith(FRONT_DOOR)]
 
 
 def _defined(tree: ast.Module) -> Iterator[str]:
@@ -97,7 +103,7 @@ def _defined(tree: ast.Module) -> Iterator[str]:
 def double_functions(trees: Mapping[str, ast.Module]) -> dict[str, list[str]]:
     """Public functions that more than one module defines -> those modules; entry points of subcommands apart."""
     places: dict[str, list[str]] = {}
-    for module, tree in trees.items():
+    for module, tree in _behind_the_front_door(trees):
         for node in tree.body:
             if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and node.name not in ENTRY_POINTS:
                 places.setdefault(node.name, []).append(module)

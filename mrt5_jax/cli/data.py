@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mrt5_jax.cli.progress import watched
 from mrt5_jax.config import DataConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import files_for, given_path, rereadable
@@ -114,7 +115,7 @@ def _count(args: argparse.Namespace, console: Any) -> None:
     if first is None:
         raise UserError(f"the {args.split} split has no examples")
     begin = time.perf_counter()
-    for info, example in _chained(first, examples):
+    for info, example in watched(_chained(first, examples), "examples", args.num_examples):
         replaced += int(example.get("replaced_bytes", 0))
         cut["inputs"] += info.input_cut
         cut["targets"] += info.target_cut
@@ -180,20 +181,20 @@ def _warm(args: argparse.Namespace, console: Any) -> None:
     from rich.table import Table
 
     from mrt5_jax.data.registry import tasks_of
-    from mrt5_jax.data.sources import IndexedSource, Order
+    from mrt5_jax.data.sources import IndexedSource
     from mrt5_jax.data.task_names import label_of
 
     names = [args.task] if args.task else [data.train_task, *data.eval_tasks]
     tasks = {task.name: task for name in names for task in tasks_of(name)}
     table = Table("task", "split", "examples")
-    for task in tasks.values():
+    for task in watched(tasks.values(), "tasks", len(tasks)):
         for split in sorted(task.splits):
             size = task.source.num_examples(split)
             lengths = {"inputs": data.input_length, "targets": data.target_length}
             if next(task.read_once(split, lengths), None) is None:
                 raise UserError(f"task {label_of(task.name)}: its {split} split has no examples")
             if split == "train" and isinstance(task.source, IndexedSource) and task.source.tells:
-                task.source.told(split, np.zeros(1, np.int64), Order(seed=0, shuffle=False))  # counts the bytes of all
+                task.source.told(split, np.zeros(1, np.int64))  # counts the bytes of all
             table.add_row(label_of(task.name), split, "?" if size is None else f"{size:,}")
     for name in dict.fromkeys(names):
         _describe(name, console)
@@ -205,7 +206,7 @@ def _unpack(args: argparse.Namespace, console: Any) -> None:
     from mrt5_jax.user_cache import cache_folder
 
     files = find_files(args.files)
-    ids = sum(TextStream([path], args.field).length for path in files)
+    ids = sum(TextStream([path], args.field).length for path in watched(files, "files", len(files)))
     console.print(f"{len(files)} files, {ids:,} ids; unpacked files are in {cache_folder()}", highlight=False)
 
 
@@ -215,7 +216,7 @@ def _make(args: argparse.Namespace, console: Any) -> None:
     make = character_data.spelling_pairs if args.kind == "spelling" else character_data.word_search_pairs
     lines, left_out = [], Counter[str]()
     with rereadable(args.source, "--source=") as source:
-        for line in _source_lines(args, source):
+        for line in watched(_source_lines(args, source), "lines"):
             try:
                 lines.append(line.decode())
             except UnicodeDecodeError:

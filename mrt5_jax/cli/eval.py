@@ -1,11 +1,14 @@
-"""`mrt5 eval`: records and metrics of a trained model on its tasks, under each deletion."""
+"""`mrt5 eval`: records and metrics of a trained model on its tasks, under each deletion; tables of records alone."""
 
 import argparse
 import dataclasses
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from mrt5_jax.cli.eval_answers import add_answer_arguments, check_answers, generated, labelled, search_of
+from mrt5_jax.cli.eval_sweeps import add_sweep_arguments, check_sweep, default_deletions, sweep_points
+from mrt5_jax.cli.eval_tables import add_table_arguments, check_tables, print_comparisons, tables_of_records
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
@@ -19,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds flags for what to evaluate; gin flags go on top of MODEL_DIR/config.gin."""
     from mrt5_jax.cli import gin_setup
 
-    parser.add_argument(
-        "--model_dir", required=True, type=given_path, metavar="MODEL_DIR", help="made by train or convert"
-    )
+    parser.add_argument("--model_dir", type=given_path, metavar="MODEL_DIR", help="made by train or convert")
     parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="TASK", help="tasks or mixtures (default: the run's eval_tasks)"
@@ -35,41 +36,79 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the run's EvaluationConfig.deletions, soft and hard if it does not say",
     )
     parser.add_argument("--num_examples", type=int, metavar="N", help="of each task (default: all)")
+    add_answer_arguments(parser)
+    add_sweep_arguments(parser)
+    add_table_arguments(parser)
     gin_setup.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluates, writes MODEL_DIR/eval/TASK-SPLIT-stepN, prints tables."""
+    """Evaluates, writes MODEL_DIR/eval/TASK-SPLIT-stepN, prints tables; or prints those of records."""
+    check_tables(args)
+    if args.from_records:
+        return tables_of_records(args)
+    if args.model_dir is None:
+        raise UserError("--model_dir is missing, or --from_records (mrt5 eval --help explains)")
+    search = search_of(args)
     from rich.console import Console
 
     from mrt5_jax.evaluation.evaluate import deletions_for
-    from mrt5_jax.evaluation.model_dirs import RECORDS, SUMMARY, TIMING, evaluate_task, load_model, write_evaluation
+    from mrt5_jax.evaluation.generation import search_name
+    from mrt5_jax.evaluation.model_dirs import (
+        RECORDS,
+        SUMMARY,
+        TIMING,
+        evaluate_task,
+        evaluation_folder,
+        load_model,
+        num_evaluated,
+        split_to_evaluate,
+        write_evaluation,
+    )
     from mrt5_jax.selection.selectors import check_deletion
+    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
     if args.num_examples is not None and args.num_examples < 1:
         raise UserError(f"--num_examples={args.num_examples}: should be at least 1")
     resolved = _resolved(args)
     configured = resolved.run
     tasks = tuple(dict.fromkeys(args.task or configured.data.eval_tasks))
-    splits = _splits(tasks, args.split)
+    import_all()
+    splits = {task: split_to_evaluate(task, args.split) for task in tasks}
     for deletion in args.deletion or ():
         check_deletion(configured.model.gate, deletion, "--deletion")
-    deletions = deletions_for(configured.model, args.deletion or configured.evaluation.deletions)
+    check_sweep(args, configured.model, tasks)
+    deletions = deletions_for(configured.model, default_deletions(args, configured))
+    check_answers(args, search, configured, deletions, tasks)
     loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
 
     console, progress = Console(), Console(stderr=True)
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
-    notes = iter([resolved.print_notes])
+    notes, records = iter([resolved.print_notes]), []
+    answered = [*([] if search is None else [search_name(search)]), *(["labels"] if args.labels else [])]
     for task, split in splits.items():
-        description = f"{label_of(task)} ({split}), step {loaded.step}"
-        watch = _watcher(progress, description, configured.data.eval_batch_size, notes)
-        evaluation = evaluate_task(loaded, configured, task, split, deletions, watch)
-        if not evaluation.records:
-            raise UserError(f"task {label_of(task)}: its {split} split has no examples")
-        folder = write_evaluation(args.model_dir, evaluation, task, split, loaded.step)
-        _print(console, description, evaluation)
-        console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
+        total = num_evaluated(task, split, configured.evaluation.num_examples)
+        for point in sweep_points(args, loaded, configured, task, deletions, console):
+            description = (
+                f"{label_of(task)} ({split}), step {loaded.step}{f', {point.variant}' if point.variant else ''}"
+            )
+            watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
+            evaluation = evaluate_task(point.loaded, point.run, task, split, point.deletions, watch)
+            if not evaluation.records:
+                raise UserError(f"task {label_of(task)}: its {split} split has no examples")
+            variant = "-".join(filter(None, [point.variant, *answered]))
+            folder = evaluation_folder(args.model_dir, task, split, loaded.step, variant)
+            place = point.loaded, point.run, (task, split)
+            if search is not None:
+                evaluation = generated(evaluation, *place, search, folder, progress, total)
+            if args.labels:
+                evaluation = labelled(evaluation, *place, folder, progress)
+            write_evaluation(args.model_dir, evaluation, task, split, loaded.step, variant)
+            records += evaluation.records
+            _print(console, description, evaluation)
+            console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
+    print_comparisons(console, records, args.tables)
     return 0
 
 
@@ -106,45 +145,24 @@ def _resolved(args: argparse.Namespace) -> "Resolved":
     return resolved
 
 
-def _splits(tasks: Sequence[str], wanted: str | None) -> dict[str, str]:
-    """The split to evaluate of each task: the wanted one, or "test", or "validation" where there is no test split.
-
-    A mixture has the splits of its tasks.
-
-    Raises:
-        UserError: an unknown task, or one without the split.
-    """
-    from mrt5_jax.data.registry import tasks_of
-    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
-
-    import_all()
-    splits = {}
-    for task in tasks:
-        there = sorted({split for part in tasks_of(task) for split in part.splits})
-        splits[task] = wanted or ("test" if "test" in there else "validation")
-        if splits[task] not in there:
-            raise UserError(f"task {label_of(task)} has no {splits[task]} split, only {', '.join(there)}")
-    return splits
-
-
-def _watcher(console: Any, description: str, batch_size: int, first: Iterable[Callable[[], None]]) -> Any:
-    """Shows how many examples have gone by: a live line on a terminal, one line at the beginning elsewhere.
+def _watcher(
+    console: Any, description: str, batch_size: int, total: int | None, first: Iterable[Callable[[], None]]
+) -> Any:
+    """Shows how many examples have gone by; in a log file there is one line at the beginning, too.
 
     Args:
         first: what is left to be said when a task begins, and so has passed all checks.
     """
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+    from mrt5_jax.cli.progress import progress
 
     def watch(batches: Iterable[Any]) -> Iterator[Any]:
         for say in first:
             say()
         if not console.is_terminal:
             console.print(f"evaluating {description}", soft_wrap=True, highlight=False)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-            bar = shown.add_task(f"{description}: reading")
+        with progress("examples", console, label=description) as update:
             for number, batch in enumerate(batches):
-                shown.update(bar, description=f"{description}: {number * batch_size:,} examples")
+                update(number * batch_size, total)
                 yield batch
 
     return watch

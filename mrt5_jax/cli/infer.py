@@ -1,24 +1,24 @@
 """`mrt5 infer`: scores targets or generates them, JSON lines or Parquet in, JSON lines out."""
 
 import argparse
-import json
+import dataclasses
+import functools
 import sys
 import typing
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mrt5_jax.cli.infer_shards import add_shard_arguments, answer_together, make_output, shard_of
+from mrt5_jax.cli.model_flags import add_model_arguments
+from mrt5_jax.cli.process_flags import names_others
 from mrt5_jax.config import Dispatch
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import LAST_VERSION, OLD_CAPACITY, say_once
-from mrt5_jax.runs.files import files_for, given_path, in_bucket, rereadable
+from mrt5_jax.runs.files import given_path, rereadable
 
 if TYPE_CHECKING:
-    from mrt5_jax.config import ExecutionConfig, RunConfig
+    from mrt5_jax.api.loading import PreparedModel
+    from mrt5_jax.data.mixing import Shard
     from mrt5_jax.inference.decoding import Search
-    from mrt5_jax.inference.requests import Limits
-
-DEFAULT_INPUT_LENGTH = 1024
-DEFAULT_TARGET_LENGTH = 256
 
 OLD_CAPACITY_DISPATCH = "capacity"
 """What --dispatch said of old where a capacity was meant."""
@@ -31,8 +31,7 @@ _SEARCH_FLAGS = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model_dir", required=True, type=given_path, help="what train or convert wrote")
-    parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
+    add_model_arguments(parser)
     parser.add_argument(
         "--input",
         required=True,
@@ -57,14 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--deletion", choices=("hard", "soft", "none"), default="hard", help="what the gate does (default: hard)"
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="lines at once (default: 16)")
-    parser.add_argument(
-        "--input_length", type=int, help=f"longest input, in ids (default: the model's, or {DEFAULT_INPUT_LENGTH})"
-    )
+    parser.add_argument("--batch_size", type=int, default=16, help="lines at once on each device (default: 16)")
+    parser.add_argument("--input_length", type=int, help="longest input, in ids (default: the model's, or 1024)")
     parser.add_argument(
         "--max_target_length",
         type=int,
-        help=f"longest target, end of sequence included (default: the model's, or {DEFAULT_TARGET_LENGTH})",
+        help="longest target, end of sequence included (default: the model's, or 256)",
     )
     parser.add_argument("--truncate", action="store_true", help="cut longer inputs instead of refusing them")
     lengths = parser.add_argument_group("the static length after the gate")
@@ -104,6 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     search.add_argument("--seed", type=int, help="sampling: with a line's number, it decides the sample (default: 0)")
     search.add_argument("--beam_size", type=int, help="beam: hypotheses a line (default: 4)")
     search.add_argument("--length_penalty", type=float, help="beam: exponent of the length (default: 1)")
+    add_shard_arguments(parser)
 
 
 def _chunks(text: str) -> int:
@@ -133,40 +131,30 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.inference.resumable import check_output
 
     check_output(args.output)
+    shard = shard_of(args)
     with rereadable(args.input, "--input=") as requests_file:
-        return _answer(args, search, requests_file)
+        return _answer(args, search, requests_file, shard)
 
 
-def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> int:
-    """Answers the requests in `requests_file`, which is --input or a copy of what a pipe gave."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from mrt5_jax.compaction.ladder import make_ladder
+def _answer(args: argparse.Namespace, search: "Search", requests_file: str, shard: "Shard") -> int:
+    """Answers a shard of the requests in `requests_file`, which is --input or a copy of what a pipe gave."""
+    from mrt5_jax.cli.progress import progress
     from mrt5_jax.data.vocabulary import sentinel_ids
     from mrt5_jax.inference import requests
-    from mrt5_jax.inference.answers import NOT_FINITE, Job
-    from mrt5_jax.inference.engine import Engine
-    from mrt5_jax.inference.resumable import resume_lines
-    from mrt5_jax.model.precision import check_precision
+    from mrt5_jax.inference.files import merge_answers, resolved, write_answers
+    from mrt5_jax.inference.shards import answers_file, num_requests
     from mrt5_jax.parallel.memory import batches_in_window
-    from mrt5_jax.runs.model_dir import read_model_config
-    from mrt5_jax.runs.restoring import restore_params
-    from mrt5_jax.runs.run_files import read_run
-    from mrt5_jax.selection.selectors import check_deletion, check_stride
     from mrt5_jax.validation import LARGEST_INTEGER
 
-    config = read_model_config(args.model_dir)
-    check_precision(config)
-    if args.beam_size is not None and args.beam_size * config.vocab_size > LARGEST_INTEGER:
-        raise UserError(f"--beam_size={args.beam_size}: should be at most {LARGEST_INTEGER // config.vocab_size}")
-    trained = read_run(args.model_dir)
-    limits = _limits(args, trained, config.vocab_size)
-    execution, capacity = _execution(args, trained), _capacity(args, trained)
-    check_deletion(config.gate, args.deletion, "--deletion")
-    check_stride(config.gate, limits.input_length, "--input_length")
-    make_ladder(limits.input_length, execution, "cpu", capacity)  # refuses what leaves no ladder
-    batches_in_window(config, execution, args.batch_size, limits.input_length)  # refuses what does not fit
+    prepared = _prepare(args)
+    limit = LARGEST_INTEGER // prepared.config.vocab_size
+    if args.beam_size is not None and args.beam_size > limit:
+        raise UserError(f"--beam_size={args.beam_size}: should be at most {limit}")
+    batches_in_window(
+        prepared.config, prepared.execution, args.batch_size, prepared.input_length
+    )  # refuses what does not fit
+    long_inputs = "truncate" if args.truncate else "refuse"
+    limits = requests.Limits(prepared.config.vocab_size, prepared.input_length, prepared.target_length, long_inputs)
     print(f"checking {args.input}")
     survey = requests.survey(requests_file, args.mode, limits, args.input)
     if not survey.num_lines:
@@ -180,49 +168,51 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str) -> i
             file=sys.stderr,
         )
     print(f"reading {args.model_dir}")
-    restored = restore_params(args.model_dir, args.step)
-    seed = args.seed or 0
-    settings = {
-        "model_dir": _resolved(args.model_dir),
-        "step": restored.step,
-        "input_sha256": survey.sha256,
-        "mode": args.mode,
-        "deletion": args.deletion,
-        "batch_size": args.batch_size,
-        **limits._asdict(),
-        "dispatch": execution.inference_dispatch,
-        "capacity": capacity,
-        "chunks": execution.chunks,
-        "search": repr(search),
-        "seed": seed,
+    model = prepared.load(args.step)
+    job = model.job(args.mode, None, search, args.seed or 0, args.batch_size, args.truncate)
+    job = dataclasses.replace(job, shard=shard)
+    identity = {
+        "model_dir": resolved(args.model_dir),
+        "step": model.step,
+        "threshold": args.threshold,
+        "deletion": args.deletion,  # as asked for: a ByT5 deletes nothing under any
     }
-    engine = Engine(config, restored.params, args.deletion, execution, capacity)
-    job = Job(engine, args.mode, limits, args.batch_size, search, seed)
-    columns = (TextColumn("lines"), MofNCompleteColumn(), BarColumn(), TimeRemainingColumn())
-    with (
-        resume_lines(args.output, settings) as output,
-        Progress(*columns, console=Console(stderr=True)) as progress,
-    ):
-        task = progress.add_task("lines", total=survey.num_lines, completed=output.num_lines)
-        for answers in job.answers(requests_file, output.num_lines, args.input):
-            output.append([json.dumps(answer, allow_nan=False) for answer in answers])
-            progress.update(task, completed=output.num_lines)
-    print(f"done: {survey.num_lines} lines in {args.output}")
-    with files_for(args.output).open(args.output) as file:
-        ending = json.dumps({"error": NOT_FINITE})[1:].encode() + b"\n"
-        num_failed = sum(line.endswith(ending) for line in file)
+    with progress("lines") as watch:
+        answer = functools.partial(write_answers, job, requests_file, args.input, survey, args.output, identity, watch)
+        num_failed = answer_together(answer) if names_others(args) else answer()
+    if shard.count > 1:
+        make_output(args, functools.partial(merge_answers, job, survey, args.output, identity), survey.num_lines)
+    else:
+        print(f"done: {survey.num_lines} lines in {args.output}")
     if num_failed:
         print(
-            f"mrt5: {num_failed} of {survey.num_lines} lines have no answer, since the model's numbers are not finite "
-            f"for them: see `error` in {args.output}",
+            f"mrt5: {num_failed} of {num_requests(shard, survey.num_lines)} lines have no answer, since the model's "
+            f"numbers are not finite for them: see `error` in {answers_file(args.output, shard)}",
             file=sys.stderr,
         )
     return 1 if num_failed else 0
 
 
-def _resolved(path: str) -> str:
-    """Returns the same text for the same folder."""
-    return path if in_bucket(path) else str(Path(path).resolve())
+def _prepare(args: argparse.Namespace) -> "PreparedModel":
+    """The model with the flags on top of what its run says."""
+    from mrt5_jax.api.loading import describe_model
+    from mrt5_jax.inference.run_defaults import capacity_of, execution_of
+
+    described = describe_model(args.model_dir)
+    dispatch, capacity = args.dispatch, args.capacity
+    if dispatch == OLD_CAPACITY_DISPATCH:
+        say_once(f"--dispatch=capacity is now --capacity=SHARE alone; it is read until {LAST_VERSION}")
+        dispatch = "in_graph"
+        capacity = capacity_of(described.run) if capacity is None else capacity
+        capacity = OLD_CAPACITY if capacity is None else capacity
+    return described.prepare(
+        deletion=None if described.config.gate is None else args.deletion,
+        threshold=args.threshold,
+        execution=execution_of(described.run, dispatch, args.chunks, args.window),
+        capacity=capacity,
+        input_length=args.input_length,
+        target_length=args.max_target_length,
+    )
 
 
 def _search(args: argparse.Namespace) -> "Search":
@@ -243,49 +233,3 @@ def _search(args: argparse.Namespace) -> "Search":
         size = 4 if args.beam_size is None else args.beam_size
         return Beam(size, 1.0 if args.length_penalty is None else args.length_penalty)
     return Greedy()
-
-
-def _limits(args: argparse.Namespace, trained: "RunConfig | None", vocab_size: int) -> "Limits":
-    """The flags' lengths, else those that the model was trained with, else the defaults."""
-    from mrt5_jax.inference.requests import Limits
-
-    input_length = DEFAULT_INPUT_LENGTH if trained is None else trained.data.input_length
-    target_length = DEFAULT_TARGET_LENGTH if trained is None else trained.data.target_length
-    return Limits(
-        vocab_size,
-        args.input_length or input_length,
-        args.max_target_length or target_length,
-        "truncate" if args.truncate else "refuse",
-    )
-
-
-def _execution(args: argparse.Namespace, trained: "RunConfig | None") -> "ExecutionConfig":
-    """The run's, with dispatch, chunks and window of the flags.
-
-    The run's rungs are of its own input length, where inputs here are padded to several; and its chunks cost nothing
-    in training, but a decoding loop each here.
-    """
-    from mrt5_jax.config import ExecutionConfig
-
-    run = ExecutionConfig() if trained is None else trained.execution
-    dispatch = args.dispatch or run.inference_dispatch
-    if dispatch == OLD_CAPACITY_DISPATCH:
-        dispatch = "in_graph"
-    return ExecutionConfig(
-        inference_dispatch=dispatch,
-        scan_unroll=run.scan_unroll,
-        attention_rows=run.attention_rows,
-        chunks=args.chunks,
-        window=args.window or run.window,
-    )
-
-
-def _capacity(args: argparse.Namespace, trained: "RunConfig | None") -> float | None:
-    """The flag's, else the run's."""
-    capacity = args.capacity
-    if capacity is None and trained is not None:
-        capacity = trained.evaluation.capacity
-    if args.dispatch == OLD_CAPACITY_DISPATCH:
-        say_once(f"--dispatch=capacity is now --capacity=SHARE alone; it is read until {LAST_VERSION}")
-        return OLD_CAPACITY if capacity is None else capacity
-    return capacity

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from mrt5_jax import __version__
-from mrt5_jax.cli.compilation_cache import keep_compiled_programs
+from mrt5_jax.compilation_cache import keep_compiled_programs
 from mrt5_jax.errors import PREEMPTED_EXIT_CODE, Preempted, UserError
 from mrt5_jax.host_memory import reuse_host_memory
 from mrt5_jax.spelling import nearest
@@ -47,6 +47,14 @@ COMMANDS = {
     "inspect": Command(
         "show which bytes of a text the gate deletes",
         "mrt5 inspect --model_dir=runs/vowels --text='#HelloWorld'",
+    ),
+    "report": Command(
+        "write one page with charts, tables and texts of trained models",
+        "mrt5 report runs/byt5 runs/mrt5 --out=report",
+    ),
+    "serve": Command(
+        "answer over HTTP, with a page to try a model",
+        "mrt5 serve --model_dir=runs/vowels",
     ),
     "data": Command(
         "list tasks, show and count their examples, unpack and make data",

@@ -126,11 +126,12 @@ def _load(run: RunConfig) -> "LoadedModel":
 
 def _evaluate(run: RunConfig, loaded: "LoadedModel", deletions: Sequence[Deletion]) -> "Evaluation":
     """Evaluates a run's model on its first task, and writes that to its MODEL_DIR."""
+    from mrt5_jax.cli.progress import watched
     from mrt5_jax.evaluation.model_dirs import evaluate_task, write_evaluation
 
-    task = run.data.eval_tasks[0]
+    task, total = run.data.eval_tasks[0], -(-NUM_STRINGS // run.data.eval_batch_size)
     print(f"evaluating {run.model_dir}", file=sys.stderr)
-    found = evaluate_task(loaded, run, task, SPLIT, deletions)
+    found = evaluate_task(loaded, run, task, SPLIT, deletions, lambda batches: watched(batches, "batches", total))
     write_evaluation(run.model_dir, found, task, SPLIT, loaded.step)
     return found
 

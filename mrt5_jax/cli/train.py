@@ -3,6 +3,7 @@
 import argparse
 
 from mrt5_jax.cli import gin_setup
+from mrt5_jax.cli.process_flags import add_process_arguments, join_others
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.errors import UserError
 
@@ -32,15 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where MODEL_DIR's checkpoints are lost or damaged, all of them: move what is left to MODEL_DIR/set_aside "
         "and begin at step 0; without effect where one is whole",
     )
-    group = parser.add_argument_group(
-        "several processes", "one on every host, or on every GPU; all are given the same other flags"
-    )
-    group.add_argument(
-        "--cluster", action="store_true", help="Slurm, GKE, a TPU pod or Open MPI says where the other processes are"
-    )
-    group.add_argument("--coordinator_address", metavar="HOST:PORT", help="where the first process listens")
-    group.add_argument("--num_processes", type=int, metavar="N")
-    group.add_argument("--process_id", type=int, metavar="I", help="of this process, from 0")
+    add_process_arguments(parser, "one on every host, or on every GPU; all are given the same other flags")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,29 +50,12 @@ def run(args: argparse.Namespace) -> int:
     join_others(args)
     import jax
 
-    from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
-    from mrt5_jax.training.loop import train
+    from mrt5_jax.api.runs import train
 
-    import_all()
-    train(resolved.run, resolved.config_text, accepted=resolved.print_notes, start_over=args.start_over)
+    train(resolved.run, config_text=resolved.config_text, accepted=resolved.print_notes, start_over=args.start_over)
     if jax.process_index() == 0:
         print(f"trained to step {resolved.run.training.num_steps}: {resolved.run.model_dir}")
     return 0
-
-
-def join_others(args: argparse.Namespace) -> None:
-    """Joins the other processes of the run, if the flags say that there are any."""
-    named = (args.coordinator_address, args.num_processes, args.process_id)
-    if args.cluster and any(value is not None for value in named):
-        raise UserError("--cluster finds the other processes itself: leave out the flags that name them")
-    if not args.cluster and all(value is None for value in named):
-        return
-    from mrt5_jax.parallel.processes import join_cluster, join_processes
-
-    if args.cluster:
-        join_cluster()
-    else:
-        join_processes(*named)
 
 
 def dry_run(resolved: gin_setup.Resolved, topology: str | None, kept: str | None = None) -> None:

@@ -34,8 +34,9 @@ BYTE_CLASSES = tuple(_RANGES)
 
 
 def _class_of_ids() -> np.ndarray:
-    """Of ids up to the last byte's: the class's number; ids that are no bytes have the number after the last one."""
-    table = np.full(BYTE_OFFSET + NUM_BYTES, len(BYTE_CLASSES), np.uint8)
+    """Of ids up to the one after the last byte's: the class's number; ids that are no bytes have the number after the
+    last one."""
+    table = np.full(BYTE_OFFSET + NUM_BYTES + 1, len(BYTE_CLASSES), np.uint8)
     for number, ranges in enumerate(_RANGES.values()):
         for first, last in ranges:
             table[BYTE_OFFSET + first : BYTE_OFFSET + last + 1] = number
@@ -48,8 +49,8 @@ _CLASS_OF_IDS = _class_of_ids()
 def count_classes(ids: Int[np.ndarray, "rows length"]) -> Int[np.ndarray, "rows classes"]:
     """Counts the bytes of each class in rows of ids, int32; ids that are no bytes do not count."""
     rows, num_classes = len(ids), len(BYTE_CLASSES) + 1
-    # Ids beyond the bytes (sentinels of other vocabularies) are taken as a pad, which is no byte either.
-    classes = _CLASS_OF_IDS[np.where(ids < len(_CLASS_OF_IDS), ids, 0)]
-    places = classes + (num_classes * np.arange(rows, dtype=np.int32))[:, None]
+    # Ids beyond the bytes (sentinels of other vocabularies) are taken as the one after the bytes, which is none either.
+    classes = np.take(_CLASS_OF_IDS, ids, mode="clip")
+    places = classes + (num_classes * np.arange(rows))[:, None]
     counts = np.bincount(places.ravel(), minlength=rows * num_classes)
     return counts.reshape(rows, num_classes)[:, :-1].astype(np.int32)

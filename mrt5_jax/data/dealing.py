@@ -27,7 +27,7 @@ from mrt5_jax.data.expectation import Expectation, expected, row_features
 from mrt5_jax.data.streams import TrainStream
 
 
-def deal(expectations: Float[np.ndarray, " rows"], num_places: int) -> Int[np.ndarray, "places slots"]:
+def deal(expectations: Float[np.ndarray, "*batches rows"], num_places: int) -> Int[np.ndarray, "*batches places slots"]:
     """Returns which row lies in each slot of each place: sorted by what is expected, dealt slot by slot.
 
     Rows of which the same is expected stay in their order.
@@ -37,7 +37,8 @@ def deal(expectations: Float[np.ndarray, " rows"], num_places: int) -> Int[np.nd
         array([[1, 0],
                [3, 2]])
     """
-    return np.argsort(expectations, kind="stable").reshape(-1, num_places).T
+    in_order = np.argsort(expectations, axis=-1, kind="stable")
+    return in_order.reshape(*expectations.shape[:-1], -1, num_places).swapaxes(-1, -2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +53,13 @@ class Dealing:
     length: int
     """Of the run's inputs."""
 
-    def rows(self, features: UInt8[np.ndarray, "rows features"], batch: int) -> Int[np.ndarray, " own"]:
-        """Returns this process's rows of a batch, place by place."""
+    def rows(
+        self, features: UInt8[np.ndarray, "*batches rows features"], batch: int
+    ) -> Int[np.ndarray, "*batches own"]:
+        """Returns this process's rows of a batch, place by place; or of several that are dealt by one's weights."""
         expectations = expected(features, self.expectation.weights(batch))
-        return deal(expectations, self.num_places)[list(self.own)].reshape(-1)
+        own = deal(expectations, self.num_places)[..., list(self.own), :]
+        return own.reshape(*features.shape[:-2], -1)
 
     def within_process(self) -> "Dealing":
         """Returns how a process deals its own rows over its own places, where it knows of no others."""
@@ -98,19 +102,30 @@ class DealtExamples:
 
     def read(self, position: int) -> Iterator[Located]:
         """See `Arrangement`."""
-        numbers = itertools.count(self._dealing.expectation.num_seen)
-        num_languages = len(self._stream.languages)
+        expectation, num_languages = self._dealing.expectation, len(self._stream.languages)
+        next_batch = expectation.num_seen
+        # Dealt at once are batches that are dealt by the same weights: one by one would take as long as to read some.
+        firsts = _first_batches(expectation, next_batch)
+        together = map(expectation.weights_stay, _first_batches(expectation, next_batch))
 
         def choose(class_counts: np.ndarray, languages: np.ndarray) -> Batch:
-            tokens = one_language_each(languages, class_counts.sum(axis=1), num_languages)
+            tokens = one_language_each(languages, class_counts.sum(axis=-1), num_languages)
             features = row_features(class_counts, tokens, self._dealing.length)
-            own = self._dealing.rows(features, next(numbers))
-            return {ROW: own.astype(np.int32), FEATURES: features[own]}
+            own = self._dealing.rows(features, next(firsts))
+            return {ROW: own.astype(np.int32), FEATURES: np.take_along_axis(features, own[..., None], axis=1)}
 
-        for examples in self._stream.chosen(start=position * self._rows, rows=self._rows, choose=choose):
+        start = position * self._rows
+        for examples in self._stream.chosen(start=start, rows=self._rows, together=together, choose=choose):
             position += 1
             batch = model_batch(examples.pop("inputs"), examples.pop("targets"))
             yield Located(batch | examples, position)
+
+
+def _first_batches(expectation: Expectation, batch: int) -> Iterator[int]:
+    """Yields a batch, and those after it that are dealt by other weights than the one before them."""
+    while True:
+        yield batch
+        batch += expectation.weights_stay(batch)
 
 
 def features_of(batch: Batch, num_languages: int, length: int) -> UInt8[np.ndarray, "rows features"]:
@@ -124,7 +139,7 @@ def features_of(batch: Batch, num_languages: int, length: int) -> UInt8[np.ndarr
 
 
 def one_language_each(
-    languages: Int[np.ndarray, " rows"], lengths: Int[np.ndarray, " rows"], num_languages: int
-) -> Int[np.ndarray, "rows languages"]:
+    languages: Int[np.ndarray, "*rows"], lengths: Int[np.ndarray, "*rows"], num_languages: int
+) -> Int[np.ndarray, "*rows languages"]:
     """Returns how many bytes of each language rows hold that are of one each; -1 is none."""
-    return np.where(languages[:, None] == np.arange(num_languages), lengths[:, None], 0).astype(np.int64)
+    return np.where(languages[..., None] == np.arange(num_languages), lengths[..., None], 0).astype(np.int64)

@@ -46,10 +46,10 @@ def feature_names(languages: Sequence[str]) -> tuple[str, ...]:
 
 
 def row_features(
-    class_counts: Int[np.ndarray, "rows classes"], language_tokens: Int[np.ndarray, "rows languages"], length: int
-) -> UInt8[np.ndarray, "rows features"]:
+    class_counts: Int[np.ndarray, "*rows classes"], language_tokens: Int[np.ndarray, "*rows languages"], length: int
+) -> UInt8[np.ndarray, "*rows features"]:
     """Returns the features of rows: bytes of each class and of each language, in UNITS of a length."""
-    counts = np.concatenate([class_counts, language_tokens], axis=1)
+    counts = np.concatenate([class_counts, language_tokens], axis=-1)
     # In whole numbers, so that nothing depends on how floats are rounded. Longer rows than the run's are cut.
     return np.minimum((2 * UNITS * counts.astype(np.int64) + length) // (2 * length), 255).astype(np.uint8)
 
@@ -91,6 +91,10 @@ class Expectation:
                 assert self._waiting, f"batch {batch} is read before the steps that it is dealt by"
                 self._take_next()
             return self._weights[known]
+
+    def weights_stay(self, batch: int) -> int:
+        """Returns how many batches from this one on are dealt by the same weights."""
+        return INTERVAL - batch % INTERVAL
 
     def fit(self) -> Weights:
         """Returns the weights by all steps that it was fed with; waits for them."""
@@ -188,9 +192,6 @@ def _solved(matrix: Float[np.ndarray, "n n"], right: Float[np.ndarray, " n"]) ->
     return rows[:, -1]
 
 
-def expected(features: UInt8[np.ndarray, "rows features"], weights: Weights) -> Float[np.ndarray, " rows"]:
+def expected(features: UInt8[np.ndarray, "*rows features"], weights: Weights) -> Float[np.ndarray, "*rows"]:
     """Returns what is expected to be kept of rows, in UNITS."""
-    total = np.zeros(len(features))
-    for column, weight in enumerate(weights):
-        total = total + features[:, column] * weight
-    return total
+    return np.add.accumulate(features * weights, axis=-1)[..., -1]  # one after the other: a sum may take any order

@@ -45,6 +45,14 @@ class Told(NamedTuple):
     languages: tuple[str, ...]
 
 
+class Addresses(NamedTuple):
+    """Which examples of a split some positions stand for."""
+
+    epochs: Int[np.ndarray, " block"]
+    indices: Int[np.ndarray, " block"]
+    """Within the split."""
+
+
 class Order(NamedTuple):
     """The order in which positions stand for examples."""
 
@@ -117,10 +125,10 @@ class IndexedSource:
         """Whether it knows something of examples without reading them."""
         return self._tell is not None
 
-    def told(self, split: str, positions: Int[np.ndarray, " block"], order: Order) -> Told:
-        """Returns what is known of the examples at some positions without reading them, of a source that `tells`."""
+    def told(self, split: str, indices: Int[np.ndarray, " block"]) -> Told:
+        """Returns what is known of examples without reading them, of a source that `tells`."""
         assert self._tell is not None
-        return self._tell(split, self._located(split, positions, order)[1])
+        return self._tell(split, indices)
 
     def check(self, split: str) -> None:
         """See `ExampleSource`; what can be wrong was found when the source was made."""
@@ -133,27 +141,31 @@ class IndexedSource:
         self, split: str, positions: Positions, order: Order, lengths: RowLengths | None = None
     ) -> Iterator[Example]:
         """See `ExampleSource`."""
-        for block in positions:
-            epochs = block // self._sizes[split]
-            ended = order.num_epochs is not None and bool((epochs >= order.num_epochs).any())
-            if ended:
-                block = block[epochs < order.num_epochs]
-            epochs, indices = self._located(split, block, order)
+        return self.read_at(split, self._addresses_to_the_end(split, positions, order), order)
+
+    def read_at(self, split: str, blocks: Iterator[Addresses], order: Order) -> Iterator[Example]:
+        """Yields the examples at some addresses, as `read` does; a block is asked for when the one before is read."""
+        for epochs, indices in blocks:
             seeds = np.stack([order.seed + epochs * _EPOCH_STRIDE, indices], axis=1)
             for example, index, seed in zip(self._make_examples(split, indices), indices, seeds, strict=True):
                 yield {**example, INDEX_FEATURE: int(index), SEED_FEATURE: seed}
-            if ended:
-                return
 
-    def _located(
-        self, split: str, positions: Int[np.ndarray, " block"], order: Order
-    ) -> tuple[Int[np.ndarray, " block"], Int[np.ndarray, " block"]]:
-        """The epoch and the index within the split of each position."""
+    def addresses(self, split: str, positions: Int[np.ndarray, " block"], order: Order) -> Addresses:
+        """Returns which examples some positions of an order stand for."""
         size = self._sizes[split]
         epochs, indices = np.divmod(positions, size)
         if order.shuffle:
             indices = shuffled_indices(indices, epochs, seed=order.seed, size=size)
-        return epochs, indices
+        return Addresses(epochs, indices)
+
+    def _addresses_to_the_end(self, split: str, positions: Positions, order: Order) -> Iterator[Addresses]:
+        """Up to the end of the last epoch, where there is one."""
+        end = None if order.num_epochs is None else order.num_epochs * self._sizes[split]
+        for block in positions:
+            if end is not None and block[-1] >= end:
+                yield self.addresses(split, block[block < end], order)
+                return
+            yield self.addresses(split, block, order)
 
     def read_once(self, split: str, lengths: RowLengths | None = None) -> Iterator[Example]:
         """See `ExampleSource`; mixed, so that the first few are of all languages."""

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -15,12 +15,24 @@ from mrt5_jax.data.byte_classes import BYTE_CLASSES
 from mrt5_jax.data.mixing import Mixing, Shard
 from mrt5_jax.data.read_ahead import read_ahead
 from mrt5_jax.data.registry import find_split, find_task, is_known, registered, task_languages
-from mrt5_jax.data.sources import BLOCK, INDEX_FEATURE, Example, IndexedSource, Order, Positions, every
+from mrt5_jax.data.sources import INDEX_FEATURE, Addresses, Example, IndexedSource, Order, every
 from mrt5_jax.data.task_specs import ANSWERS, INPUTS, LANGUAGE, TARGETS, Mixture, cut_feature
 from mrt5_jax.errors import UserError
 
-Choose = Callable[[Int[np.ndarray, "rows classes"], Int[np.ndarray, " rows"]], Batch]
-"""(bytes of each class, language ids) of a batch's examples -> ROW of those to read, and what shall be beside them."""
+Choose = Callable[[Int[np.ndarray, "batches rows classes"], Int[np.ndarray, "batches rows"]], Batch]
+"""(bytes of each class, language ids) of the examples of batches -> ROW of those to read, and what shall be beside
+them; arrays [batches chosen ...]."""
+
+
+class _ToldExamples(NamedTuple):
+    """What is known of examples that have not been read."""
+
+    tasks: Int[np.ndarray, " examples"]
+    """Of each its task's place in the stream."""
+    epochs: Int[np.ndarray, " examples"]
+    indices: Int[np.ndarray, " examples"]
+    class_counts: Int[np.ndarray, "examples classes"]
+    languages: Int[np.ndarray, " examples"]
 
 
 class TrainStream:
@@ -65,49 +77,61 @@ class TrainStream:
         """Whether all its sources know something of examples that they have not read."""
         return all(isinstance(task.source, IndexedSource) and task.source.tells for task in self._tasks)
 
-    def chosen(self, *, start: int, rows: int, choose: Choose) -> Iterator[dict[str, np.ndarray]]:
+    def chosen(
+        self, *, start: int, rows: int, together: Iterable[int], choose: Choose
+    ) -> Iterator[dict[str, np.ndarray]]:
         """Yields of each batch of `rows` examples those alone that are chosen, as `batches` does; of one shard.
 
         Args:
             start: this stream's example that the first batch begins with.
-            choose: from what sources tell of a batch's examples to ROW, those to read, in order, and to whatever shall
-                be beside them.
+            together: of how many batches the examples are chosen at once, again and again.
+            choose: from what sources tell of the examples of batches to ROW, those to read, in order, as many of each
+                batch, and to whatever shall be beside them. It is called when the first of the batches is read.
         """
-        return read_ahead(self._chosen(start, rows, choose))
+        return read_ahead(self._chosen(start, rows, together, choose))
 
-    def _chosen(self, start: int, rows: int, choose: Choose) -> Iterator[dict[str, np.ndarray]]:
+    def _chosen(
+        self, start: int, rows: int, together: Iterable[int], choose: Choose
+    ) -> Iterator[dict[str, np.ndarray]]:
         assert self._shard.count == 1
-        wanted: list[deque[Int[np.ndarray, " block"]]] = [deque() for _ in self._tasks]
+        wanted: list[deque[Addresses]] = [deque() for _ in self._tasks]
         readers = [
-            task.read("train", _emptied(own), self._order, self._lengths)
+            task.read_at("train", _emptied(own), self._order, self._lengths)
             for task, own in zip(self._tasks, wanted, strict=True)
         ]
-        for tasks, positions, class_counts, languages in self._told(start, rows):
-            found = choose(class_counts, languages)
-            of_rows, at = tasks[found[ROW]], positions[found[ROW]]
+        for told in self._told(start, (count * rows for count in together)):
+            found = choose(
+                told.class_counts.reshape(-1, rows, told.class_counts.shape[1]), told.languages.reshape(-1, rows)
+            )
+            numbers = found[ROW] + rows * np.arange(len(found[ROW]))[:, None]  # through all of these batches
+            tasks = told.tasks[numbers]
             for place, own in enumerate(wanted):
-                if (turns := at[of_rows == place]).size:
-                    own.append(turns)
-            yield self._batch([next(readers[place]) for place in of_rows]) | found
+                if (of_task := numbers[tasks == place]).size:
+                    own.append(Addresses(told.epochs[of_task], told.indices[of_task]))
+            for number, of_rows in enumerate(tasks.tolist()):
+                beside = {name: values[number] for name, values in found.items()}
+                yield self._batch([next(readers[place]) for place in of_rows]) | beside
 
-    def _told(self, start: int, rows: int) -> Iterator[list[np.ndarray]]:
-        """Yields of each batch's examples the place of the task, the position in its order, and what its source tells.
-
-        That are counts of byte classes, int64 [rows classes], and language ids.
-        """
-        together = max(1, BLOCK // rows)
-        for tasks, positions in _cut(self._drawn(start), together * rows):
-            class_counts = np.zeros((len(tasks), len(BYTE_CLASSES)), np.int64)
-            languages = np.full(len(tasks), -1, np.int32)
+    def _told(self, start: int, sizes: Iterable[int]) -> Iterator[_ToldExamples]:
+        """Yields what sources tell of the examples from one on, so many at a time."""
+        for tasks, positions in _cut(self._drawn(start), sizes):
+            told = _ToldExamples(
+                tasks,
+                np.empty_like(positions),
+                np.empty_like(positions),
+                np.zeros((len(tasks), len(BYTE_CLASSES)), np.int64),
+                np.full(len(tasks), -1, np.int32),
+            )
             for place, task in enumerate(self._tasks):
                 own = np.flatnonzero(tasks == place)
                 if own.size:
                     assert isinstance(task.source, IndexedSource)
-                    told = task.source.told("train", positions[own], self._order)
-                    class_counts[own] = told.class_counts
-                    languages[own] = language_ids(told.languages, self.languages)[told.language]
-            of_batches = (np.split(of_all, together) for of_all in (tasks, positions, class_counts, languages))
-            yield from map(list, zip(*of_batches, strict=True))
+                    addresses = task.source.addresses("train", positions[own], self._order)
+                    told.epochs[own], told.indices[own] = addresses
+                    class_counts, of_regions, languages = task.source.told("train", addresses.indices)
+                    told.class_counts[own] = class_counts
+                    told.languages[own] = language_ids(languages, self.languages)[of_regions]
+            yield told
 
     def _drawn(self, start: int) -> Iterator[Int[np.ndarray, "2 block"]]:
         """Yields of the examples from one on the place of the task, and the position in the task's order."""
@@ -143,17 +167,20 @@ def _batched(examples: Iterator[Example], rows: int) -> Iterator[list[Example]]:
         yield batch
 
 
-def _cut(blocks: Iterator[Int[np.ndarray, "2 block"]], size: int) -> Iterator[Int[np.ndarray, "2 size"]]:
+def _cut(blocks: Iterator[Int[np.ndarray, "2 block"]], sizes: Iterable[int]) -> Iterator[Int[np.ndarray, "2 size"]]:
     """Yields the same columns, so many at a time."""
-    held = next(blocks)
-    while True:
-        while held.shape[1] < size:
-            held = np.concatenate([held, next(blocks)], axis=1)
-        yield held[:, :size]
-        held = held[:, size:]
+    left = next(blocks)
+    for size in sizes:
+        held, count = [left], left.shape[1]
+        while count < size:
+            held.append(next(blocks))
+            count += held[-1].shape[1]
+        joined = np.concatenate(held, axis=1)
+        yield joined[:, :size]
+        left = joined[:, size:]
 
 
-def _emptied(blocks: "deque[Int[np.ndarray, ' block']]") -> Positions:
+def _emptied(blocks: "deque[Addresses]") -> Iterator[Addresses]:
     """Yields what lies in a queue, which is filled before more is asked for."""
     while True:
         yield blocks.popleft()

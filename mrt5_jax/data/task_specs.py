@@ -11,7 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from mrt5_jax.data.sources import SEED_FEATURE, Example, ExampleSource, Order, Positions, RowLengths
+from mrt5_jax.data.sources import (
+    SEED_FEATURE,
+    Addresses,
+    Example,
+    ExampleSource,
+    IndexedSource,
+    Order,
+    Positions,
+    RowLengths,
+)
 from mrt5_jax.data.text_files import SourceFile
 from mrt5_jax.data.vocabulary import EOS_ID, encode
 
@@ -67,6 +76,7 @@ class TaskSpec:
         postprocess: (text, example, is_target) -> what metrics compare; as seqio's `postprocess_fn`.
         metrics: of all targets and predictions.
         languages: that its examples have. Where there is one, all of them are of it.
+        labels: all targets that a classification has, as texts; evaluation can compare their probabilities.
         make_rows: what `preprocess` gives, with the run's lengths -> rows of ids.
     """
 
@@ -77,6 +87,7 @@ class TaskSpec:
     metrics: Sequence[Metric] = ()
     languages: tuple[str, ...] = ()
     make_rows: Callable[[Example, RowLengths | None], Example] = ended_rows
+    labels: tuple[str, ...] = ()
 
     @property
     def splits(self) -> Sequence[str]:
@@ -93,6 +104,13 @@ class TaskSpec:
     ) -> Iterator[Example]:
         """Yields rows at some positions of an order, see `ExampleSource.read`."""
         return self._rows(self.source.read(split, positions, order, lengths), lengths)
+
+    def read_at(
+        self, split: str, blocks: Iterator[Addresses], order: Order, lengths: RowLengths | None = None
+    ) -> Iterator[Example]:
+        """Yields rows at some addresses, see `IndexedSource.read_at`; of a task with such a source."""
+        assert isinstance(self.source, IndexedSource)
+        return self._rows(self.source.read_at(split, blocks, order), lengths)
 
     def read_once(self, split: str, lengths: RowLengths | None = None) -> Iterator[Example]:
         """Yields all rows of a split, always in the same order."""

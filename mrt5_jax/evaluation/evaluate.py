@@ -15,9 +15,9 @@ from mrt5_jax.compaction.ladder import BodyCost
 from mrt5_jax.config import Deletion, ModelConfig
 from mrt5_jax.data.arrangements import INDEX, ExampleInfo
 from mrt5_jax.data.batches import EvalBatch
-from mrt5_jax.data.vocabulary import decode_to_text
+from mrt5_jax.data.vocabulary import BYTE_OFFSET, MAX_SENTINELS, NUM_BYTES, decode_to_text
 from mrt5_jax.evaluation.programs import Evaluator, RowResults
-from mrt5_jax.evaluation.records import Record
+from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, summarize
 from mrt5_jax.evaluation.window_dealing import WindowDealing, undealt
 from mrt5_jax.model.forward import DeviceBatch
 from mrt5_jax.model.parameters import Params
@@ -33,6 +33,15 @@ class Evaluation(NamedTuple):
     num_targets_cut: int = 0
     body: BodyCost | None = None
     """By which records tell what was saved; None: in a model without a gate."""
+    task_metrics: dict[str, dict[str, dict[str, float]]] | None = None
+    """By deletion and task, the task's own metrics of all its examples together; None where nothing was generated."""
+
+    def summary(self) -> dict[Deletion, dict[str, float]]:
+        """Computes the metrics of each deletion, see `records.summarize`."""
+        return {
+            deletion: summarize(of_deletion(self.records, deletion), self.body)
+            for deletion in deletions_in(self.records)
+        }
 
 
 def deletions_for(config: ModelConfig, wanted: Sequence[Deletion]) -> tuple[Deletion, ...]:
@@ -92,8 +101,9 @@ def collect_records(
                 dealing.learn(batch, of_batch.num_kept_tokens)
         for number, batch in enumerate(window):
             length = batch.arrays["encoder_input_tokens"].shape[1]
+            num_text_bytes = count_text_bytes(np.asarray(batch.arrays["decoder_target_tokens"]))
             for deletion in deletions:
-                records += make_records(batch.examples, results[deletion][number], deletion, length)
+                records += make_records(batch.examples, results[deletion][number], deletion, length, num_text_bytes)
     return records
 
 
@@ -139,8 +149,21 @@ def _indices(batch: EvalBatch) -> Int[np.ndarray, " batch"]:
     return indices
 
 
+def count_text_bytes(targets: Int[np.ndarray, "batch target"]) -> Int[np.ndarray, " batch"]:
+    """Counts the ids of each row that are bytes of text: 0x00 to 0xF4, of which alone UTF-8 is made.
+
+    Ends of sequences and pads are none, nor are sentinels under either way of counting them.
+    """
+    first_other = BYTE_OFFSET + NUM_BYTES - MAX_SENTINELS["bytes"]
+    return np.sum((targets >= BYTE_OFFSET) & (targets < first_other), axis=1)
+
+
 def make_records(
-    examples: Sequence[ExampleInfo], results: RowResults, deletion: Deletion, input_length: int
+    examples: Sequence[ExampleInfo],
+    results: RowResults,
+    deletion: Deletion,
+    input_length: int,
+    num_text_bytes: Int[np.ndarray, " batch"],
 ) -> list[Record]:
     """Makes the records of a batch's first rows, from results on the host; the rows after them are padding."""
     return [
@@ -160,6 +183,7 @@ def make_records(
             prediction=decode_to_text(results.predictions[row]),
             num_dropped_tokens=int(results.num_dropped_tokens[row]),
             input_length=input_length,
+            num_text_bytes=int(num_text_bytes[row]),
         )
         for row, example in enumerate(examples)
     ]

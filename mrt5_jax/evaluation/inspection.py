@@ -159,6 +159,8 @@ def _joins(last: Piece, piece: Piece) -> bool:
     """Whether a character is drawn together with the one before it: marks, joiners, skin tones."""
     if {last.kind, piece.kind} & {"invalid", "special"} or unicodedata.category(last.text[0])[0] in "CZ":
         return False
+    if unicodedata.category(piece.text)[0] in "CZ" and piece.text not in _JOINERS:
+        return False  # it is shown by its name, also after a joiner
     mark = unicodedata.category(piece.text)[0] == "M" or piece.text in _JOINERS
     return mark or last.text[-1] == _JOINERS[1] or "\U0001f3fb" <= piece.text <= "\U0001f3ff"
 

@@ -4,6 +4,9 @@ MODEL_DIR/eval/TASK-SPLIT-stepN/
     records.jsonl    a `Record` a line
     summary.json     metrics by deletion, over all records and by language, and the soft-hard gap
     timing.json      what is clocked
+
+Where text was generated too, the folder's name ends with how (TASK-SPLIT-stepN-greedy), and holds generated-*.jsonl
+(`generation.py`).
 """
 
 import dataclasses
@@ -23,7 +26,9 @@ from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.data.expectation import EXPECTATION
+from mrt5_jax.data.registry import find_split, tasks_of
 from mrt5_jax.data.streams import eval_languages
+from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate
 from mrt5_jax.evaluation.programs import WindowEvaluator
@@ -48,6 +53,8 @@ from mrt5_jax.parallel.shardings import param_shardings
 from mrt5_jax.runs.files import AnyPath, FilePath, as_path
 from mrt5_jax.runs.model_dir import write_atomically
 from mrt5_jax.runs.restoring import data_state_of, restore_params
+from mrt5_jax.selection.deletions import DELETIONS
+from mrt5_jax.selection.selectors import deletion_threshold, selector_rule
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"
@@ -63,6 +70,10 @@ class LoadedModel:
     mesh: Mesh
     expectation: Mapping[str, Any] | None = None
     """What training has learned to expect of rows (`Expectation.state`); None where it did not."""
+    name: str = ""
+    """What records call it: the last part of what it was loaded from."""
+    digest: str = ""
+    """See `RestoredParams`; empty where it was not read from a checkpoint."""
 
 
 def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
@@ -81,7 +92,39 @@ def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execut
     }
     restored = restore_params(model_dir, step, shardings.__getitem__)
     learned = (data_state_of(model_dir, restored.step) or {}).get(EXPECTATION)
-    return LoadedModel(model, restored.params, restored.step, devices, learned)
+    name = as_path(model_dir).name
+    return LoadedModel(model, restored.params, restored.step, devices, learned, name, restored.digest)
+
+
+def split_to_evaluate(task: str, wanted: str | None = None) -> str:
+    """Returns the split to evaluate of a task or mixture: the wanted one, else "test", else "validation".
+
+    A mixture has the splits of its tasks.
+
+    Raises:
+        UserError: an unknown task, or one without the split.
+    """
+    there = sorted({split for part in tasks_of(task) for split in part.splits})
+    split = wanted or ("test" if "test" in there else "validation")
+    if split not in there:
+        raise UserError(f"task {label_of(task)} has no {split} split, only {', '.join(there)}")
+    return split
+
+
+def num_evaluated(task: str, split: str, most: int | None = None) -> int | None:
+    """Counts the examples of a task's split, or of each task of a mixture; None where only reading would tell.
+
+    Args:
+        most: of each task.
+
+    Raises:
+        UserError: the split is not there, or cannot be read.
+    """
+    sizes = [part.source.num_examples(split) for part in find_split(task, split)]
+    if most is not None:
+        sizes = [most if size is None else min(size, most) for size in sizes]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None
 
 
 def evaluate_task(
@@ -137,13 +180,44 @@ def evaluate_task(
             f"step {loaded.step}: the model's numbers are not finite for {len(lost)} of {len(found.records)} results; "
             f"the first is example {lost[0].index} of {lost[0].task} under {lost[0].deletion} deletion: nothing written"
         )
+    found = found._replace(
+        records=[
+            record._replace(
+                mixture=task,
+                split=split,
+                model=loaded.name,
+                step=loaded.step,
+                threshold=threshold_under(run.model, record.deletion),
+            )
+            for record in found.records
+        ]
+    )
     if run.model.gate is None:
         return found
     return found._replace(body=body_multiply_adds(run.model, run.data.target_length))
 
 
-def write_evaluation(model_dir: AnyPath, evaluation: Evaluation, task: str, split: str, step: int) -> FilePath:
+def threshold_under(config: ModelConfig, deletion: Deletion) -> float | None:
+    """Returns what a model's gate values are compared with under a deletion; None where it compares none."""
+    gate = config.gate
+    if gate is None or not DELETIONS[deletion].heeds_selector or "threshold" not in selector_rule(gate).reads:
+        return None
+    return float(deletion_threshold(gate))
+
+
+def evaluation_folder(model_dir: AnyPath, task: str, split: str, step: int, variant: str = "") -> FilePath:
+    """Returns where an evaluation of a MODEL_DIR is written; see `write_evaluation`."""
+    name = f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
+    return as_path(model_dir) / EVALUATIONS / "-".join(filter(None, (name, variant)))
+
+
+def write_evaluation(
+    model_dir: AnyPath, evaluation: Evaluation, task: str, split: str, step: int, variant: str = ""
+) -> FilePath:
     """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder.
+
+    Args:
+        variant: what tells it from other evaluations of the same checkpoint, for the folder's name.
 
     Raises:
         UserError: it cannot be written.
@@ -160,8 +234,10 @@ def write_evaluation(model_dir: AnyPath, evaluation: Evaluation, task: str, spli
             name: _summary(group, evaluation.body) for name, group in group_by(records, "language").items() if name
         },
     }
+    if evaluation.task_metrics:
+        summary["task_metrics"] = evaluation.task_metrics
     timing = {"milliseconds_per_batch": evaluation.milliseconds}
-    folder = as_path(model_dir) / EVALUATIONS / f"{task.replace('/', '_').replace(':', '-')}-{split}-step{step}"
+    folder = evaluation_folder(model_dir, task, split, step, variant)
     try:
         write_atomically(folder / RECORDS, to_json_lines(records))
         write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of texts with their deleted bytes in colour: no script, nothing loaded."""
+"""Texts with their deleted bytes in colour, as one HTML page or a part of one: no script, nothing loaded."""
 
 import dataclasses
 import html
@@ -7,21 +7,33 @@ from collections.abc import Sequence
 
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, NUM_BYTES
 from mrt5_jax.evaluation.inspection import TOKEN_KINDS, Piece, tally
+from mrt5_jax.evaluation.terminal import statistics_line
 
-_STYLE = """
-:root { color-scheme: light dark; --red: 214 56 30; --blue: 30 100 200; --rule: #8886; }
-@media (prefers-color-scheme: dark) { :root { --red: 255 96 70; --blue: 110 170 255; } }
+COLOURS = {"red": (213, 94, 0), "blue": (0, 114, 178)}
+"""Vermilion and blue of Okabe and Ito, told apart with every kind of colour blindness; seen on white and on black."""
+
+_VARIABLES = "; ".join(f"--{name}: {' '.join(map(str, colour))}" for name, colour in COLOURS.items())
+_TEXT_STYLE = (
+    f"\n.mrt5 {{ {_VARIABLES}; --rule: #8886 }}"
+    + """
+.mrt5 .text { font: 1.05rem/2 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0
+  .3rem; padding: .3rem .6rem; border: 1px solid var(--rule); border-radius: .3rem; text-align: start }
+.mrt5 .text span, .mrt5 .text del, .mrt5 .legend span, .mrt5 .legend del { color: inherit; text-decoration: none;
+  background: rgb(var(--red) / calc(var(--d, 0) * .45)); padding: .1em 0; border-radius: .15em }
+.mrt5 .text del, .mrt5 .legend del { text-decoration: line-through 2px rgb(var(--red)) }
+.mrt5 .part { border-bottom: 4px solid; border-image: var(--bytes) 1 }
+.mrt5 .escape { font-size: .8em; border: 1px dotted var(--rule) }
+.mrt5 .legend { font-family: ui-monospace, monospace }
+.mrt5 .legend small { font: .9rem system-ui, sans-serif; margin-right: 1.5rem }
+.mrt5 .heading { font: 600 1rem/1.5 system-ui, sans-serif; margin: 1rem 0 .3rem }
+"""
+)
+"""Of the texts, on whatever background they stand: a page's or a notebook's, light or dark."""
+
+_PAGE_STYLE = """
+:root { color-scheme: light dark }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.4rem } h2 { font-size: 1rem; margin: 1.5rem 0 .3rem }
-.text { font: 1.05rem/2 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; margin: 0 0 .3rem;
-  padding: .3rem .6rem; border: 1px solid var(--rule); border-radius: .3rem }
-.text span, .text del, .legend span, .legend del { background: rgb(var(--red) / calc(var(--d, 0) * .45));
-  text-decoration: none; padding: .1em 0; border-radius: .15em }
-.text del, .legend del { text-decoration: line-through 2px rgb(var(--red)) }
-.part { border-bottom: 4px solid; border-image: var(--bytes) 1 }
-.escape { font-size: .8em; border: 1px dotted var(--rule) }
-.legend { font-family: ui-monospace, monospace }
-.legend small { font: .9rem system-ui, sans-serif; margin-right: 1.5rem }
 table { border-collapse: collapse }
 th, td { text-align: right; padding: .1rem .8rem; border-bottom: 1px solid var(--rule) }
 th:first-child { text-align: left }
@@ -56,22 +68,33 @@ def render_page(title: str, introduction: str, sections: Sequence[Section], scal
     ]
     return "\n".join(
         [
-            '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">',
+            '<!doctype html>\n<html lang="en" class="mrt5">\n<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{html.escape(title)}</title>\n<style>{_STYLE}</style>",
+            f"<title>{html.escape(title)}</title>\n<style>{_PAGE_STYLE}{_TEXT_STYLE}</style>",
             *body,
             "</html>\n",
         ]
     )
 
 
+def render_fragment(sections: Sequence[Section], scale: float) -> str:
+    """Returns the texts with their legend for a place in another page, such as a notebook; see `render_page`."""
+    parts = []
+    for section in sections:
+        if section.heading:
+            parts.append(f'<p class="heading">{html.escape(section.heading)}</p>')
+        parts.append(_text(section.pieces, scale))
+    counted = html.escape(statistics_line([piece for section in sections for piece in section.pieces]))
+    return f'<div class="mrt5"><style>{_TEXT_STYLE}</style>\n{"".join(parts)}\n<p>{counted}</p>\n{_legend(scale)}</div>'
+
+
 def _legend(scale: float) -> str:
     two = f"--d:.5;--bytes:linear-gradient(90deg,{_KEPT} 50%,{_DELETED} 50%)"
     return (
         '<p class="legend"><span>a</span> <small>kept</small><del style="--d:1">a</del> <small>deleted</small>'
-        f'<span class="part" style="{two}">é</span> <small>some of its bytes deleted (red below), others kept</small>'
+        f'<span class="part" style="{two}">é</span> <small>some of its bytes deleted (orange), others kept</small>'
         '<span class="escape">\\xE9</span> <small>a byte that is no UTF-8</small></p>\n'
-        f"<p>The redder, the lower the gate value: 0 keeps, {scale:g} deletes. "
+        f"<p>The more orange, the lower the gate value: 0 keeps, {scale:g} deletes. "
         "Point at a character for the values of its bytes.</p>"
     )
 
@@ -90,8 +113,11 @@ def _statistics(everything: Sequence[Piece]) -> str:
 
 def _section(section: Section, scale: float) -> str:
     note = f'\n<p class="note">{html.escape(section.note)}</p>' if section.note else ""
-    text = "".join(_piece(piece, scale) for piece in section.pieces)
-    return f'<h2>{html.escape(section.heading)}</h2>\n<p class="text" dir="auto">{text}</p>{note}'
+    return f"<h2>{html.escape(section.heading)}</h2>\n{_text(section.pieces, scale)}{note}"
+
+
+def _text(pieces: Sequence[Piece], scale: float) -> str:
+    return f'<p class="text" dir="auto">{"".join(_piece(piece, scale) for piece in pieces)}</p>'
 
 
 def _piece(piece: Piece, scale: float) -> str:

@@ -3,8 +3,9 @@
 import functools
 import json
 import math
+import types
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, get_type_hints
+from typing import Any, Literal, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 from mrt5_jax.compaction.ladder import BodyCost
 from mrt5_jax.config import Deletion
@@ -12,6 +13,11 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.objectives.metrics import Mean
 from mrt5_jax.runs.files import AnyPath, read_bytes
 from mrt5_jax.selection.deletions import GAP
+
+RECORD_SCHEMA = 2
+"""What `to_json_lines` writes. Schema 1 did not name itself and lacks the fields from `num_text_bytes` on."""
+
+_SCHEMA_FIELD = "schema"
 
 
 class Record(NamedTuple):
@@ -42,6 +48,32 @@ class Record(NamedTuple):
     """Tokens that the gate keeps and a capacity had no slot for."""
     input_length: int = 0
     """Slots that its batch would run with if nothing were removed; 0 in records of versions that did not say."""
+    num_text_bytes: int = -1
+    """Target tokens that are bytes of text: neither the end of the sequence nor sentinels. -1 where nobody counted."""
+    mixture: str = ""
+    """The task or mixture that the evaluation was asked for."""
+    split: str = ""
+    model: str = ""
+    """The last part of what the model was loaded from."""
+    model_kind: str = "encoder-decoder"
+    step: int = -1
+    """Of the checkpoint; -1 where nobody said."""
+    threshold: float | None = None
+    """What gate values were compared with; None: the model has none."""
+    search: str = ""
+    """How `generated` was chosen; empty where nothing was generated."""
+    generated: str | None = None
+    """What the model wrote, given the input alone."""
+    generated_correct: bool = False
+    """Whether it wrote exactly the ids of the target, none of which was cut off."""
+    generated_score: float | None = None
+    """Log-probability of what it wrote, nats."""
+    metrics: dict[str, float] | None = None
+    """The task's own metrics of this example alone, in the task's units; None where nothing was generated."""
+    label_scores: dict[str, float] | None = None
+    """Log-probability of each label of a classification, nats; None where none was computed."""
+    label_correct: bool = False
+    """Whether the most probable label is the target."""
 
 
 def summarize(records: Iterable[Record], body: BodyCost | None = None) -> dict[str, float]:
@@ -131,15 +163,19 @@ def soft_hard_gap(records: Sequence[Record]) -> float | None:
 
 
 def to_json_lines(records: Iterable[Record]) -> str:
-    """Writes one JSON object a line, with the fields of `Record`."""
-    return "".join(json.dumps(record._asdict(), ensure_ascii=False, allow_nan=False) + "\n" for record in records)
+    """Writes one JSON object a line: the schema, and the fields of `Record`."""
+    schema = {_SCHEMA_FIELD: RECORD_SCHEMA}
+    return "".join(
+        json.dumps(schema | record._asdict(), ensure_ascii=False, allow_nan=False) + "\n" for record in records
+    )
 
 
 def read_records(path: AnyPath) -> list[Record]:
-    """Reads the records of a file that `to_json_lines` made.
+    """Reads the records of a file that `to_json_lines` made, of this version or an earlier one.
 
     Raises:
-        UserError: the file is not there, or a line is no record; the message has the line's number.
+        UserError: the file is not there, or a line is no record, or one of a newer schema; the message has the line's
+            number.
     """
     try:
         lines = read_bytes(path).split(b"\n")
@@ -148,17 +184,44 @@ def read_records(path: AnyPath) -> list[Record]:
     return [_record(line, f"{path}, line {number}") for number, line in enumerate(lines, start=1) if line.strip()]
 
 
+_KINDS = get_type_hints(Record)
+
+
 def _record(line: bytes, place: str) -> Record:
     try:
-        values = json.loads(line)
+        values = json.loads(line, parse_constant=_refuse_number)
     except ValueError as error:
         raise UserError(f"{place} is not JSON: {error}") from None
+    if isinstance(values, dict):
+        schema = values.pop(_SCHEMA_FIELD, 1)
+        if type(schema) is not int or schema < 1:
+            raise UserError(f"{place}: schema is {schema!r}, no number of a schema: the file is damaged")
+        if schema > RECORD_SCHEMA:
+            raise UserError(
+                f"{place}: a record of schema {schema}, and this version of mrt5_jax reads up to {RECORD_SCHEMA}: "
+                "read it with the version that wrote it, or a later one"
+            )
     fields, optional = set(Record._fields), set(Record._field_defaults)  # records of older versions lack some
     if not isinstance(values, dict) or not fields - optional <= set(values) <= fields:
         raise UserError(f"{place} is no record: expected the fields {', '.join(Record._fields)}")
     values = Record._field_defaults | values
-    for name, kind in get_type_hints(Record).items():
-        kind = kind if isinstance(kind, type) else str
-        if type(values[name]) is not kind and not (kind is float and type(values[name]) is int):
-            raise UserError(f"{place}: {name} is {values[name]!r}, not of type {kind.__name__}")
+    for name, kind in _KINDS.items():
+        if not _is_a(values[name], kind):
+            shown = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
+            raise UserError(f"{place}: {name} is {values[name]!r}, not of type {shown}")
     return Record(**values)
+
+
+def _refuse_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON is of the type of a field."""
+    if isinstance(kind, types.UnionType):
+        return any(_is_a(value, one) for one in get_args(kind))
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict) and all(_is_a(one, float) for one in value.values())
+    return type(value) is kind or (kind is float and type(value) is int)

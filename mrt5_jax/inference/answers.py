@@ -1,14 +1,15 @@
 """Requests in, answers out, a window of batches at a time."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
+from mrt5_jax.data.mixing import Shard
 from mrt5_jax.data.vocabulary import decode
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
@@ -22,12 +23,23 @@ from mrt5_jax.inference.requests import (
     static_lengths,
 )
 from mrt5_jax.inference.sampling import row_keys
+from mrt5_jax.inference.shards import WHOLE, number_of
 
 NOT_FINITE = "the model's numbers are not finite for this line"
 """The `error` of a line that has no answer."""
 
 _Fields = Iterator[dict[str, Any]]
 """What is added to each request of a batch, in order."""
+
+
+class _Window(NamedTuple):
+    """Requests that are answered together."""
+
+    requests: Sequence[Request]
+    start: int
+    """The place of the first one among those that the job answers."""
+    size: int
+    """Batches that programs are compiled for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,49 +50,82 @@ class Job:
     mode: InferMode
     limits: Limits
     batch_size: int
+    """Requests at once, on all devices together; a multiple of `Engine.num_shards`."""
     search: Search = dataclasses.field(default_factory=Greedy)
     seed: int = 0
     """Of sampling; a request's sample follows from it and from the request's number in the file."""
+    shard: Shard = WHOLE
+    """The requests that are answered, by their numbers in the file."""
 
     def answers(self, path: str | Path, num_done: int, name: str = "") -> Iterator[list[dict[str, Any]]]:
-        """Yields the answers to the file's requests from number `num_done` on, in order, a window at a time.
+        """Yields the answers to the shard's requests of a file but the first `num_done`, in order, a window at a time.
 
-        `name` is the file's, where `path` is a copy of it.
-
-        An answer is the request's line with what was asked for added. The requests of a window are sorted by length and
-        cut into batches, whose rows the engine regroups. Windows begin at the same requests whatever was done before:
-        a run that goes on computes what it would have computed.
+        `name` is the file's, where `path` is a copy of it. An answer is the request's line with what was asked for
+        added.
         """
-        size = self.engine.window(self.batch_size, self.limits.input_length)
-        window = size * self.batch_size
-        start = num_done // window * window
-        todo = islice(read_requests(path, self.mode, self.limits, name), start, None)
-        while requests := list(islice(todo, window)):
-            if start == 0:  # a file that ends in its first window takes no more room than it needs
-                size = -(-len(requests) // self.batch_size)
-            if start + len(requests) > num_done:
-                yield self._answer(requests, start, size)[max(num_done - start, 0) :]
-            start += len(requests)
+        return self.answers_to(read_requests(path, self.mode, self.limits, name), num_done)
 
-    def _answer(self, requests: Sequence[Request], start: int, size: int) -> list[dict[str, Any]]:
+    def answers_to(self, requests: Iterable[Request], num_done: int = 0) -> Iterator[list[dict[str, Any]]]:
+        """Yields the answers to the shard's requests but the first `num_done`, in order, a window at a time.
+
+        The requests of a window are sorted by length and cut into batches, whose rows the engine regroups. Windows
+        begin at the same requests whatever was done before: a run that goes on computes what it would have computed.
+        """
+        for window in self._windows(requests, num_done):
+            if window.start + len(window.requests) > num_done:
+                yield self._answer(window)[max(num_done - window.start, 0) :]
+
+    def encodings(self, requests: Iterable[Request]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields the encoder's output for each request, in order, a window at a time.
+
+        It is hidden states [kept embed] and the original positions [kept] of what is kept.
+        """
+        for window in self._windows(requests, 0):
+            batches = list(cut_into_batches(window.requests, self.batch_size))
+            arrays = self._padded(window.requests, batches)
+            found: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+            tokens = [batch["encoder_input_tokens"] for batch in arrays]
+            for own, encoded in zip(batches, self.engine.encode_window(tokens, window.size), strict=True):
+                hidden, positions, mask = (np.asarray(array) for array in encoded)
+                for row, index in enumerate(own):
+                    found[index] = hidden[row, mask[row]], positions[row, mask[row]]
+            yield from (found[index] for index in range(len(window.requests)))
+
+    def _windows(self, requests: Iterable[Request], num_done: int) -> Iterator["_Window"]:
+        size = self.engine.window(self.batch_size, self.limits.input_length)
+        whole = size * self.batch_size
+        start = num_done // whole * whole
+        todo = islice(requests, number_of(start, self.shard), None, self.shard.count)
+        while found := list(islice(todo, whole)):
+            if start == 0:  # requests that end in their first window take no more room than they need
+                size = -(-len(found) // self.batch_size)
+            yield _Window(found, start, size)
+            start += len(found)
+
+    def _answer(self, window: "_Window") -> list[dict[str, Any]]:
+        requests, start, size = window
         answers = [
             {name: value for name, value in request.fields.items() if (name, value) != ("error", NOT_FINITE)}
             for request in requests
         ]
         batches = list(cut_into_batches(requests, self.batch_size))
-        lengths = self._input_lengths, static_lengths(self.limits.target_length)
-        arrays = [pad_requests([requests[index] for index in own], self.batch_size, *lengths) for own in batches]
+        arrays = self._padded(requests, batches)
         if self.mode == "score":
             results = self._score(arrays, size)
         else:
-            results = self._predict(arrays, [[start + index for index in own] for own in batches], size)
+            numbers = [[number_of(start + index, self.shard) for index in own] for own in batches]
+            results = self._predict(arrays, numbers, size)
         for own, fields_of_rows in zip(batches, results, strict=True):
             for index, fields in zip(own, fields_of_rows, strict=False):  # the rows after them are padding
                 answers[index] |= fields
         return answers
 
+    def _padded(self, requests: Sequence[Request], batches: Sequence[Sequence[int]]) -> list[dict[str, np.ndarray]]:
+        lengths = self.input_lengths, static_lengths(self.limits.target_length)
+        return [pad_requests([requests[index] for index in own], self.batch_size, *lengths) for own in batches]
+
     @property
-    def _input_lengths(self) -> Sequence[int]:
+    def input_lengths(self) -> Sequence[int]:
         """What inputs are padded to: one length alone where a model's pooling reads its pads, so that no row's answer
         depends on the rows beside it."""
         gate, limit = self.engine.config.gate, self.limits.input_length
@@ -88,7 +133,7 @@ class Job:
 
     def _score(self, batches: Sequence[dict[str, np.ndarray]], size: int) -> Iterator[_Fields]:
         for found in self.engine.score_window(batches, size):
-            yield _scores_of_rows({name: np.asarray(values) for name, values in found._asdict().items()})
+            yield scores_of_rows({name: np.asarray(values) for name, values in found._asdict().items()})
 
     def _predict(
         self, batches: Sequence[dict[str, np.ndarray]], numbers: Sequence[Sequence[int]], size: int
@@ -98,19 +143,22 @@ class Job:
         ]
         tokens = [batch["encoder_input_tokens"] for batch in batches]
         for found in self.engine.generate_window(tokens, self.limits.target_length, self.search, keys, size):
-            yield _predictions_of_rows(**{name: np.asarray(values) for name, values in found._asdict().items()})
+            yield predictions_of_rows(**{name: np.asarray(values) for name, values in found._asdict().items()})
 
 
-def _scores_of_rows(scores: dict[str, np.ndarray]) -> _Fields:
+def scores_of_rows(scores: dict[str, np.ndarray]) -> _Fields:
+    """Yields what an answer says of each row of `Scores`, by the names of its fields; see `_finite_or_error`."""
     for row, score in enumerate(scores["score"]):
         yield _finite_or_error(score, {name: values[row].item() for name, values in scores.items()})
 
 
-def _predictions_of_rows(tokens: np.ndarray, num_tokens: np.ndarray, score: np.ndarray) -> _Fields:
+def predictions_of_rows(tokens: np.ndarray, num_tokens: np.ndarray, **others: np.ndarray) -> _Fields:
+    """Yields what an answer says of each row of `Predictions`, given by the names of its fields."""
     for row, count in enumerate(num_tokens):
         ids = tokens[row, :count].tolist()
         fields = {"prediction": decode(ids).decode(errors="ignore"), "prediction_ids": ids}
-        yield _finite_or_error(score[row] if count else np.float32(np.nan), fields)
+        fields |= {name: values[row].item() for name, values in others.items()}
+        yield _finite_or_error(others["score"][row] if count else np.float32(np.nan), fields)
 
 
 def _finite_or_error(score: np.floating, fields: dict[str, Any]) -> dict[str, Any]:

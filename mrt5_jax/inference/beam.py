@@ -48,6 +48,10 @@ class Beam:
 
     Raises:
       UserError: a size below 1 or a penalty that is not finite.
+
+    Example:
+      >>> [one.length for one in model.generate(["#Hello"], search=mrt5_jax.Beam(2))]
+      [7]
     """
 
     size: int
@@ -132,8 +136,12 @@ def _take(hypotheses: _Hypotheses, index: Int[Array, "batch chosen"]) -> _Hypoth
 def _follow(past: Past, parents: Int[Array, "batch beams"]) -> Past:
     """Every hypothesis gets the cache of the one that it continues."""
     batch, beams = parents.shape
-    rows = (jnp.arange(batch)[:, None] * beams + parents).reshape(-1)
-    return jax.tree.map(lambda cache: cache[rows], past)
+    chosen = jax.vmap(lambda own, at: own[at])  # a gather within each row stays on the row's device
+
+    def follow(cache: Float[Array, "rows heads slots head_dim"]) -> Float[Array, "rows heads slots head_dim"]:
+        return chosen(cache.reshape(batch, beams, *cache.shape[1:]), parents).reshape(cache.shape)
+
+    return jax.tree.map(follow, past)
 
 
 def _expand(array: Array, ndim: int) -> Array:

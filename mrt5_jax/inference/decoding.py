@@ -39,7 +39,12 @@ class Search(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Greedy:
-    """The most probable token at every step, of several the one with the lowest id."""
+    """Takes the most probable token at every step, of several the one with the lowest id.
+
+    Example:
+      >>> model.generate(["#Hello"], search=mrt5_jax.Greedy()) == model.generate(["#Hello"])
+      True
+    """
 
     def search(self, decoder: CachedDecoder, row_keys: RowKeys | None, max_length: int) -> Generated:
         return decode_tokens(decoder, max_length, lambda logits, slot: jnp.argmax(logits, axis=-1))

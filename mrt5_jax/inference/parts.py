@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mrt5_jax.runs import folders
 from mrt5_jax.runs.bucket_lock import check_held
 from mrt5_jax.runs.buckets import BucketPath
-from mrt5_jax.runs.files import exists, explained, files_for, read_bytes
+from mrt5_jax.runs.files import FilePath, exists, explained, files_for, read_bytes
 
 MANIFEST = "manifest.json"
 _BLOCK = 1 << 20
@@ -31,7 +31,7 @@ class Parts:
 
     def __init__(self, path: BucketPath) -> None:
         self._path, self._folder = path, path.with_name(f"{path.name}.parts")
-        whole = _count_lines(path)
+        whole = count_lines(path)
         manifest = self._folder / MANIFEST
         listed = [_Part(**part) for part in json.loads(read_bytes(manifest))["parts"]] if exists(manifest) else []
         self._parts = [part for part in listed if part.begin >= whole]  # others are in OUTPUT already
@@ -91,7 +91,8 @@ class Parts:
         files_for(self._path).write(self._folder / MANIFEST, json.dumps(manifest, indent=1).encode())
 
 
-def _count_lines(path: BucketPath) -> int:
+def count_lines(path: FilePath) -> int:
+    """Counts the ends of lines in a file; 0 where there is none."""
     if not exists(path):
         return 0
     with files_for(path).open(path) as file:

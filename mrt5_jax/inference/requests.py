@@ -60,6 +60,31 @@ class Survey:
     """Whether a text has <extra_id_N>, which is taken as these very characters."""
 
 
+def request_of(inputs: Any, targets: Any, place: str, limits: Limits) -> Request:
+    """Returns a text, or a pair of input and target, as a request; bytes are taken as they are, UTF-8 or not.
+
+    Args:
+      inputs: a string, or bytes.
+      targets: the same; None where there is nothing to score.
+      place: what the text is called in a message.
+
+    Raises:
+      UserError: it is no text, or longer than the model takes.
+    """
+    fields = _text_field(inputs, "inputs", "input_ids", place)
+    if targets is None:
+        return _request(fields, place, "predict", limits)
+    return _request(fields | _text_field(targets, "targets", "target_ids", place), place, "score", limits)
+
+
+def _text_field(text: Any, text_name: str, ids_name: str, place: str) -> dict[str, Any]:
+    if isinstance(text, bytes):
+        return {ids_name: [*encode(text).tolist(), EOS_ID]}
+    if not isinstance(text, str):
+        raise UserError(f"{place} is of type {type(text).__name__}: give a string, or bytes")
+    return {text_name: text}
+
+
 def survey(path: str | Path, mode: InferMode, limits: Limits, name: str = "") -> Survey:
     """Checks every line before anything is computed.
 
@@ -135,7 +160,7 @@ def _request(fields: dict[str, Any], place: str, mode: InferMode, limits: Limits
         if limits.long_inputs == "refuse":
             raise UserError(
                 f"{place}: the input has {len(input_ids)} ids, more than {limits.input_length}: "
-                "shorten it, or give --truncate"
+                "shorten it, or let it be cut (--truncate, in Python truncate=True)"
             )
         input_ids = _cut(input_ids, limits.input_length)
     target_ids = np.zeros(0, np.int32)
@@ -144,7 +169,7 @@ def _request(fields: dict[str, Any], place: str, mode: InferMode, limits: Limits
         if len(target_ids) > limits.target_length:
             raise UserError(
                 f"{place}: the target has {len(target_ids)} ids, more than {limits.target_length}: "
-                "give a larger --max_target_length"
+                "give a larger --max_target_length (in Python max_length=)"
             )
     return Request(fields, input_ids, target_ids)
 

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from mrt5_jax.errors import UserError
-from mrt5_jax.inference.parts import Parts
+from mrt5_jax.errors import InUseError, UserError
+from mrt5_jax.inference.parts import Parts, count_lines
 from mrt5_jax.runs.bucket_lock import bucket_lock
 from mrt5_jax.runs.buckets import BucketPath
 from mrt5_jax.runs.files import (
@@ -24,7 +24,7 @@ from mrt5_jax.runs.files import (
 )
 from mrt5_jax.runs.model_dir import write_atomically
 
-_MARK = {"made_by": "mrt5 infer"}
+_MADE_BY, _INFER = "made_by", "mrt5 infer"
 _BLOCK = 1 << 20
 
 
@@ -64,18 +64,22 @@ def check_output(path: AnyPath) -> None:
 
 
 @contextlib.contextmanager
-def resume_lines(path: AnyPath, settings: dict[str, Any]) -> Iterator[ResumableLines | Parts]:
+def resume_lines(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER) -> Iterator[ResumableLines | Parts]:
     """Opens OUTPUT to append to it.
 
     OUTPUT.settings.json, beside it, says what made the lines. If it says the same again, what OUTPUT has is kept, but
     for a last line without its end. Files of others are never touched, and no two processes write at once.
 
+    Args:
+      settings: for JSON.
+      made_by: the command that writes the lines.
+
     Raises:
       UserError: OUTPUT was made by something else or under other settings, or cannot be written.
     """
     check_output(path)
-    path, settings = as_path(path), _MARK | settings
-    settings_path = path.with_name(f"{path.name}.settings.json")
+    path, settings = as_path(path), {_MADE_BY: made_by} | settings
+    settings_path = _settings_path(path)
     if isinstance(path, BucketPath):
         with _resumed_parts(path, settings_path, settings) as parts:
             yield parts
@@ -83,7 +87,7 @@ def resume_lines(path: AnyPath, settings: dict[str, Any]) -> Iterator[ResumableL
     with _explained(path):
         begun = path.exists() and path.stat().st_size > 0
         if begun or exists(settings_path):
-            _check_settings(path, settings_path, settings if begun else None)
+            _check_settings(path, settings_path, settings if begun else None, made_by)
         file = path.open("ab+")
     with file:
         with _explained(path):
@@ -94,13 +98,30 @@ def resume_lines(path: AnyPath, settings: dict[str, Any]) -> Iterator[ResumableL
         yield ResumableLines(file, num_lines)
 
 
+def lines_made(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER) -> int:
+    """Counts the whole lines of an OUTPUT, which another process may be writing; changes nothing.
+
+    Of one in a bucket only those that were put together, which a finished run does.
+
+    Raises:
+      UserError: as of `resume_lines`.
+    """
+    path = as_path(path)
+    settings_path = _settings_path(path)
+    with _explained(path):
+        num_lines = count_lines(path)
+        if num_lines or exists(settings_path):
+            _check_settings(path, settings_path, {_MADE_BY: made_by} | settings if num_lines else None, made_by)
+    return num_lines
+
+
 @contextlib.contextmanager
 def _resumed_parts(path: BucketPath, settings_path: FilePath, settings: dict[str, Any]) -> Iterator[Parts]:
     with bucket_lock(path.with_name(f"{path.name}.lock"), str(path)):
         with _explained(path):
             parts = Parts(path)
             if parts.num_lines or exists(settings_path):
-                _check_settings(path, settings_path, settings if parts.num_lines else None)
+                _check_settings(path, settings_path, settings if parts.num_lines else None, settings[_MADE_BY])
             if not parts.num_lines:
                 _write_settings(settings_path, settings)
         yield parts
@@ -113,29 +134,34 @@ def _explained(path: AnyPath) -> Iterator[None]:
     try:
         yield
     except BlockingIOError:
-        raise UserError(f"{path} is being written by another process") from None
+        raise InUseError(f"{path} is being written by another process") from None
     except OSError as error:
         raise UserError(f"{path}: {explain(error, path)}") from None
+
+
+def _settings_path(path: FilePath) -> FilePath:
+    return path.with_name(f"{path.name}.settings.json")
 
 
 def _write_settings(path: FilePath, settings: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(settings, indent=2, allow_nan=False) + "\n")
 
 
-def _check_settings(path: FilePath, settings_path: FilePath, settings: dict[str, Any] | None) -> None:
-    """That `settings_path` is ours and, unless `settings` is None, says the same."""
+def _check_settings(path: FilePath, settings_path: FilePath, settings: dict[str, Any] | None, made_by: str) -> None:
+    """That `settings_path` is this command's and, unless `settings` is None, says the same."""
     try:
         old = json.loads(read_bytes(settings_path))
     except (FileNotFoundError, ValueError):
         old = None
-    if not isinstance(old, dict) or not _MARK.items() <= old.items():
+    remedy = "give another --output" if made_by == _INFER else "move it elsewhere"
+    if not isinstance(old, dict) or old.get(_MADE_BY) != made_by:
         told = f"{settings_path.name} would say so"
-        raise UserError(f"{path} was not made by mrt5 infer ({told}): give another --output")
+        raise UserError(f"{path} was not made by {made_by} ({told}): {remedy}")
     if settings is None:
         return
     if differing := [name for name in old | settings if old.get(name) != settings.get(name)]:
         changes = "; ".join(f"{name} {old.get(name)!r} -> {settings.get(name)!r}" for name in differing)
-        raise UserError(f"{path} was begun under other settings ({changes}): give another --output")
+        raise UserError(f"{path} was begun under other settings ({changes}): {remedy}")
 
 
 def _cut_half_line(file: BinaryIO) -> int:

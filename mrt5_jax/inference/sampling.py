@@ -21,6 +21,10 @@ class Sampling:
 
     Raises:
       UserError: a value out of its range.
+
+    Example:
+      >>> [one.length for one in model.generate(["#Hello"], search=mrt5_jax.Sampling(temperature=0.8), seed=1)]
+      [7]
     """
 
     temperature: float = 1.0

@@ -2,19 +2,20 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
 from mrt5_jax.interop.models import Model
-from mrt5_jax.model.parameters import Params
+from mrt5_jax.model.parameters import PREFIX, SUFFIX, Params
 
 
 def add_gate(params: Params, config: ModelConfig, gate: GateConfig, seed: int) -> Model:
     """Adds a gate with the authors' initial values: Xavier uniform weights, and the bias that the config names.
 
-    A large bias holds the gate open: the model is then still the ByT5 it was.
+    A large bias holds the gate open: the model is then still the ByT5 it was. Its own arrays are not copied.
 
     Args:
         params: parameter tree of a model without a gate.
@@ -33,8 +34,15 @@ def add_gate(params: Params, config: ModelConfig, gate: GateConfig, seed: int) -
             f"{config.num_encoder_layers - 1}"
         )
     gated = dataclasses.replace(config, gate=gate)
-    flat = names.unstack_layers(params, config) | _initial_values(gated, seed)
-    return Model(gated, names.stack_layers(flat, gated))
+    layers = params["encoder"][PREFIX]
+    stacks = {
+        PREFIX: jax.tree.map(lambda array: array[: gate.layer], layers),
+        SUFFIX: jax.tree.map(lambda array: array[gate.layer :], layers),
+    }
+    new = {"encoder": {**params["encoder"], **stacks}}
+    for name, value in _initial_values(gated, seed).items():
+        names.assign(new, tuple(name.split("/")), value)
+    return Model(gated, {**params, **new})
 
 
 def _initial_values(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:

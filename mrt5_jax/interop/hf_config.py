@@ -67,6 +67,13 @@ _DELETION_TYPES = {kind: deletion_type for deletion_type, kind in _KINDS.items()
 _CANINE = "CanineT5ForConditionalGeneration"
 """The authors' T5 with convolutional pooling; its model_type is t5."""
 TOKENIZER_CLASS = "ByT5Tokenizer"
+MODELING = "modeling_mrt5.py"
+"""The code beside this file that goes with every MrT5 that is exported, for transformers to run."""
+AUTO_MAP = {
+    "AutoConfig": "modeling_mrt5.MrT5Config",
+    "AutoModelForSeq2SeqLM": "modeling_mrt5.MrT5ForConditionalGeneration",
+}
+"""What config.json tells transformers of it."""
 
 Value = TypeVar("Value", int, float, bool)
 
@@ -198,8 +205,8 @@ def _gate_fields(gate: GateConfig) -> dict[str, Any]:
         return {"downsampling_layer": gate.layer, "downsampling_rate": gate.stride}
     if gate.kind not in _DELETION_TYPES:
         raise UserError(
-            f"a gate of kind = {gate.kind!r} has no name in Hugging Face's config.json: {', '.join(_DELETION_TYPES)} "
-            "have; convert to T5X instead, or leave the model where it is"
+            f"a gate of kind = {gate.kind!r} has no name in Hugging Face's config.json, {', '.join(_DELETION_TYPES)} "
+            "have: export it by `mrt5 convert jax-export` or `mrt5 convert t5x-export`"
         )
     fields = {
         "delete_gate_layer": gate.layer,

@@ -35,10 +35,12 @@ def write_tokenizer(folder: Path, vocab_size: int) -> None:
     _write(folder / "special_tokens_map.json", special)
 
 
-def write_generation_config(folder: Path) -> None:
-    """Writes generation_config.json: from the pad 0 to the end of sequence 1."""
-    ids = {"decoder_start_token_id": PAD_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
-    _write(folder / "generation_config.json", ids)
+def write_generation_config(folder: Path, max_new_tokens: int | None = None) -> None:
+    """Writes generation_config.json: from the pad 0 to the end of sequence 1, or to so many tokens."""
+    fields = {"decoder_start_token_id": PAD_ID, "eos_token_id": EOS_ID, "pad_token_id": PAD_ID}
+    if max_new_tokens is not None:
+        fields["max_new_tokens"] = max_new_tokens
+    _write(folder / "generation_config.json", fields)
 
 
 def _write(path: Path, fields: dict[str, Any]) -> None:

@@ -73,6 +73,12 @@ def write_model_dir(folder: Path, model: Model, *, allow_non_finite: bool = Fals
     save_model(folder, model.params, model.config, allow_non_finite=allow_non_finite)
 
 
+def read_origin(folder: AnyPath) -> ImportedFolder | None:
+    """Returns what an export gives back of the folder that a MODEL_DIR was imported from; None of any other."""
+    source = as_path(folder) / SOURCE
+    return ImportedFolder.from_json(source) if exists(source) else None
+
+
 def read_model_dir(folder: AnyPath, step: int | None = None) -> Model:
     """Returns the model of a MODEL_DIR, with NumPy arrays as parameters.
 
@@ -83,7 +89,7 @@ def read_model_dir(folder: AnyPath, step: int | None = None) -> Model:
     Raises:
         UserError: it is no MODEL_DIR, or has no such checkpoint.
     """
-    source = as_path(folder) / SOURCE
     config = read_model_config(folder)
-    params = jax.tree.map(np.asarray, restore_params(folder, step).params)
-    return Model(config, params, ImportedFolder.from_json(source) if exists(source) else None)
+    restored = restore_params(folder, step)
+    params = jax.tree.map(np.asarray, restored.params)
+    return Model(config, params, read_origin(folder), step=restored.step)

@@ -47,3 +47,5 @@ class Model(NamedTuple):
     """What the user should know of the reading: one line each."""
     not_finite: Mapping[str, int] = {}
     """Stored arrays with NaN or infinities, and how many."""
+    step: int = 0
+    """Of the checkpoint that it was read from."""

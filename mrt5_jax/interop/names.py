@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from mrt5_jax.config import ModelConfig
+from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.parameters import LAYERS, PREFIX, SUFFIX, Params
 from mrt5_jax.selection.selectors import pools, selector_rule
@@ -24,7 +24,8 @@ class Tensor(NamedTuple):
 
     name: str
     hugging_face: str
-    axes: tuple[str, ...]
+    axes: tuple[str | int, ...]
+    """Names of sizes, or sizes."""
     orientation: Literal["same", "transposed", "convolution"] = "same"
     """convolution: [width * in, out] here, [out, in, width] in PyTorch."""
 
@@ -121,13 +122,22 @@ def _at(layer: int, tensors: Iterable[Tensor]) -> list[Tensor]:
     ]
 
 
+def _of_selector(name: str, size: tuple[int, ...], gate: GateConfig) -> Tensor:
+    """A parameter that a selector's rule names; Hugging Face's T5 has no name for it, so it gets one of ours."""
+    foreign = f"encoder.block.{gate.layer}.{gate.kind}.{name.replace('/', '.')}"
+    return Tensor(f"encoder/gate/{name}", foreign, size, "transposed" if name.endswith("kernel") else "same")
+
+
 def gate_tensors(config: ModelConfig) -> list[Tensor]:
-    """Returns the parameters of a learned gate or of a convolution; other selectors and reductions have none."""
+    """Returns the parameters of a selector and of a convolution; other reductions have none."""
     if config.gate is None:
         return []
+    rule = selector_rule(config.gate)
+    if rule.parameters is not None:
+        return [_of_selector(name, size, config.gate) for name, size in rule.parameters(config).items()]
     if pools(config.gate):
         return _at(config.gate.layer, CONVOLUTION if config.gate.reduction == "convolution" else [])
-    if not selector_rule(config.gate).is_steered:
+    if not rule.is_steered:
         return []
     return _at(config.gate.layer, [GATE_NORM, *GATE] if config.gate.layer_norm else GATE)
 
@@ -151,7 +161,7 @@ def shape(tensor: Tensor, config: ModelConfig) -> tuple[int, ...]:
         "one": 1,
         "window": config.emb_dim * (config.gate.stride if config.gate else 1),
     }
-    return tuple(sizes[axis] for axis in tensor.axes)
+    return tuple(axis if isinstance(axis, int) else sizes[axis] for axis in tensor.axes)
 
 
 def check_complete(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], place: str) -> None:
@@ -198,15 +208,31 @@ def stack_layers(flat: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
     for tensor in tensors(config):
         path, layer = _place(tensor.name, config)
         if layer is None:
-            _assign(params, path, np.array(flat[tensor.name]))
+            assign(params, path, np.array(flat[tensor.name]))
         else:
             stacks.setdefault(path, {})[layer] = flat[tensor.name]
     for path, layers in stacks.items():
-        _assign(params, path, np.stack([layers[layer] for layer in range(len(layers))]))
+        assign(params, path, np.stack([layers[layer] for layer in range(len(layers))]))
     return params
 
 
-def _assign(params: Params, path: tuple[str, ...], value: np.ndarray) -> None:
+def empty_layers(config: ModelConfig) -> Params:
+    """Returns a parameter tree without values, to be filled through the arrays that `unstack_layers` gives of it."""
+    depths: dict[tuple[str, ...], int] = {}
+    shapes: dict[tuple[str, ...], tuple[int, ...]] = {}
+    for tensor in tensors(config):
+        path, layer = _place(tensor.name, config)
+        shapes[path] = shape(tensor, config)
+        if layer is not None:
+            depths[path] = max(layer + 1, depths.get(path, 0))
+    params: Params = {}
+    for path, size in shapes.items():
+        assign(params, path, np.empty((depths[path], *size) if path in depths else size, np.float32))
+    return params
+
+
+def assign(params: Params, path: tuple[str, ...], value: np.ndarray) -> None:
+    """Puts an array into a parameter tree, whose folders are made on the way."""
     parent = functools.reduce(lambda node, key: node.setdefault(key, {}), path[:-1], params)
     parent[path[-1]] = value
 

@@ -1,7 +1,7 @@
 """T5X's ByT5 checkpoints, scanned or not, read into our parameter tree.
 
 Sizes follow from the arrays' shapes: nothing but the checkpoint is needed. What shapes cannot say has T5's values
-(maximum distance 128, epsilon 1e-6, dropout 0.1).
+(maximum distance 128, epsilon 1e-6, dropout 0.1), or those of the model_config.json that an export has beside them.
 """
 
 import re
@@ -16,6 +16,9 @@ from mrt5_jax.interop import names
 from mrt5_jax.interop.finiteness import count_not_finite
 from mrt5_jax.interop.models import Model
 from mrt5_jax.interop.t5x_arrays import open_checkpoint
+from mrt5_jax.moved_names import renew_model
+from mrt5_jax.runs.model_dir import MODEL_CONFIG
+from mrt5_jax.runs.saved_configs import read_config
 
 _PARAMETERS = "target."
 _VOCABULARY = 384
@@ -45,14 +48,18 @@ def read_t5x(folder: str | Path) -> Model:
         if dtype not in _FLOATS:
             raise UserError(f"{place}: {name} is {dtype}, not one of {', '.join(_FLOATS)}")
     flat = {name: _joined(name, array) for name, array in _unscanned(arrays, place).items()}
-    config = _config(flat, place)
+    config = read_config(ModelConfig, stored.folder / MODEL_CONFIG, renew_model) or _config(flat, place)
     expected = {f"target/{tensor.name}": names.shape(tensor, config) for tensor in names.tensors(config)}
     names.check_complete({f"target/{name}": array.shape for name, array in flat.items()}, expected, place)
-    params = names.stack_layers({name: array.astype(np.float32) for name, array in flat.items()}, config)
+    params = names.empty_layers(config)
+    not_finite = count_not_finite(arrays)
+    arrays.clear()
+    for name, target in names.unstack_layers(params, config).items():
+        target[...] = flat.pop(name)  # which frees it, unless it is one of a scanned stack
     notes = [f"{len(stored.readers) - len(ours)} arrays of optimizer state and step left behind"]
     narrow = {dtype: sum(found == dtype for found in types.values()) for dtype in _FLOATS[1:]}
     notes += [f"{count} arrays widened from {dtype} to float32" for dtype, count in narrow.items() if count]
-    return Model(config, params, notes=notes, not_finite=count_not_finite(arrays))
+    return Model(config, params, notes=notes, not_finite=not_finite)
 
 
 def _unscanned(arrays: Mapping[str, np.ndarray], place: str) -> dict[str, np.ndarray]:

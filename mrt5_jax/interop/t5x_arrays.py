@@ -138,6 +138,8 @@ def _with_index(index: Path, stored: dict[str, Read]) -> dict[str, Read]:
             readers[name] = lambda leaf=leaf: leaf
         elif (target := _target(leaf)) is not None:
             if target not in stored:
+                if not is_parameter(name):  # optimizer state, which nobody reads
+                    continue
                 raise UserError(f"{index} points to the array {target}, which is not beside it")
             readers[name] = stored[target]
     return readers
@@ -163,6 +165,11 @@ def _target(leaf: Any) -> str | None:
         path = leaf["kvstore"].get("path") or leaf.get("path") or ""  # the latter where arrays lay in a bucket
         return path.strip("/").rpartition("/")[2]
     return None
+
+
+def is_parameter(name: str) -> bool:
+    """Says whether an array, or a file below its folder, belongs to what an import reads: not to the optimizer."""
+    return not _without_optimizer(name).startswith("state.param_states")
 
 
 def _without_optimizer(name: str) -> str:

@@ -1,11 +1,12 @@
-"""The weight files of a Hugging Face folder: safetensors, sharded or not, or PyTorch's pickles."""
+"""The weight files of a Hugging Face folder: safetensors, in shards or not. Pickles are never opened."""
 
+import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import ml_dtypes
+import ml_dtypes  # noqa: F401 - teaches NumPy the name "bfloat16"
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -14,31 +15,68 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import FilePath, read_bytes
 
 SAFETENSORS = "model.safetensors"
-_FORMATS = (SAFETENSORS, "pytorch_model.bin")
-"""In order of preference; each may come in shards, with an index beside them."""
+_INDEX = f"{SAFETENSORS}.index.json"
+_TYPES = {
+    **{f"F{bits}": f"float{bits}" for bits in (16, 32, 64)},
+    **{f"I{bits}": f"int{bits}" for bits in (8, 16, 32, 64)},
+    **{f"U{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
+    **{"BF16": "bfloat16", "BOOL": "bool"},
+}
+"""Of safetensors, as NumPy says it; the names of others are told as they are."""
 
 
-def find_weights(folder: Path) -> Path:
-    """Returns the weight file of a folder, or the index of its shards.
+class StoredTensor(NamedTuple):
+    """What a file's header says of a tensor."""
+
+    file: Path
+    shape: tuple[int, ...]
+    dtype: str
+    """NumPy's name of it."""
+
+
+class StoredWeights(NamedTuple):
+    """The tensors of a folder, of which only the headers have been read."""
+
+    place: Path
+    """The file, or the index of the shards."""
+    tensors: dict[str, StoredTensor]
+
+    def read(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields every tensor, in the type it is stored in, one file after another, of which one is open at a time.
+
+        Raises:
+            UserError: a file is damaged.
+        """
+        for path in sorted({tensor.file for tensor in self.tensors.values()}):
+            with _opened(path) as file:
+                for name in file.keys():  # noqa: SIM118 - no mapping
+                    if name in self.tensors:
+                        yield name, file.get_tensor(name)
+
+    def tensor(self, name: str) -> np.ndarray:
+        """Returns one tensor, see `read`."""
+        with _opened(self.tensors[name].file) as file:
+            return file.get_tensor(name)
+
+
+def open_weights(folder: Path) -> StoredWeights:
+    """Reads the headers of a folder's weights.
 
     Raises:
-        UserError: there is none.
+        UserError: there are none but pickles or none at all, a file is damaged, or the index names a file or a tensor
+            that is not there.
     """
-    for name in _FORMATS:
-        for path in (folder / name, folder / f"{name}.index.json"):
-            if path.is_file():
-                return path
-    raise UserError(f"{folder} holds no weights: expected {' or '.join(_FORMATS)}, or shards of them with an index")
-
-
-def read_weights(path: Path) -> dict[str, np.ndarray]:
-    """Reads every tensor, in the type it is stored in, of what `find_weights` has found.
-
-    Raises:
-        UserError: a file is damaged, a shard is missing or lacks a tensor of the index, or a pickle holds more than
-            tensors.
-    """
-    return _read_shards(path) if path.suffix == ".json" else _read_file(path)
+    if (folder / SAFETENSORS).is_file():
+        return StoredWeights(folder / SAFETENSORS, _headers(folder / SAFETENSORS))
+    if (folder / _INDEX).is_file():
+        return StoredWeights(folder / _INDEX, _headers_of_shards(folder / _INDEX))
+    pickles = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(pattern))
+    if pickles:
+        raise UserError(
+            f"{folder / pickles[0]} is a pickle, which can hold code and is never opened: save the model as "
+            f"{SAFETENSORS} first (in transformers, save_pretrained does)"
+        )
+    raise UserError(f"{folder} holds no weights: expected {SAFETENSORS}, or shards of it with {_INDEX}")
 
 
 def read_json(path: FilePath) -> dict[str, Any]:
@@ -64,16 +102,16 @@ def write_safetensors(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     save_file(contiguous, path, metadata={"format": "pt"})
 
 
-def _read_shards(index: Path) -> dict[str, np.ndarray]:
+def _headers_of_shards(index: Path) -> dict[str, StoredTensor]:
     files = read_json(index).get("weight_map")
     if not isinstance(files, dict) or not all(isinstance(name, str) for name in files.values()):
         raise UserError(f'{index} lacks its "weight_map" from tensors to files')
-    tensors: dict[str, np.ndarray] = {}
+    tensors: dict[str, StoredTensor] = {}
     for file in sorted(set(files.values())):
         path = index.parent / file
-        if path.parent != index.parent or not path.is_file():
+        if path.parent != index.parent or path.suffix != ".safetensors" or not path.is_file():
             raise UserError(f"{index} names the file {file}, which is not beside it")
-        shard = _read_file(path)
+        shard = _headers(path)
         absent = [name for name, home in files.items() if home == file and name not in shard]
         if absent:
             raise UserError(f"{path} lacks {absent[0]}, which {index.name} says it holds")
@@ -81,39 +119,21 @@ def _read_shards(index: Path) -> dict[str, np.ndarray]:
     return tensors
 
 
-def _read_file(path: Path) -> dict[str, np.ndarray]:
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+def _headers(path: Path) -> dict[str, StoredTensor]:
+    with _opened(path) as file:
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        types = {name: str(part.get_dtype()) for name, part in slices.items()}
+        return {
+            name: StoredTensor(path, tuple(part.get_shape()), _TYPES.get(types[name], types[name]))
+            for name, part in slices.items()
+        }
 
 
-def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            yield file
     except (SafetensorError, TypeError, OSError) as error:
-        raise UserError(f"{path} is damaged or no safetensors file: {_first_line(error)}") from None
-
-
-def _read_pickle(path: Path) -> dict[str, np.ndarray]:
-    try:
-        import torch
-    except ImportError:
-        raise UserError(f"{path} can only be read with PyTorch: pip install mrt5-jax[parity]") from None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # zip, pickle and torch each have their own; all mean that the file is of no use
-        raise UserError(f"{path} is damaged or holds more than tensors: {_first_line(error)}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise UserError(f"{path} holds more than named tensors")
-    return {name: _to_numpy(tensor.detach()) for name, tensor in state.items()}
-
-
-def _to_numpy(tensor: Any) -> np.ndarray:
-    import torch
-
-    if tensor.dtype == torch.bfloat16:
-        return tensor.contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    return tensor.numpy()
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path} is damaged or no safetensors file: {reason}") from None

@@ -318,16 +318,38 @@ class MrT5(nn.Module):
         return self.decoder(hidden, encoded, dropout, targets)
 
     def __call__(self, tokens: Int[Array, "batch length"], decoder_input_tokens: Int[Array, "batch target"]) -> Decoded:
-        """All parts without deletion, or pooled at full length; what initialisation runs."""
+        """Runs all parts under hard deletion by masking: deleted positions are hidden, nothing is moved or shortened.
+
+        This is the oracle of what compaction computes: `forward`, scoring and evaluation under hard deletion give the
+        same logits to rounding, on fewer positions. A model without a gate deletes nothing.
+
+        Args:
+          tokens: inputs with end of sequence; pads (0) at the end.
+          decoder_input_tokens: the targets, shifted right by one; the first is 0.
+
+        Example:
+          >>> logits = model.apply({"params": params}, tokens, decoder_input_tokens).logits  # doctest: +SKIP
+        """
         prefix = self.prefix(tokens)
         selection, positions = prefix.selection, jnp.arange(tokens.shape[1])[None]
-        compact = Compact(prefix.hidden, positions, Keys(prefix.mask))
-        if selection is not None and selection.merged_into is not None:
+        hidden = prefix.hidden if selection is None else hidden_of_known(prefix)
+        if selection is None:
+            compact = Compact(hidden, positions, Keys(prefix.mask))
+        elif selection.merged_into is None:
+            compact = Compact(hidden, positions, Keys(selection.keep & prefix.mask))
+        else:
             to = plan(selection.keep, tokens.shape[1])
             members = Members(selection.keep, selection.merged_into, prefix.mask, selection.signals.weights)
-            compact = Compact(prefix.hidden, to.positions, Keys(to.mask), members)
+            compact = Compact(hidden, to.positions, Keys(to.mask), members)
         encoded = self.suffix(compact)
         return self.decode(encoded, decoder_input_tokens)
+
+
+def hidden_of_known(prefix: Prefix) -> Float[Array, "batch length embed"]:
+    """Returns the hidden states, all NaN in rows of which a gate value is NaN: nothing finite comes from such a row."""
+    assert prefix.selection is not None
+    lost = jnp.any(jnp.isnan(prefix.selection.priority) & prefix.mask, axis=1)
+    return jnp.where(lost[:, None, None], jnp.nan, prefix.hidden)
 
 
 class TokenEmbedder(nn.Module):

@@ -17,11 +17,11 @@ from mrt5_jax.compaction.rows import Arrays
 from mrt5_jax.compaction.staged import Begun, Part, Staged, in_graph
 from mrt5_jax.config import Deletion, TrainingDeletion
 from mrt5_jax.model.dropout import NO_DROPOUT, Dropout, RowKeys
-from mrt5_jax.model.encoder_decoder import Compact, Decoded, MrT5, Prefix
+from mrt5_jax.model.encoder_decoder import Compact, Decoded, MrT5, Prefix, hidden_of_known
 from mrt5_jax.model.layers import Keys, Queries
 from mrt5_jax.model.parameters import Params, split_stages
 from mrt5_jax.selection.deletions import DELETIONS, removes_positions
-from mrt5_jax.selection.protocol import Selection, Signals
+from mrt5_jax.selection.protocol import Selection, Signals, straight_through
 from mrt5_jax.selection.random_choice import token_keys
 from mrt5_jax.selection.reductions import Members
 from mrt5_jax.selection.selectors import check_deletion
@@ -118,7 +118,7 @@ def compact_full(
 ) -> Compact:
     """Returns all positions, nothing moved."""
     keys = Keys(found.keep & mask, signals.key_bias, found.segments)
-    return Compact(hidden, jnp.arange(hidden.shape[1])[None], keys)
+    return Compact(_confident(hidden, signals.confidence), jnp.arange(hidden.shape[1])[None], keys)
 
 
 def compact_to(
@@ -128,7 +128,18 @@ def compact_to(
     to = plan(found.keep, slots)
     bias = None if signals.key_bias is None else jnp.where(to.mask, gather(signals.key_bias, to.positions), 0)
     segments = None if found.segments is None else gather(found.segments, to.positions)
-    return Compact(gather(hidden, to.positions), to.positions, Keys(to.mask, bias, segments))
+    confidence = None if signals.confidence is None else gather(signals.confidence, to.positions)
+    kept = _confident(gather(hidden, to.positions), confidence)
+    return Compact(kept, to.positions, Keys(to.mask, bias, segments))
+
+
+def _confident(
+    hidden: Float[Array, "batch slots embed"], confidence: Float[Array, "batch slots"] | None
+) -> Float[Array, "batch slots embed"]:
+    """Multiplies states by 1 with the gradient of the confidence: by it the loss reaches a selector that gathers."""
+    if confidence is None:
+        return hidden
+    return (hidden * (1 + straight_through(confidence))[..., None]).astype(hidden.dtype)
 
 
 def compact_pooled(
@@ -220,18 +231,12 @@ def up_to_gate(
     found = survivors(prefix.mask, prefix.selection, setting.deletion, keys, segments=segments)
     fitted = fit(found, lengths_under(setting.model, setting.deletion, setting.ladder))
     selection = prefix.selection if rule.heeds_selector else None
-    hidden = prefix.hidden if selection is None else _nan_without_gate_value(prefix, selection)
+    hidden = prefix.hidden if selection is None else hidden_of_known(prefix)
     kept = selection.keep if selection is not None and rule.biases_attention else found.keep
     signals = handed_signals(prefix.selection, setting.deletion)
     rows = GateRows(hidden, signals, prefix.mask, found._replace(keep=fitted), own)
     num_fitted = count_kept(fitted)
     return Begun(rows, num_fitted, AtGate(prefix.mask, kept, selection, count_kept(found.keep) - num_fitted))
-
-
-def _nan_without_gate_value(prefix: Prefix, selection: Selection) -> Float[Array, "batch length embed"]:
-    """The hidden states, all NaN in rows of which a gate value is: nothing finite may come from such a deletion."""
-    lost = jnp.any(jnp.isnan(selection.priority) & prefix.mask, axis=1)
-    return jnp.where(lost[:, None, None], jnp.nan, prefix.hidden)
 
 
 def teacher_forced(

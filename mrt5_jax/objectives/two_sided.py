@@ -128,9 +128,11 @@ def two_sided_controller(
 
     :math:`f, v, q, r, A, I` are the state's `rate`, `speed`, `noise`, `reference`, `gain` and `integral`,
     :math:`\delta` is the target, :math:`t_b, t_a` are `Times.begin` and `arrive`; :math:`L, C, z, B, G, D, \epsilon`
-    are `LEAD`, `DAMPING`, `SURE`, `BRAKE`, `GROWTH`, `DECAY`, `TOLERANCE`. :math:`I` and :math:`\alpha` are at most
-    `LARGEST` units, :math:`A` lies between `SMALLEST_GAIN` units and that over :math:`L`. Means over fewer steps than
-    :math:`s` and :math:`2T` are plain means. At first :math:`f = r = y`, :math:`v = I = 0`.
+    are `LEAD`, `DAMPING`, `SURE`, `BRAKE`, `GROWTH`, `DECAY`, `TOLERANCE`. :math:`|I|` and :math:`|\alpha|` are clipped
+    to `LARGEST` units; :math:`A` lies between `SMALLEST_GAIN` units and `LARGEST / LEAD` units. In the first steps
+    :math:`f` and :math:`q` are plain means: there :math:`s` and :math:`2T` are the number of measurements. Before the
+    first one :math:`v = q = I = \alpha = 0` and :math:`A` is `FIRST_GAIN` units; the first one sets :math:`f = r = y`.
+    `SLOWEST` is added to :math:`\sigma_v`. A measurement that is NaN changes nothing but the count of steps.
 
     Args:
         targets: deletion rates, of one controller or of several.

@@ -6,10 +6,12 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from flax.linen.spmd import logical_to_mesh_axes
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mrt5_jax.model.parameters import path_name
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.parameters import Params, path_name
 from mrt5_jax.parallel.axis_rules import LOGICAL_AXIS_RULES
 from mrt5_jax.parallel.mesh import replicated
 
@@ -70,3 +72,10 @@ def unbox(tree: Any) -> Any:
 def _divides(axes: str | tuple[str, ...] | None, size: int, mesh: Mesh) -> bool:
     names = (axes,) if isinstance(axes, str) else axes or ()
     return size % math.prod(mesh.shape[name] for name in names) == 0
+
+
+def spread_params(model: MrT5, params: Params, mesh: Mesh) -> Params:
+    """Brings a model's parameters to where `param_shardings` wants them on a mesh."""
+    ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+    boxed = jax.eval_shape(model.init, jax.random.key(0), ids, ids)["params"]
+    return jax.device_put(params, param_shardings(boxed, mesh))

@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from mrt5_jax.errors import UserError
+from mrt5_jax.errors import InUseError, UserError
 from mrt5_jax.runs.buckets import BucketPath, seconds_of
 from mrt5_jax.runs.files import AnyPath, explained, files_for, read_bytes
 
@@ -165,7 +165,7 @@ def _holder_of(place: BucketPath, number: int) -> str:
 
 
 def _in_use(what: str, by: str) -> UserError:
-    return UserError(f"{what} is in use by another run ({by}): stop it, or give another place")
+    return InUseError(f"{what} is in use by another run ({by}): stop it, or give another place")
 
 
 _SINCE = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -17,6 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jaxtyping import Array, Int
@@ -289,9 +290,18 @@ def save_model(model_dir: str | Path, params: Params, config: ModelConfig, *, al
     if problem and not allow_non_finite:
         raise UserError(f"{problem}: nothing is written to {model_dir}")
     write_model_config(model_dir, config)
+    where_it_lies = jax.tree.map(lambda leaf: leaf.view(_NotCopied) if type(leaf) is np.ndarray else leaf, params)
     with ocp.CheckpointManager(directory, item_names=ITEMS) as manager:
-        _save(manager, 0, {"params": params}, {NOT_FINITE_ALLOWED: True} if problem else {})
+        _save(manager, 0, {"params": where_it_lies}, {NOT_FINITE_ALLOWED: True} if problem else {})
     return directory
+
+
+class _NotCopied(np.ndarray):
+    """An array that is written from where it lies. Orbax deep-copies those of NumPy first, lest they change meanwhile;
+    of a whole model that is as much memory again."""
+
+    def __deepcopy__(self, memo: Any, /) -> "_NotCopied":
+        return self
 
 
 def _rest(state: CheckpointState) -> dict[str, Any]:

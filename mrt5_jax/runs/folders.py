@@ -54,8 +54,12 @@ def move(source: FilePath, target: FilePath) -> None:
 
 
 @contextlib.contextmanager
-def local_copy(folder: AnyPath) -> Iterator[Path]:
+def local_copy(folder: AnyPath, wanted: Callable[[str], bool] = lambda name: True) -> Iterator[Path]:
     """Gives the folder itself, or a copy of what a folder in a bucket has, for libraries that read local files.
+
+    Args:
+        folder: on this machine or in a bucket.
+        wanted: says by a file's name in the folder whether it is copied.
 
     Raises:
         UserError: nothing lies in the bucket's folder, or it cannot be read.
@@ -65,7 +69,7 @@ def local_copy(folder: AnyPath) -> Iterator[Path]:
         yield source
         return
     with tempfile.TemporaryDirectory(prefix="mrt5-") as copy, explained(source):
-        names = files_for(source).below(source)
+        names = [name for name in files_for(source).below(source) if wanted(name)]
         if not names:
             raise UserError(f"{source}: there is nothing in this folder")
         fetch(source, Path(copy), names)

@@ -3,8 +3,12 @@
 Orbax casts to whatever type is asked for, and restores a file with a flipped bit, both without a word.
 
 A checkpoint names the rule of its checksums; without a name it is rule 1, of versions before rules had numbers.
+
+What lies on devices is read there, all of it by one program. NumPy arrays, which are weights on their way from another
+format, are read in blocks where they lie: a device's copy of them would take the memory of a second model.
 """
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +22,8 @@ from mrt5_jax.model.parameters import path_name
 from mrt5_jax.runs.files import FilePath
 
 _ONCE_NARROW = ("rest/controller/", "rest/monitor/")
+_BLOCK = 1 << 20
+"""Numbers of a NumPy array that are read at once."""
 
 
 def check_same_arrays(saved: dict[str, Any], wanted: dict[str, Any], place: FilePath) -> None:
@@ -76,12 +82,34 @@ def describe_arrays(items: dict[str, Any], rule: int = CHECKSUM_RULE) -> dict[st
         rule: of the checksums. 1: sums of the numbers' bits, which do not see their order, nor the upper half of eight
             bytes. 2: sums of words of up to 32 bits, each mixed with its place in the array.
     """
-    leaves = jax.tree_util.tree_leaves_with_path(items)
-    checksums = np.asarray(_checksums([leaf for _, leaf in leaves], rule))
+    leaves = {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(items)}
+    on_host = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray) and rule == CHECKSUM_RULE}
+    on_device = {name: leaf for name, leaf in leaves.items() if name not in on_host}
+    checksums = {name: _checksum_on_host(leaf) for name, leaf in on_host.items()}
+    if on_device:
+        found = np.asarray(_checksums(list(on_device.values()), rule))
+        checksums |= {name: int(checksum) for name, checksum in zip(on_device, found, strict=True)}
     return {
-        path_name(path): {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": int(checksum)}
-        for (path, leaf), checksum in zip(leaves, checksums, strict=True)
+        name: {"shape": list(leaf.shape), "dtype": str(leaf.dtype), "checksum": checksums[name]}
+        for name, leaf in leaves.items()
     }
+
+
+def _checksum_on_host(array: np.ndarray) -> int:
+    """Computes rule 2 of a NumPy array."""
+    words = np.ascontiguousarray(array).reshape(-1).view(f"u{min(array.dtype.itemsize, 4)}")
+    total = 0
+    for number, block in enumerate(_blocks(words)):
+        places = np.arange(number * _BLOCK, number * _BLOCK + block.size, dtype=np.uint64).astype(np.uint32)
+        mixed = _mix(block.astype(np.uint32) ^ _mix(places + np.uint32(0x9E3779B9)))
+        total += int(np.sum(mixed, dtype=np.uint64))
+    return total % 2**32
+
+
+def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields the numbers of an array in order, so many at a time; nothing is copied that is contiguous."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return (flat[start : start + _BLOCK] for start in range(0, flat.size, _BLOCK))
 
 
 @partial(jax.jit, static_argnames="rule")
@@ -111,21 +139,26 @@ def _word_in_its_place(array: Array) -> UInt32[Array, "..."]:
     return _mix(words ^ _mix(number + jnp.uint32(0x9E3779B9)))
 
 
-def _mix(words: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    words = (words ^ (words >> 16)) * jnp.uint32(0x85EBCA6B)
-    words = (words ^ (words >> 13)) * jnp.uint32(0xC2B2AE35)
+def _mix(words: Any) -> Any:
+    """Mixes the bits of each word; `words` are UInt32[Array, "..."] or UInt32[np.ndarray, "..."]."""
+    words = (words ^ (words >> 16)) * np.uint32(0x85EBCA6B)
+    words = (words ^ (words >> 13)) * np.uint32(0xC2B2AE35)
     return words ^ (words >> 16)
 
 
 def not_finite(items: dict[str, Any]) -> str:
     """Names the first array that holds NaN or an infinity, and says how many do; empty where none does."""
-    leaves = [
-        (path_name(path), leaf)
+    leaves = {
+        path_name(path): leaf
         for path, leaf in jax.tree_util.tree_leaves_with_path(items)
         if jnp.issubdtype(leaf.dtype, jnp.floating)
-    ]
-    finite = np.asarray(_all_finite([leaf for _, leaf in leaves]))
-    bad = [name for (name, _), good in zip(leaves, finite, strict=True) if not good]
+    }
+    on_host = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, np.ndarray)}
+    on_device = {name: leaf for name, leaf in leaves.items() if name not in on_host}
+    finite = {name: all(np.isfinite(block).all() for block in _blocks(leaf)) for name, leaf in on_host.items()}
+    if on_device:
+        finite |= dict(zip(on_device, np.asarray(_all_finite(list(on_device.values()))), strict=True))
+    bad = [name for name in leaves if not finite[name]]
     more = f" (nor are {len(bad) - 1} more)" if len(bad) > 1 else ""
     return f"{bad[0]} is not finite{more}" if bad else ""
 

@@ -5,6 +5,7 @@ checksum that it was saved with, and names, shapes and types with those that are
 """
 
 import contextlib
+import hashlib
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,8 @@ class RestoredParams(NamedTuple):
 
     params: Params
     step: int
+    digest: str
+    """Twelve digits that tell these weights from others."""
 
 
 class DamagedError(Exception):
@@ -65,7 +68,8 @@ def restore_params(
             try:
                 run = read_description(manager, candidate)
                 wanted = {"params": _abstract_params(run, sharding_of or (lambda _: _first_device()))}
-                return RestoredParams(read_arrays(manager, candidate, wanted, run)["params"], candidate)
+                params = read_arrays(manager, candidate, wanted, run)["params"]
+                return RestoredParams(params, candidate, _digest(run))
             except DamagedError as damage:
                 _log.warning("checkpoint %s is damaged (%s): passed over", manager.directory / str(candidate), damage)
         at_step = "" if step is None else f" at step {step}"
@@ -190,6 +194,12 @@ def _abstract_params(run: dict[str, Any], sharding_of: Callable[[str], jax.shard
             shape, dtype = tuple(array["shape"]), jnp.dtype(array["dtype"])
             folder[leaf] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding_of(name))
     return params
+
+
+def _digest(run: dict[str, Any]) -> str:
+    """Of the checksums that the parameters were saved with."""
+    checksums = {name: array["checksum"] for name, array in run["arrays"].items() if name.startswith("params/")}
+    return hashlib.sha256(repr(sorted(checksums.items())).encode()).hexdigest()[:12]
 
 
 def _first_device() -> jax.sharding.Sharding:

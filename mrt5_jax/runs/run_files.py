@@ -157,6 +157,20 @@ def claim(run: RunConfig, config_text: str, files: Sequence[SourceFile] = ()) ->
         raise UserError(f"MODEL_DIR {folder}: {error.strerror}; give a folder that can be written") from None
 
 
+def write_run(model_dir: AnyPath, run: SavedRun, config_text: str) -> None:
+    """Writes what a new MODEL_DIR says of a run that was read from another one.
+
+    Args:
+        config_text: gin text that resolves to the run; empty: none is written.
+    """
+    folder = as_path(model_dir)
+    write_atomically(
+        folder / RUN_CONFIG, json.dumps(_as_json(run, dict(run.slots or ())), indent=2, allow_nan=False) + "\n"
+    )
+    if config_text:
+        write_atomically(folder / CONFIG_GIN, config_text)
+
+
 def _read_data_files(path: FilePath) -> list[dict[str, Any]]:
     try:
         record = json.loads(read_bytes(path))

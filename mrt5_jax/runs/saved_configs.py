@@ -53,7 +53,10 @@ def config_from_json(cls: type[Config], values: Any, place: str) -> Config:
         raise UserError(f"{place}: expected the fields of {cls.__name__}, found {_shown(values)}")
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls))}
     if unknown := sorted(set(values) - set(fields)):
-        raise UserError(f"{place}: unknown field(s) {', '.join(unknown)}; {cls.__name__} has {', '.join(fields)}")
+        raise UserError(
+            f"{place}: unknown field(s) {', '.join(unknown)}; written by a newer version? Update mrt5_jax, or remove "
+            f"them: {cls.__name__} has {', '.join(fields)}"
+        )
     required = (name for name, field in fields.items() if field.default is dataclasses.MISSING)
     if missing := [name for name in required if name not in values]:
         raise UserError(f"{place}: missing field(s) {', '.join(missing)}")
@@ -75,6 +78,7 @@ def _from_json(hint: Any, value: Any, place: str) -> Any:
         if value in words:
             return value
         rest = [argument for argument in arguments if argument is not type(None) and not _is_literal(argument)]
+        rest = [argument for argument in rest if type(value) is argument] or rest
         return _from_json(rest[0] if rest else Literal[tuple(words)], value, place)
     if origin is tuple and isinstance(value, list):
         items = [arguments[0]] * len(value) if arguments[-1] is Ellipsis else arguments

@@ -8,7 +8,8 @@ from jaxtyping import Array, Bool, Float, Int
 from mrt5_jax.config import ModelConfig
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.selection.protocol import Selection, Signals
-from mrt5_jax.selection.selector_rule import Segments, SelectorRule, gate_config, half_the_scale
+from mrt5_jax.selection.segments import shares
+from mrt5_jax.selection.selector_rule import Segments, SelectorRule, gate_config
 
 
 class EveryKth(nn.Module):
@@ -40,28 +41,16 @@ class EveryKth(nn.Module):
         if gate.drop_tail:
             keep = keep & (position + gate.stride <= length)
         dtype = jnp.promote_types(hidden.dtype, jnp.float32)
-        weights = _shares(merged_into, mask, dtype)
+        weights = shares(jnp.ones(mask.shape, dtype), merged_into, mask)
         statistics = {"rescued": jnp.zeros(mask.shape[0], jnp.float32)}
         return Selection(keep, merged_into, -position.astype(dtype), Signals(weights=weights), {}, statistics)
-
-
-def _shares(
-    merged_into: Int[Array, "batch length"], mask: Bool[Array, "batch length"], dtype: jnp.dtype
-) -> Float[Array, "batch length"]:
-    """1 / the number of inputs that are merged into the same position; 0 of pads."""
-
-    def of_row(into: Int[Array, " length"], mask: Bool[Array, " length"]) -> Float[Array, " length"]:
-        sizes = jax.ops.segment_sum(mask.astype(dtype), into, into.shape[0])[into]
-        return jnp.where(mask, 1 / jnp.maximum(sizes, 1), 0)
-
-    return jax.vmap(of_row)(merged_into, mask)
 
 
 EVERY_KTH = SelectorRule(
     EveryKth,
     reads=("stride", "drop_tail", "reduction"),
     penalties={},
-    threshold=half_the_scale,
-    lowest=lambda gate: gate.scale,
     pools=True,
+    has_gate_values=False,
+    causal=True,
 )

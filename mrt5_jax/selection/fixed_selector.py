@@ -14,7 +14,6 @@ from mrt5_jax.selection.selector_rule import (
     Segments,
     SelectorRule,
     gate_config,
-    half_the_scale,
     selection_by_rule,
 )
 
@@ -56,6 +55,4 @@ FIXED = SelectorRule(
     FixedSelector,
     reads=("scale", "deletion_probability"),
     penalties=RULE_PENALTIES,
-    threshold=half_the_scale,
-    lowest=lambda gate: gate.scale,
 )

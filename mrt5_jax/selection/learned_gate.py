@@ -1,5 +1,7 @@
 """The learned delete gate (MrT5 section 3.1)."""
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,6 @@ from mrt5_jax.selection.selector_rule import (
     SelectorRule,
     count_tokens,
     gate_config,
-    half_the_scale,
     selection_of_values,
 )
 
@@ -76,6 +77,7 @@ LEARNED = SelectorRule(
     DeleteGate,
     reads=("scale", "threshold", "layer_norm", "bias_init", "gumbel_noise"),
     penalties={GATE_MEAN: PenaltyRule(count_tokens, "rate")},
-    threshold=half_the_scale,
-    lowest=lambda gate: gate.scale,
+    causal=True,
+    multiply_adds=lambda config: config.emb_dim,
+    logit=lambda gate, value: math.log((gate.scale - value) / value),
 )

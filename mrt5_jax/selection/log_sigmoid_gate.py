@@ -1,5 +1,7 @@
 """The log-sigmoid gate, with its entropy terms (MrT5's variant of the delete gate)."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -68,4 +70,7 @@ LOG_SIGMOID = SelectorRule(
     },
     threshold=lambda gate: THRESHOLD,
     lowest=lambda gate: float("-inf"),
+    causal=True,
+    multiply_adds=lambda config: config.emb_dim,
+    logit=lambda gate, value: value - math.log(-math.expm1(value)),
 )

@@ -22,7 +22,8 @@ class Signals(NamedTuple):
     weights: Float[Array, "batch length"] | None = None
     """Pooling: the share that a position has of its slot; they add up to 1 over the positions of a slot."""
     confidence: Float[Array, "batch length"] | None = None
-    """Expanding (H-Net): the probability of what was decided, p at a boundary and 1 - p elsewhere."""
+    """The probability of what was decided, p where a position is kept and 1 - p elsewhere (H-Net). Kept states are
+    multiplied by it, straight-through: the factor is 1."""
 
 
 class Penalty(NamedTuple):
@@ -47,6 +48,11 @@ class Selection(NamedTuple):
     """By the name that the loss weighs them by."""
     statistics: dict[str, Float[Array, " batch"]]
     """What is reported of each row."""
+
+
+def straight_through(value: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Returns 0 with the gradient of `value`."""
+    return value - jax.lax.stop_gradient(value)
 
 
 def without_other_gradients(selection: Selection) -> Selection:

@@ -25,7 +25,7 @@ def random_like(
         rank, count = rank_by(chance), jnp.sum(selection.keep, axis=1, keepdims=True)
     else:
         segments = jnp.where(mask, segments, 0)
-        rank, count = _rank_in_segments(chance, segments), _sum_of_segments(selection.keep, segments)
+        rank, count = rank_in_segments(chance, segments), sum_of_segments(selection.keep, segments)
     return selection._replace(keep=(rank < count) & mask, priority=(-chance).astype(selection.priority.dtype))
 
 
@@ -52,10 +52,10 @@ def rank_by(chance: Float[Array, "batch length"]) -> Int[Array, "batch length"]:
     return jnp.argsort(jnp.argsort(chance, axis=1), axis=1)
 
 
-def _rank_in_segments(
+def rank_in_segments(
     chance: Float[Array, "batch length"], segments: Int[Array, "batch length"]
 ) -> Int[Array, "batch length"]:
-    """How many positions of its segment come before each, by rising chance."""
+    """Counts the positions of its segment that come before each, by rising chance and then by place."""
 
     def of_row(chance: Float[Array, " length"], segments: Int[Array, " length"]) -> Int[Array, " length"]:
         rank = jnp.argsort(jnp.lexsort((chance, segments)))
@@ -64,10 +64,10 @@ def _rank_in_segments(
     return jax.vmap(of_row)(chance, segments)
 
 
-def _sum_of_segments(
+def sum_of_segments(
     values: Bool[Array, "batch length"], segments: Int[Array, "batch length"]
 ) -> Int[Array, "batch length"]:
-    """At each position, how many values of its segment are True."""
+    """Returns at each position how many values of its segment are True."""
 
     def of_row(values: Bool[Array, " length"], segments: Int[Array, " length"]) -> Int[Array, " length"]:
         return jax.ops.segment_sum(values.astype(jnp.int32), segments, values.shape[0] + 1)[segments]

@@ -15,7 +15,6 @@ from mrt5_jax.selection.selector_rule import (
     Segments,
     SelectorRule,
     gate_config,
-    half_the_scale,
     selection_by_rule,
 )
 
@@ -54,6 +53,4 @@ RANDOM = SelectorRule(
     RandomSelector,
     reads=("scale", "deletion_probability"),
     penalties=RULE_PENALTIES,
-    threshold=half_the_scale,
-    lowest=lambda gate: gate.scale,
 )

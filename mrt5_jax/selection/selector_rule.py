@@ -7,11 +7,13 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from mrt5_jax.compaction.plan import never_empty, rescued_rows
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.selection.protocol import Penalty, Selection, Signals
+from mrt5_jax.selection.settings import Settings
 
 Segments = Int[Array, "batch length"] | None
 """Of packed rows, the example of each position, from 1; None where a row is one example."""
@@ -45,12 +47,39 @@ class SelectorRule:
     reads: tuple[str, ...]
     """Fields of GateConfig, besides `layer` and `kind`."""
     penalties: Mapping[str, PenaltyRule]
-    threshold: Callable[[GateConfig], float]
+    threshold: Callable[[GateConfig], float] = lambda gate: gate.scale / 2
     """tau where none is given: hard deletion keeps gate values above it."""
-    lowest: Callable[[GateConfig], float]
+    lowest: Callable[[GateConfig], float] = lambda gate: gate.scale
     """Gate values lie between this and 0."""
     pools: bool = False
     """Whether it merges positions, which a reduction then pools; else deleted positions are gone."""
+    has_gate_values: bool = True
+    """Whether it has gate values, which soft deletion adds to attention scores. One that pools has none."""
+    causal: bool = False
+    """Whether `keep`, `merged_into`, `priority` and `confidence` of a position follow from hidden states and tokens up
+    to there, wherever nothing has to be rescued; so a decoder-only model may use it."""
+    settings: Settings = dataclasses.field(default_factory=dict)
+    """Its own settings, see `selection.settings`; `reads` then has "settings"."""
+    check: Callable[[GateConfig], None] = lambda gate: None
+    """Refuses settings that do not fit each other, or files that cannot be read, by a UserError."""
+    check_examples: Callable[[GateConfig, np.ndarray, np.ndarray | None], None] = lambda gate, tokens, segments: None
+    """Refuses a first batch (tokens, segments of packed rows) that does not bring what the selector needs."""
+    parameters: Callable[[ModelConfig], Mapping[str, tuple[int, ...]]] | None = None
+    """Shapes of its parameters by their names below `encoder/gate`; None: none, or a gate's (`interop.names`)."""
+    multiply_adds: Callable[[ModelConfig], int] = lambda config: 0
+    """What its matrix products take at each position."""
+    logit: Callable[[GateConfig, float], float] | None = None
+    """Gate value -> the logit z that has it, of a gate whose values rise with z; None of selectors without a logit."""
+
+    @property
+    def deletes_hard_alone(self) -> bool:
+        """Whether it runs under deletions alone that can pool: no other has a place for what it says."""
+        return self.pools or not self.has_gate_values
+
+    @property
+    def learns(self) -> bool:
+        """Whether it has parameters."""
+        return self.is_steered or self.parameters is not None
 
     @property
     def is_steered(self) -> bool:
@@ -122,11 +151,6 @@ def selection_by_rule(
     values = jnp.where(keep, jnp.zeros((), dtype), jnp.asarray(gate_config(config).scale, dtype))
     selection = selection_of_values(keep, values, mask, segments)
     return selection._replace(statistics={"rescued": rescued_rows(chosen, keep).astype(jnp.float32)})
-
-
-def half_the_scale(gate: GateConfig) -> float:
-    """Returns k / 2."""
-    return gate.scale / 2
 
 
 RULE_PENALTIES = {GATE_MEAN: PenaltyRule(count_tokens, None)}

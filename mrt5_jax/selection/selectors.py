@@ -7,13 +7,22 @@ import flax.linen as nn
 
 from mrt5_jax.config import Deletion, GateConfig, ModelConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
+from mrt5_jax.selection.boundary_predictor import BOUNDARY_PREDICTOR
 from mrt5_jax.selection.deletions import DELETIONS, POOLING
 from mrt5_jax.selection.every_kth import EVERY_KTH
 from mrt5_jax.selection.fixed_selector import FIXED
+from mrt5_jax.selection.flexitokens import FLEXITOKENS
+from mrt5_jax.selection.hnet_routing import HNET
 from mrt5_jax.selection.learned_gate import LEARNED
 from mrt5_jax.selection.log_sigmoid_gate import LOG_SIGMOID
+from mrt5_jax.selection.magnet import MAGNET
+from mrt5_jax.selection.oracle import ORACLE
 from mrt5_jax.selection.random_selector import RANDOM
 from mrt5_jax.selection.selector_rule import SelectorRule, gate_config
+from mrt5_jax.selection.spacelike import SPACELIKE
+from mrt5_jax.selection.taught_boundaries import TAUGHT_BOUNDARIES
+from mrt5_jax.selection.top_k import TOP_K
+from mrt5_jax.selection.words import WORDS
 from mrt5_jax.spelling import nearest
 
 SELECTORS: dict[str, SelectorRule] = {
@@ -22,6 +31,15 @@ SELECTORS: dict[str, SelectorRule] = {
     "fixed": FIXED,
     "log_sigmoid": LOG_SIGMOID,
     "every_kth": EVERY_KTH,
+    "boundary_predictor": BOUNDARY_PREDICTOR,
+    "taught_boundaries": TAUGHT_BOUNDARIES,
+    "magnet": MAGNET,
+    "flexitokens": FLEXITOKENS,
+    "spacelike": SPACELIKE,
+    "words": WORDS,
+    "hnet": HNET,
+    "top_k": TOP_K,
+    "oracle": ORACLE,
 }
 
 
@@ -44,14 +62,20 @@ def pools(gate: GateConfig | None) -> bool:
     return gate is not None and selector_rule(gate).pools
 
 
+def deletes_hard_alone(gate: GateConfig | None) -> bool:
+    """Returns whether a model runs under deletions alone that can pool."""
+    return gate is not None and selector_rule(gate).deletes_hard_alone
+
+
 def check_deletion(gate: GateConfig | None, deletion: Deletion | TrainingDeletion, field: str) -> None:
     """Refuses a deletion that a model cannot run under; `field` is what asked for it.
 
     Raises:
-        UserError: the model pools, which this deletion does not; names the field and the deletions that do.
+        UserError: the model pools or has no gate values, which the deletion needs; names the deletions that will do.
     """
-    if pools(gate) and not DELETIONS[deletion].pools:
-        raise UserError(f"{field} = {deletion!r}: a model that pools positions runs under {POOLING} alone; give that")
+    if deletes_hard_alone(gate) and not DELETIONS[deletion].pools:
+        why = "pools positions" if pools(gate) else "has no gate values"
+        raise UserError(f"{field} = {deletion!r}: a model that {why} runs under {POOLING} alone; give that")
 
 
 def check_stride(gate: GateConfig | None, length: int, field: str) -> None:

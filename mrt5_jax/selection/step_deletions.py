@@ -7,7 +7,7 @@ import numpy as np
 
 from mrt5_jax.config import CompactionConfig, GateConfig, RunConfig, TrainingDeletion
 from mrt5_jax.selection.deletions import DELETIONS, MIXED_IN, SAVES, WITHOUT_GATE
-from mrt5_jax.selection.selectors import deletion_threshold, pools, selector_rule
+from mrt5_jax.selection.selectors import deletes_hard_alone, deletion_threshold, selector_rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +47,10 @@ class StepDeletions:
         """Whether steps may run on fewer positions than they have."""
         return any(DELETIONS[deletion].removes for deletion in self.all)
 
+    def share(self, deletion: TrainingDeletion) -> float:
+        """Returns the share of the steps that delete by one of these, while nothing takes its place."""
+        return self.hard_share if deletion == MIXED_IN != self.preferred else 1 - self.hard_share
+
     def of_step(self, step: int, preferred: bool) -> TrainingDeletion:
         """Returns what a step deletes by; whether it is `MIXED_IN` follows from (seed, step).
 
@@ -62,7 +66,8 @@ def step_deletions(run: RunConfig) -> StepDeletions:
     """Returns the deletions of a run's steps.
 
     deletion = 'auto' is soft, and saturated where that saves something. It stays soft where a gate cannot saturate, and
-    under a capacity, which drops positions under the one and not under the other. Of a model that pools it is hard.
+    under a capacity, which drops positions under the one and not under the other. Of a model that pools, or that has no
+    gate values, it is hard.
     """
     gate, training = run.model.gate, run.training
     of_steps = {"hard_share": training.hard_probability, "seed": training.seed}
@@ -71,7 +76,7 @@ def step_deletions(run: RunConfig) -> StepDeletions:
         return StepDeletions(deletion, DELETIONS[deletion].stand_in, False, **of_steps)
     if gate is None:
         return StepDeletions(WITHOUT_GATE, None, False, **of_steps)
-    if pools(gate):
+    if deletes_hard_alone(gate):
         return StepDeletions(removing_deletions(gate)[0], None, False, **of_steps)
     soft = DELETIONS[SAVES].stand_in
     assert soft is not None
@@ -84,11 +89,11 @@ def step_deletions(run: RunConfig) -> StepDeletions:
 
 
 def removing_deletions(gate: GateConfig | None) -> tuple[TrainingDeletion, ...]:
-    """Returns the deletions of training that remove positions of a model; of one that pools, those that can pool."""
+    """Returns the deletions of training that remove positions of a model, and that it can run under."""
     if gate is None:
         return ()
     removing = (deletion for deletion in get_args(TrainingDeletion) if DELETIONS[deletion].removes)
-    return tuple(deletion for deletion in removing if DELETIONS[deletion].pools or not pools(gate))
+    return tuple(deletion for deletion in removing if DELETIONS[deletion].pools or not deletes_hard_alone(gate))
 
 
 def why_not_saturated(gate: GateConfig, compaction: CompactionConfig) -> str | None:

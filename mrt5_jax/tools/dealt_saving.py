@@ -4,7 +4,7 @@ Batches are drawn from rows whose kept lengths are known; nothing is computed bu
 run at.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,14 +147,29 @@ def share_saved(
         rungs: as shares of the length, increasing to 1.
         body: work of a row's body by its share of the slots.
     """
-    random, lengths = np.random.default_rng(0), np.asarray(rungs)
     saved = exact = 0.0
+    for ran, kept in lengths_run(sample, devices, rows, chunks, rungs, dealt=dealt, batches=batches):
+        saved += 1 - float(np.mean(body(ran)))
+        exact += 1 - float(np.mean(body(kept)))
+    return saved / exact if exact > 0 else float("nan")
+
+
+class LengthsRun(NamedTuple):
+    """Of a batch, as shares of the length."""
+
+    ran: Float[np.ndarray, " chunks"]
+    kept: Float[np.ndarray, "devices chunks rows"]
+
+
+def lengths_run(
+    sample: Sample, devices: int, rows: int, chunks: int, rungs: Sequence[float], *, dealt: bool, batches: int = BATCHES
+) -> Iterator[LengthsRun]:
+    """Yields the lengths that the chunks of some batches run at, and what their rows keep; see `share_saved`."""
+    random, lengths = np.random.default_rng(0), np.asarray(rungs)
     for _ in range(batches):
         drawn = random.integers(0, len(sample.kept), devices * rows)
         at = deal(sample.expected[drawn], devices) if dealt else np.arange(len(drawn)).reshape(devices, rows)
         kept = np.sort(sample.kept[drawn][at], axis=1).reshape(devices, chunks, rows // chunks)
         fullest = kept.max(axis=(0, 2))
         ran = lengths[np.minimum(np.searchsorted(lengths, fullest - 1e-9), len(lengths) - 1)]
-        saved += 1 - float(np.mean(body(ran)))
-        exact += 1 - float(np.mean(body(kept)))
-    return saved / exact if exact > 0 else float("nan")
+        yield LengthsRun(ran, kept)

@@ -5,6 +5,7 @@ same on every process to the last bit.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,6 +60,12 @@ class StepShape:
     gradient: int
     """Numbers that the gradient after the gate has."""
     costs: PlatformCosts
+
+    @property
+    def program(self) -> float:
+        """Returns what compiling a program for steps in another number of chunks costs, as a share of a step."""
+        step = self.full * (1 + self.before_gate) * self.rows * self.execution.microbatches
+        return self.costs.rung * len(self.ladder.rungs) / step
 
     def without_removing(self) -> Expected:
         """Returns what a step is like that removes nothing."""
@@ -126,22 +133,38 @@ def step_shape(run: RunConfig, ladder: Ladder, mesh: Mesh, params: Params) -> St
 
 
 def choose(
-    shape: StepShape, counts: Sequence[float], before: int, *, may_remove_nothing: bool, explained: float = 0.0
+    shape: StepShape,
+    counts: Sequence[float],
+    before: int,
+    *,
+    may_remove_nothing: bool,
+    explained: float = 0.0,
+    steps: float = math.inf,
 ) -> Expected:
     """Returns what steps should be like from here on: what they are, unless something else saves enough.
+
+    Another number of chunks is another program, whose compilation the steps that are left have to win back. The first
+    program that removes positions need not: it is what the deletion is for, and a later run finds it compiled.
 
     Args:
         counts: see `StepShape.expect`.
         before: chunks of the steps so far; 0 where they removed nothing, or nothing was chosen yet.
         may_remove_nothing: whether there is a deletion that takes this one's place.
         explained: of rows that are dealt, see `rung_chances`.
+        steps: how many of these steps are left.
     """
     options = {number: shape.expect(counts, number, explained) for number in shape.allowed}
     if may_remove_nothing:
         options[0] = shape.without_removing()
     present = options[0 if may_remove_nothing and before == 0 else chunks_of(shape, before)]
-    best = min(options.values(), key=lambda option: (option.cost, option.num_chunks))
-    return best if best.cost < present.cost - WORTH_IT else present
+    compiling = shape.program / steps if steps > 0 else math.inf
+
+    def with_program(option: Expected) -> float:
+        is_another = present.num_chunks > 0 < option.num_chunks != present.num_chunks
+        return option.cost + (compiling if is_another else 0.0)
+
+    best = min(options.values(), key=lambda option: (with_program(option), option.num_chunks))
+    return best if with_program(best) < present.cost - WORTH_IT else present
 
 
 def chunks_of(shape: StepShape, chosen: int) -> int:

@@ -97,7 +97,8 @@ class Choices(Hook):
         shape, waits = self._shapes[length], self._waits(deletion)
         if not sum(counts):
             return before
-        expected = choose(shape, counts, before, may_remove_nothing=waits, explained=explained)
+        steps = self._deletions.share(deletion) * (self._run.training.num_steps - step + 1)
+        expected = choose(shape, counts, before, may_remove_nothing=waits, explained=explained, steps=steps)
         now = (before > 0, chunks_of(shape, before)) if waits else chunks_of(shape, before)
         then = (expected.num_chunks > 0, chunks_of(shape, expected.num_chunks)) if waits else expected.num_chunks
         if now != then:

@@ -28,6 +28,7 @@ from mrt5_jax.runs.files import given_path
 from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.run_files import check_claim, claim, under_saved_names, with_saved_choices
 from mrt5_jax.selection.held_targets import with_held_target
+from mrt5_jax.selection.selectors import selector_rule
 from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.training.choosing import Choices
 from mrt5_jax.training.clock import Clock, count_bytes
@@ -234,6 +235,9 @@ class _Loop:
         if first > num_steps:
             return state
         data_state, batch = self._next_batch()
+        if (gate := self._run.model.gate) is not None:
+            ids, segments = batch.rows["encoder_input_tokens"], batch.rows.get("encoder_segment_ids")
+            selector_rule(gate).check_examples(gate, ids, segments)
         for step in range(first, num_steps + 1):
             with self._saved_if_a_hook_fails(step - 1, state, data_state):
                 for hook in reversed(self._hooks):

@@ -9,6 +9,7 @@ import pytest
 
 from mrt5_jax.cli.main import main
 from mrt5_jax.evaluation.records import of_deletion, read_records, soft_hard_gap, summarize
+from mrt5_jax.inference.engine import Engine
 from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.runs.checkpoints import save_model
 from mrt5_jax.runs.model_dir import read_model_config
@@ -44,7 +45,7 @@ def evaluated(model_dir: Path) -> tuple[Path, str]:
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         assert main(["eval", f"--model_dir={model_dir}"]) == 0
-    (folder,) = (model_dir / "eval").iterdir()
+    (folder,) = (model_dir / "eval").glob("diagnostics.vowel_removal*-test-step0")
     return folder, out.getvalue()
 
 
@@ -156,3 +157,127 @@ def test_imported_model_needs_a_configuration(failing, model_dir: Path, tmp_path
     config = read_model_config(model_dir)
     save_model(tmp_path / "imported", random_params(config), config)
     assert "--gin_file" in failing(f"--model_dir={tmp_path / 'imported'}")
+
+
+def test_tables_are_made_again_from_records_alone(evaluated, tmp_path: Path, capsys) -> None:
+    """Of a folder that has been moved away from its model; in every form, the figures of the records."""
+    folder, _ = evaluated
+    records = read_records(folder / "records.jsonl")
+    (tmp_path / "moved.jsonl").write_bytes((folder / "records.jsonl").read_bytes())
+    files = [str(tmp_path / f"table.{ending}") for ending in ("csv", "json", "md", "tex")]
+    assert main(["eval", "--from_records", f"moved={tmp_path / 'moved.jsonl'}", "--tables", *files]) == 0
+    out = capsys.readouterr().out
+    assert all(f"written: {file}" in out for file in files)
+    assert "bits per byte of text" in " ".join(out.split())
+    found = {
+        (row["deletion"], row["figure"]): row["value"]
+        for row in json.loads((tmp_path / "table.json").read_text())
+        if (row["model"], row["language"]) == ("moved", None)
+    }
+    for deletion in ("soft", "hard"):
+        expected = summarize(of_deletion(records, deletion))
+        assert found[deletion, "loss"] == pytest.approx(expected["loss"])
+        assert found[deletion, "bits_per_target_token"] == pytest.approx(expected["bits_per_byte"])
+        assert found[deletion, "deletion_rate"] == pytest.approx(expected["deletion_rate"])
+        assert found[deletion, "bits_per_text_byte"] > found[deletion, "bits_per_target_token"], "ends are no text"
+
+
+def test_an_evaluation_says_what_it_is_of(evaluated, model_dir: Path) -> None:
+    folder, out = evaluated
+    for record in read_records(folder / "records.jsonl"):
+        assert (record.model, record.step, record.split, record.mixture) == (model_dir.name, 0, "test", record.task)
+        assert record.threshold == -15.0, "half of the gate's scale"
+        assert record.num_text_bytes == record.num_target_tokens - 1, "all but the end of the sequence"
+    assert "standard error" in out
+
+
+def test_generation_is_in_the_records_and_needs_no_model_again(model_dir: Path, tmp_path: Path, monkeypatch) -> None:
+    """What stands in the records is what `generate` of the loaded model writes; a second run reads it."""
+    argv = ["eval", f"--model_dir={model_dir}", "--deletion", "soft", "--generate", "--num_examples=6"]
+    assert main([*argv, f"--tables={tmp_path / 'table.json'}"]) == 0
+    (folder,) = (model_dir / "eval").glob("*-greedy")
+    records = read_records(folder / "records.jsonl")
+    lines = [
+        json.loads(line) for path in folder.glob("generated-soft-*.jsonl") for line in path.read_text().splitlines()
+    ]
+    assert len(records) == len(lines) == 6
+    written = {line["index"]: line["prediction"] for line in lines}
+    assert [record.generated for record in records] == [written[record.index] for record in records]
+    assert {record.search for record in records} == {"greedy"}
+    rows = json.loads((tmp_path / "table.json").read_text())
+    (share,) = (row["value"] for row in rows if (row["figure"], row["language"]) == ("generated_accuracy", None))
+    assert share == pytest.approx(sum(record.generated_correct for record in records) / 6)
+
+    def refuse(*args, **kwargs) -> None:
+        raise AssertionError("everything has been generated")
+
+    before = (folder / "records.jsonl").read_bytes()
+    monkeypatch.setattr(Engine, "generate_window", refuse)
+    assert main(argv) == 0
+    assert (folder / "records.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--search=beam"], ["--search needs --generate"]),
+        (["--generate", "--beam_size=2"], ["--beam_size needs --search=beam"]),
+        (["--generate", "--search=beam", "--beam_size=0"], ["beam size 0"]),
+        (["--generate", "--deletion", "random"], ["--generate", "random deletion"]),
+        (["--tables=table.xls"], ["--tables=table.xls", ".csv", ".tex"]),
+        (["--from_records", "a.jsonl"], ["--model_dir", "--from_records", "leave it out"]),
+    ],
+)
+def test_mistakes_about_generation_and_tables_are_one_line(failing, model_dir: Path, argv: list[str], words) -> None:
+    error = failing(f"--model_dir={model_dir}", *argv)
+    for word in words:
+        assert word in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["--step=3"], "--step"),
+        (["--num_examples=0"], "--num_examples"),
+        (["--generate"], "--generate"),
+        (["--gin.SEED=1"], "--gin.SEED=1"),
+        ([], "nowhere.jsonl"),
+    ],
+)
+def test_mistakes_beside_records_are_one_line(failing, argv: list[str], word: str) -> None:
+    assert word in failing("--from_records", "nowhere.jsonl", *argv)
+
+
+@pytest.mark.slow
+def test_a_rate_finds_its_threshold_and_random_deletion_deletes_as_much(model_dir: Path) -> None:
+    """On the text where it is looked for; no deletion is evaluated once, whatever the threshold."""
+    argv = ["eval", f"--model_dir={model_dir}", "--split=validation", "--num_examples=10"]
+    assert main([*argv, "--deletion", "none", "hard", "random", "--target_rate", "0.3", "0.6"]) == 0
+    folders = sorted((model_dir / "eval").glob("*-validation-step0-threshold*"))
+    points = {records[-1].threshold: records for records in (read_records(one / "records.jsonl") for one in folders)}
+    assert len(points) == 2
+    for threshold, rate in zip(sorted(points), (0.3, 0.6), strict=True):
+        hard, random = (of_deletion(points[threshold], deletion) for deletion in ("hard", "random"))
+        assert summarize(hard)["deletion_rate"] == pytest.approx(rate, abs=0.03)
+        assert [one.num_kept_tokens for one in hard] == [one.num_kept_tokens for one in random]
+        assert {one.threshold for one in [*hard, *random]} == {threshold}
+    undeleted = [len(of_deletion(records, "none")) for records in points.values()]
+    assert sorted(undeleted) == [0, 10]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--threshold=-15", "--target_rate=0.5"], ["--threshold and --target_rate", "give one"]),
+        (["--threshold=-40"], ["threshold", "-40", "between scale"]),
+        (["--target_rate=1.5"], ["--target_rate=1.5", "between 0 and 1"]),
+        (["--threshold=-15", "--deletion", "none"], ["--threshold", "no effect under none deletion"]),
+        (["--labels"], ["--labels", "has no labels", "TaskSpec.labels"]),
+        (["--labels", "--threshold=-15"], ["has no labels"]),
+        (["--labels", "--deletion", "random"], ["--labels", "random deletion"]),
+    ],
+)
+def test_mistakes_about_thresholds_and_labels_are_one_line(failing, model_dir: Path, argv: list[str], words) -> None:
+    error = failing(f"--model_dir={model_dir}", *argv)
+    for word in words:
+        assert word in error

@@ -11,13 +11,24 @@ from mrt5_jax import config
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.cli.main import main
 from mrt5_jax.errors import UserError
+from mrt5_jax.selection.selector_rule import GATE_MEAN
+from mrt5_jax.selection.selectors import SELECTORS
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
 FILES = sorted(
     path.relative_to(REPOSITORY / "gin_configs").as_posix() for path in REPOSITORY.glob("gin_configs/*/*.gin")
 )
 POOLING = {"models/canine_t5.gin": "convolution", "models/mean_pooling.gin": "segment_mean"}
-MODELS = [name for name in FILES if name.startswith("models/") and "_" in name and name not in POOLING]
+KINDS = {
+    name: found[1]
+    for name in FILES
+    if (found := re.search(r"GateConfig(?:\.|:\s+)kind = '(\w+)'", (REPOSITORY / "gin_configs" / name).read_text()))
+}
+SCHEMES = {name: kind for name, kind in KINDS.items() if kind not in ("learned", "log_sigmoid", "every_kth")}
+"""Laid over an MrT5, whose gate another selector replaces."""
+MODELS = [
+    name for name in FILES if name.startswith("models/") and "_" in name and name not in POOLING and name not in SCHEMES
+]
 INCLUDED = {
     name
     for path in REPOSITORY.glob("gin_configs/*/*.gin")
@@ -108,6 +119,29 @@ def test_pooling_fits_a_run(model: str, run: str, resolve: Callable[..., gin_set
     reduction: Any = POOLING[model]
     assert resolved.run.model.gate == config.GateConfig(layer=1, kind="every_kth", stride=2, reduction=reduction)
     assert resolved.run.training.deletion == "hard"
+
+
+@pytest.mark.parametrize("run", ["runs/quickstart.gin", "runs/pretrain_text.gin"])
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_every_scheme_fits_a_run(
+    scheme: str, run: str, resolve: Callable[..., gin_setup.Resolved], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the place of its gate, with the layers and sizes that it has; its penalties are all weighed."""
+    monkeypatch.chdir(tmp_path)
+    Path("masks.jsonl").write_text('{"inputs": "a", "mask": "11"}\n')
+    masks = ["MASKS='masks.jsonl'"] if scheme == "models/oracle_t5.gin" else []
+    resolved = resolve(run, masks, models=[scheme])
+    resolved.check()
+    gate = resolved.run.model.gate
+    assert gate is not None
+    assert (gate.kind, gate.layer) == (SCHEMES[scheme], 1)
+    weighed = {*dict(resolved.run.loss.penalties), GATE_MEAN}
+    assert set(SELECTORS[gate.kind].penalties) <= weighed
+    assert gin_setup.resolve(base_text=resolved.config_text).run == resolved.run
+
+
+def test_every_selector_has_a_gin_file() -> None:
+    assert set(KINDS.values()) == set(SELECTORS)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -14,8 +14,10 @@ import pytest
 from mrt5_jax.cli.main import main
 from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig
 from mrt5_jax.inference.engine import Engine
+from mrt5_jax.runs.checkpoints import save_model
 from mrt5_jax.runs.run_files import RUN_CONFIG
 
+from ..inference.models import random_params
 from .infer_lines import CONFIG, ENGINE, SIZES, TEXTS, read_lines, write_lines
 
 
@@ -179,6 +181,18 @@ def test_lengths_are_those_the_model_was_trained_with(command: list[str], model_
     finally:
         (model_dir / RUN_CONFIG).unlink()
     assert "in.jsonl:4: the input has 11 ids, more than 7" in capsys.readouterr().err
+
+
+def test_a_byt5_goes_on_under_whatever_deletion_was_asked_for(command: list[str], tmp_path: Path) -> None:
+    """It deletes nothing under any, and OUTPUT.settings.json has the word that was given."""
+    config = dataclasses.replace(CONFIG, gate=None)
+    save_model(tmp_path / "byt5", random_params(config), config)
+    command = [*command, f"--model_dir={tmp_path / 'byt5'}", "--mode=score"]
+    assert main(command) == 0
+    before = (tmp_path / "out.jsonl").read_bytes()
+    assert json.loads((tmp_path / "out.jsonl.settings.json").read_text())["deletion"] == "soft"
+    assert main(command) == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == before
 
 
 def test_what_was_written_survives_a_bad_line_that_came_later(command: list[str], tmp_path: Path, capsys: Any) -> None:

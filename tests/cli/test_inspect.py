@@ -1,9 +1,11 @@
 """`mrt5 inspect`: any bytes in, what is deleted out; mistakes in one line."""
 
+import re
 from pathlib import Path
 
 import pytest
 
+from mrt5_jax.api.loading import load
 from mrt5_jax.cli.main import main
 
 from .small_run import make_model_dir
@@ -46,6 +48,59 @@ def test_file_of_any_bytes_in_windows_and_page(
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_many_texts_have_a_table_of_what_is_deleted(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A text a row, with the counts of its bytes; each text stands under its name."""
+    texts = {"en.txt": b"an ox", "el.txt": "\u03b1\u03b2".encode()}
+    for name, data in texts.items():
+        (tmp_path / name).write_bytes(data)
+    files = [str(tmp_path / name) for name in texts]
+    assert main(["inspect", f"--model_dir={model_dir}", "--file", *files, f"--html={tmp_path / 'page.html'}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    found = load(str(model_dir)).deletions(list(texts.values()))
+    for (name, data), deletions in zip(texts.items(), found, strict=True):
+        assert name in lines
+        rate = 1 - len(deletions.kept_bytes) / len(data)
+        (row,) = (line.split() for line in lines if line.split()[:2] == [name, str(len(data))])
+        assert row[2] == f"{rate:.1%}"
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "What is deleted of 2 texts" in page
+    assert re.findall("<h2>(.*?)</h2>", page) == list(texts)
+
+
+def test_two_models_are_compared(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both stand below each other, with how many bytes they think alike of."""
+    other = make_model_dir(tmp_path / "other", "config.GateConfig.threshold=-1.0")
+    given = [f"--model_dir={model_dir}", f"--against={other}", "--against_step=0", f"--html={tmp_path / 'page.html'}"]
+    assert main(["inspect", *given, "--text", "#Hello", "ab"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    models = [load(str(path)) for path in (model_dir, other)]
+    for place, text in enumerate(("#Hello", "ab"), start=1):
+        kept = [model.deletions([text])[0].keep[:-1] for model in models]
+        pairs = list(zip(*kept, strict=True))
+        counts = [pairs.count(pair) for pair in ((True, True), (False, False), (False, True), (True, False))]
+        both, neither, first, second = counts
+        assert f"text {place}: model, step 0" in out
+        assert f"text {place}: other, step 0" in out
+        assert (
+            f"both keep {both} bytes, both delete {neither}; {first} are deleted by model, step 0 alone, "
+            f"{second} by other, step 0 alone" in out
+        )
+    headings = re.findall("<h2>(.*?)</h2>", (tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert headings == [f"text {place}: {name}, step 0" for place in (1, 2) for name in ("model", "other")]
+
+
+def test_a_page_of_two_models_needs_one_range_of_gate_values(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = make_model_dir(tmp_path / "other", "config.GateConfig.scale=-40.0")
+    given = [f"--model_dir={model_dir}", f"--against={other}", "--text=a", f"--html={tmp_path / 'page.html'}"]
+    assert main(["inspect", *given]) == 2
+    assert "have the ranges -40..0, -30..0" in capsys.readouterr().err
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_model_without_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bindings = ("config.ModelConfig.gate=None", "config.RunConfig.controller=None")
     byt5 = make_model_dir(tmp_path / "byt5", *bindings)
@@ -61,6 +116,9 @@ def test_model_without_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["--text=a", "--file=b"], ["not allowed with"]),
         (["--file=nowhere.txt"], ["nowhere.txt", "No such file"]),
         (["--text=a", "--html=no/such/page.html"], ["no/such/page.html", "no/such is not there"]),
+        (["--text", "a", ""], ["--text: text 2 empty"]),
+        (["--text=a", "--against_step=0"], ["--against_step=0", "--against"]),
+        (["--text=a", "--against=nowhere"], ["nowhere"]),
         (["--text=a", "--step=5"], ["no step 5"]),
         (["--text=a", "--step=five"], ["--step", "five"]),
     ],

@@ -38,8 +38,8 @@ def test_training_is_refused(
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--deletion=soft"], "--deletion = 'soft': a model that pools positions runs under 'hard' alone"),
-        (["--input_length=3"], "--input_length = 3: should be at least config.GateConfig.stride = 4"),
+        (["--deletion=soft"], "deletion = 'soft': a model that pools positions runs under 'hard' alone"),
+        (["--input_length=3"], "input_length = 3: should be at least config.GateConfig.stride = 4"),
     ],
 )
 def test_inference_is_refused(flags: list[str], words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,11 +61,15 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     for language, text in TEXTS.items():
         (folder / f"{language}.txt").write_text("".join(f"{text * (i % 5)}{i}\n" for i in range(150)))
     files = f"{folder}/*.txt"
-    strings = diagnostics.diagnostic_task("copy", length=LENGTH, num_train=40, num_validation=4)
+    strings, without_vowels = (
+        diagnostics.diagnostic_task(name, length=LENGTH, num_train=40, num_validation=4)
+        for name in ("copy", "vowel_removal")
+    )
     return {
         "text": span_corruption.text_task(files, input_length=LENGTH, mean_span_length=3.0),
         "mixture": span_corruption.text_mixture(files, input_length=LENGTH, mean_span_length=3.0),
         "strings": strings,
+        "mixture without languages": registry.add_mixture("copied", {strings: 1.0, without_vowels: 2.0}),
     }
 
 
@@ -96,7 +100,7 @@ def take(batches: TrainBatches) -> list[Batch]:
 
 
 @pytest.mark.parametrize("rows", ["one_a_row", "packed", "buckets"])
-@pytest.mark.parametrize("task", ["text", "mixture", "strings"])
+@pytest.mark.parametrize("task", ["text", "mixture", "strings", "mixture without languages"])
 def test_a_dealt_batch_has_the_same_rows(tasks: dict[str, str], task: str, rows: str) -> None:
     dealt = take(batches_of(tasks[task], places=tuple(range(PLACES)), rows=rows))
     moved = 0
@@ -193,6 +197,27 @@ def test_chunks_are_counted_once(tasks: dict[str, str], tmp_path: Path, monkeypa
     np.testing.assert_array_equal(counts("a text"), first)
     np.testing.assert_array_equal(counts("another text"), first)
     assert len(list((tmp_path / "byte_classes").iterdir())) == 2
+
+
+def test_classes_that_an_older_version_counted_are_counted_anew_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MRT5_CACHE_DIR", str(tmp_path))
+    chunks = np.random.default_rng(0).integers(0, 259, (5, 7)).astype(np.int32)
+    for version, counted in ((0, True), (1, True), (1, False)):
+        monkeypatch.setattr(chunk_classes, "COUNTS_VERSION", version)
+        chunk_classes._say_that_bytes_are_counted.cache_clear()
+        chunk_classes.kept_class_counts("a text", 5, 7, chunks.__getitem__)
+        assert ("counting the bytes of text" in capsys.readouterr().err) == counted
+
+
+def test_a_text_of_lines_of_one_byte_is_dealt(tmp_path: Path) -> None:
+    """And one whose last chunk is shorter than a row."""
+    (tmp_path / "one.txt").write_text("a\n" * 200)
+    (tmp_path / "other.txt").write_text("b\n")
+    task = span_corruption.text_task(f"{tmp_path}/*.txt", input_length=LENGTH, mean_span_length=3.0)
+    for dealt, rows in zip(take(batches_of(task, places=(0, 1, 2, 3))), take(batches_of(task)), strict=True):
+        np.testing.assert_array_equal(dealt["encoder_input_tokens"], rows["encoder_input_tokens"][dealt[ROW]])
 
 
 def test_texts_of_one_byte_are_dealt() -> None:

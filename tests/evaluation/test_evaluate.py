@@ -254,6 +254,7 @@ def test_records_from_logits(tiny, monkeypatch, has_gate: bool) -> None:
             rescued=has_gate and rescued[row],
             prediction=decode_to_text(best),
             input_length=LENGTH,
+            num_text_bytes=int(((targets[row] >= 3) & (targets[row] < 3 + 0xF5)).sum()),
         )
 
 

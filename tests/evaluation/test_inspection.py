@@ -56,6 +56,7 @@ def test_nothing_shown_acts_on_a_terminal(data: bytes) -> None:
     [
         (b"h\xc3\xa9\xc3(", ["h", "é", "\\xC3", "("]),  # a lead byte without its continuation
         ("né\u0301".encode(), ["n", "é\u0301"]),  # a combining mark
+        ("a\u200d\u202e\0".encode(), ["a\u200d", "\\u202E", "\\u0000"]),  # nothing acts behind a joiner
         ("हिन्दी".encode(), ["हि", "न्", "दी"]),
         ("👩\u200d💻👍🏽".encode(), ["👩\u200d💻", "👍🏽"]),
         ("\u0301a".encode(), ["\u25cc\u0301", "a"]),  # a mark with nothing to stand on

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.records import (
+    RECORD_SCHEMA,
     Record,
     group_by,
     read_records,
@@ -112,6 +114,47 @@ def test_bad_lines_are_named(tmp_path, line: str, expected: str) -> None:
     with pytest.raises(UserError, match=expected) as caught:
         read_records(path)
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("metrics", [None, {"accuracy": 100.0, "f1": 0}])
+def test_what_was_generated_is_given_back(tmp_path, metrics: dict[str, float] | None) -> None:
+    path = tmp_path / "records.jsonl"
+    about = {"mixture": "m", "split": "test", "model": "a", "step": 7, "threshold": -15.0, "num_text_bytes": 3}
+    found = RECORD._replace(**about, search="greedy", generated="\u2028", generated_score=-0.5, metrics=metrics)
+    path.write_text(to_json_lines([found]), encoding="utf-8", newline="")
+    assert read_records(path) == [found]
+
+
+def test_every_line_says_its_schema_and_a_newer_one_is_refused(tmp_path) -> None:
+    path = tmp_path / "records.jsonl"
+    line = json.loads(to_json_lines([RECORD]))
+    assert line["schema"] == RECORD_SCHEMA
+    path.write_text(json.dumps(line | {"schema": RECORD_SCHEMA + 1, "unheard_of": 1}) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=rf"line 1: a record of schema {RECORD_SCHEMA + 1}, .* reads up to") as caught:
+        read_records(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"schema": "2"}, "schema is '2'"),
+        ({"schema": 0}, "schema is 0"),
+        ({"deletion": "hrad"}, "deletion is 'hrad'"),
+        ({"nll": math.nan}, "NaN is no number"),
+        ({"nll": "1"}, "nll is '1', not of type float"),
+        ({"threshold": True}, "threshold is True"),
+        ({"generated": 3}, "generated is 3"),
+        ({"metrics": {"f1": "1"}}, "metrics is {'f1': '1'}"),
+        ({"sequence_correct": 1}, "sequence_correct is 1, not of type bool"),
+        ({"unheard_of": 1}, "is no record"),
+    ],
+)
+def test_damage_is_named(tmp_path, change: dict, expected: str) -> None:
+    path = tmp_path / "records.jsonl"
+    path.write_text(json.dumps(json.loads(to_json_lines([RECORD])) | change) + "\n", encoding="utf-8")
+    with pytest.raises(UserError, match=re.escape(expected)):
+        read_records(path)
 
 
 def test_missing_file_is_named(tmp_path) -> None:

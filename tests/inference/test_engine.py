@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Generated, Search
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.sampling import Sampling, row_keys
+from mrt5_jax.model.encoder_decoder import MrT5
 
 from .models import CONFIG, LENGTHS, MAX_LENGTH, PARAMS, TOKENS, as_targets, random_params, small_config
 
@@ -91,6 +93,21 @@ def test_a_sample_is_its_row_s_own_in_chunks_too(search: Search) -> None:
     chunked = Engine(CONFIG, PARAMS, execution=ExecutionConfig(max_rungs=1, chunks=2))
     plain, in_chunks = (engine.generate(TOKENS, MAX_LENGTH, search, keys) for engine in (ENGINE, chunked))
     np.testing.assert_array_equal(plain.tokens, in_chunks.tokens)
+
+
+def test_a_score_is_that_of_the_model_called_directly(generated: Generated) -> None:
+    """Hard deletion by masking, without compaction, in double precision."""
+    config = dataclasses.replace(CONFIG, dtype="float64", param_dtype="float64")
+    batch = as_targets(TOKENS, generated)
+    with jax.enable_x64(True):
+        params = random_params(config, seed=1)
+        ids = [jnp.asarray(batch[name]) for name in ("encoder_input_tokens", "decoder_input_tokens")]
+        called: Any = jax.jit(MrT5(config).apply)({"params": params}, *ids)
+        taken = jnp.take_along_axis(jax.nn.log_softmax(called.logits), batch["decoder_target_tokens"][..., None], -1)
+        expected = jnp.sum(jnp.where(batch["decoder_loss_weights"] > 0, taken[..., 0], 0), axis=1)
+        found = Engine(config, params).score(batch)
+    np.testing.assert_allclose(found.score, np.where(np.array(LENGTHS) > 0, expected, 0), rtol=0, atol=1e-6)
+    assert (np.asarray(found.num_kept_tokens) < LENGTHS).any(), "something should be deleted"
 
 
 def test_a_capacity_keeps_as_many_as_it_has_slots() -> None:

@@ -1,5 +1,6 @@
 """`mrt5 convert` from the command line: what it writes, what it refuses, and that nothing half-done stays."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import numpy as np
 import pytest
 
 from mrt5_jax.cli.main import main
+from mrt5_jax.config import GateConfig
 from mrt5_jax.interop import model_dirs
 from mrt5_jax.interop.hf import differences, write_hf
-from mrt5_jax.interop.model_dirs import complete_or_absent, read_model_dir
+from mrt5_jax.interop.model_dirs import complete_or_absent, read_model_dir, write_model_dir
+from mrt5_jax.interop.models import Model
 
 from . import t5x_layouts
 
@@ -85,7 +88,8 @@ def test_a_t5x_checkpoint_becomes_a_model_dir(tmp_path, byt5, random_params, fla
         (["hf-import", "{byt5}", "{new}", "--add_gate", "--gate_layer=9"], "--gate_layer=9"),
         (["hf-export", "{byt5}", "{new}"], "is not a MODEL_DIR"),
         (["t5x-import", "{byt5}", "{new}"], "is no T5X checkpoint"),
-        (["t5x-export", "{byt5}", "{new}"], "t5x-export"),
+        (["t5x-export", "{byt5}", "{new}"], "is not a MODEL_DIR"),
+        (["jax-export", "{byt5}", "{new}"], "is not a MODEL_DIR"),
         (["hf-import", "{byt5}"], "DST"),
     ],
     ids=" ".join,
@@ -98,6 +102,46 @@ def test_a_mistake_is_one_line_and_leaves_nothing(hugging_face, tmp_path, capsys
     assert complaint in line
     assert names_in(tmp_path) == {"byt5"}
     assert names_in(hugging_face) == before
+
+
+@pytest.mark.parametrize(
+    ("gate", "complaint"),
+    [
+        (GateConfig(layer=1, kind="log_sigmoid"), "a gate of kind = 'log_sigmoid' has no name"),
+        (GateConfig(layer=1, kind="every_kth", stride=2, reduction="segment_mean"), "has no model that pools"),
+    ],
+    ids=["log_sigmoid", "pooling"],
+)
+def test_a_model_that_transformers_cannot_express_is_refused(
+    tmp_path, byt5, random_params, capsys, gate, complaint
+) -> None:
+    """And told which export there is."""
+    config = dataclasses.replace(byt5, gate=gate)
+    write_model_dir(tmp_path / "model", Model(config, random_params(config)))
+    assert main(["convert", "hf-export", str(tmp_path / "model"), str(tmp_path / "new")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert complaint in line
+    assert "mrt5 convert jax-export" in line
+    assert names_in(tmp_path) == {"model"}
+
+
+def test_an_exported_mrt5_has_its_code_and_a_card_with_the_figures_of_its_run(tmp_path, mrt5, random_params) -> None:
+    """Up to the checkpoint that is exported."""
+    folder = tmp_path / "vowels"
+    write_model_dir(folder, Model(mrt5, random_params(mrt5)))
+    lines = ['{"step": 0, "loss": 3.25}', '{"step": 0, "test/deletion_rate": 0.5}', '{"step": 9, "loss": 1}', '{"st']
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    assert main(["convert", "hf-export", str(folder), str(tmp_path / "new")]) == 0
+    card = (tmp_path / "new" / "README.md").read_text()
+    assert "# MrT5: vowels" in card
+    assert "| training loss | 3.25 at step 0 |" in card
+    assert "| test/deletion_rate | 0.5 at step 0 |" in card
+    assert "at step 9" not in card
+    assert "Before encoder layer 1 a delete gate" in card
+    assert names_in(tmp_path / "new") == {
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "modeling_mrt5.py",
+        "special_tokens_map.json", "tokenizer_config.json",
+    }  # fmt: skip
 
 
 def test_a_damaged_file_is_named_and_leaves_nothing(hugging_face, tmp_path, capsys) -> None:

@@ -16,6 +16,12 @@ def test_the_rest_of_the_model_stays_as_it_was(byt5, random_params) -> None:
     assert gated.config == dataclasses.replace(byt5, gate=GateConfig(layer=2))
     before, after = names.unstack_layers(params, byt5), names.unstack_layers(gated.params, gated.config)
     assert all(np.array_equal(after[name], before[name]) for name in before)
+    assert all(np.shares_memory(after[name], before[name]) for name in before), "a model may take most of the memory"
+    names.check_complete({n: a.shape for n, a in after.items()}, shapes_of(gated.config), "the model")
+
+
+def shapes_of(config) -> dict[str, tuple[int, ...]]:
+    return {tensor.name: names.shape(tensor, config) for tensor in names.tensors(config)}
 
 
 def test_the_new_gate_has_the_authors_initial_values(byt5, random_params) -> None:

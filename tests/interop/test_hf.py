@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from mrt5_jax.errors import UserError
 from mrt5_jax.interop import names
 from mrt5_jax.interop.hf import differences, read_hf, write_hf
+from mrt5_jax.interop.hf_config import AUTO_MAP
 from mrt5_jax.interop.models import ImportedFolder
 
 EMBEDDING = "shared.weight"
@@ -263,31 +264,43 @@ def test_a_tied_head_that_training_moved_is_exported_as_its_own(folder, tmp_path
     assert equal(read_hf(tmp_path).params, imported.params)
 
 
-class TestPickles:
-    """pytorch_model.bin, which only a weights-only load may open."""
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model-00001-of-00002.bin"])
+def test_pickles_are_never_opened(folder, tmp_path, name) -> None:
+    class Malice:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "touched",))
 
-    @pytest.fixture
-    def pickled(self, folder) -> Path:
-        torch = pytest.importorskip("torch", reason="needs PyTorch: the parity extra on Python 3.11")
-        tensors = {name: torch.from_numpy(tensor) for name, tensor in load_file(folder / "model.safetensors").items()}
-        tensors[QUERY] = tensors[QUERY].to(torch.bfloat16)
-        torch.save(tensors, folder / "pytorch_model.bin")
-        (folder / "model.safetensors").unlink()
-        return folder
+    (folder / name).write_bytes(pickle.dumps({EMBEDDING: Malice()}))
+    read_hf(folder)  # beside safetensors it is passed over
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(
+        UserError, match=rf"{name} is a pickle, which can hold code and is never opened: save the model"
+    ):
+        read_hf(folder)
+    assert not (tmp_path / "touched").exists()
 
-    def test_tensors_are_read_as_they_are(self, pickled, tmp_path) -> None:
-        assert read_hf(pickled).notes == ["1 tensors widened from bfloat16 to float32"]
-        assert differences(pickled, exported(pickled, tmp_path)) == []
 
-    def test_code_in_a_pickle_is_not_run(self, pickled, tmp_path) -> None:
-        class Malice:
-            def __reduce__(self):
-                return (Path.touch, (tmp_path / "touched",))
+def test_code_that_a_config_names_is_not_run(folder, tmp_path) -> None:
+    """Somebody's own code, beside the weights; an export has ours in its place."""
+    fields = json.loads((folder / "config.json").read_text())
+    theirs = {"AutoModelForSeq2SeqLM": "theirs.Model"}
+    (folder / "config.json").write_text(json.dumps({**fields, "auto_map": theirs}))
+    (folder / "theirs.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')\n")
+    (note,) = read_hf(folder).notes
+    assert "names code (auto_map): it is not run" in note
+    assert not (tmp_path / "touched").exists()
+    target = exported(folder, tmp_path)
+    assert json.loads((target / "config.json").read_text())["auto_map"] == fields["auto_map"] != theirs
+    assert not (target / "theirs.py").exists()
 
-        (pickled / "pytorch_model.bin").write_bytes(pickle.dumps({EMBEDDING: Malice()}))
-        with pytest.raises(UserError, match=r"pytorch_model\.bin is damaged or holds more than tensors"):
-            read_hf(pickled)
-        assert not (tmp_path / "touched").exists()
+
+def test_an_export_of_the_authors_mrt5_names_code_and_tokenizer(shared: Path, tmp_path: Path) -> None:
+    """Nothing else of their folder changes."""
+    source = shared / "golden" / "mrt5_tiny"
+    target = exported(source, tmp_path)
+    assert differences(source, target) == []
+    written, read = (json.loads((folder / "config.json").read_text()) for folder in (target, source))
+    assert written == read | {"auto_map": AUTO_MAP, "tokenizer_class": "ByT5Tokenizer"}
 
 
 def test_a_model_with_convolutional_pooling_is_read_and_written_bit_for_bit(shared: Path, tmp_path: Path) -> None:

@@ -77,11 +77,13 @@ def test_slurm_directives_stand_before_all_commands_and_fit_each_other(repositor
     assert re.fullmatch(r"\d+:\d\d:\d\d", options["time"])
 
 
-def test_the_dockerfile_copies_what_exists_and_installs_what_is_pinned(repository: Path) -> None:
-    text = (repository / "launch" / "Dockerfile").read_text().replace("\\\n", " ")
+@pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.serve"])
+def test_dockerfiles_copy_what_exists_and_install_what_is_pinned(repository: Path, name: str) -> None:
+    text = (repository / "launch" / name).read_text().replace("\\\n", " ")
     steps = [tuple(line.split(maxsplit=1)) for line in text.splitlines() if line and not line.startswith("#")]
     assert steps[0][0] == "FROM"
-    assert {keyword for keyword, _ in steps} <= {"FROM", "ARG", "WORKDIR", "COPY", "RUN", "STOPSIGNAL", "CMD"}
+    known = {"FROM", "ARG", "WORKDIR", "COPY", "RUN", "ENV", "USER", "EXPOSE", "STOPSIGNAL", "CMD"}
+    assert {keyword for keyword, _ in steps} <= known
     assert re.fullmatch(r"python:3\.\d+[\w.-]*", steps[0][1])
     copied = set()
     for keyword, rest in steps:

@@ -96,6 +96,29 @@ def test_other_precisions_stay_near(dtype: Any, tolerance: float) -> None:
     assert np.median(errors) < tolerance
 
 
+@pytest.mark.parametrize("config", [GATED, in_double(SINK), BYT5])
+def test_the_model_called_directly_deletes_hard(config: ModelConfig) -> None:
+    """Its gate is honoured, by masking at full length: what compaction computes, and neither softly nor not at all."""
+    params, batch = make_params(config, 1), make_batch(1)
+    with jax.enable_x64(True):
+        ids = [jnp.asarray(batch[name]) for name in ("encoder_input_tokens", "decoder_input_tokens")]
+        called: Any = jax.jit(MrT5(config).apply)({"params": params}, *ids)
+    targets = batch["decoder_loss_weights"] > 0
+    logits = np.asarray(called.logits)[targets]
+    hard, soft, none = (run_forward(config, params, batch, of).logits[targets] for of in ("hard", "soft", "none"))
+    np.testing.assert_allclose(logits, hard, rtol=1e-10, atol=1e-10)
+    for other in (soft, none):
+        assert (np.abs(logits - other).max() > 0.1) == (config.gate is not None)
+
+
+def test_a_gate_value_that_is_nan_shows_in_a_direct_call() -> None:
+    params, batch = with_gate(make_params(GATED), kernel=np.nan, bias=0.0), make_batch()
+    with jax.enable_x64(True):
+        ids = [jnp.asarray(batch[name]) for name in ("encoder_input_tokens", "decoder_input_tokens")]
+        called: Any = jax.jit(MrT5(GATED).apply)({"params": params}, *ids)
+    assert np.isnan(np.asarray(called.logits)[batch["encoder_input_tokens"][:, 0] > 0]).all()
+
+
 @pytest.mark.parametrize("deletion", DELETIONS)
 def test_a_row_is_as_if_it_were_alone_and_unpadded(deletion: Deletion) -> None:
     """Padding, filler slots, filler rows and neighbours change nothing; the row alone is computed in NumPy."""

@@ -2,7 +2,9 @@
 
 import ast
 import importlib.metadata
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -70,7 +72,8 @@ def test_every_requirement_is_pinned_and_the_pin_satisfies_it(repository: Path, 
 def test_what_the_requirements_require_is_pinned_too(repository: Path, declared) -> None:
     """So that next year's install is today's; and by versions that go together, or there is none."""
     pins, missing, unfit, seen = pins_of(repository, RUNNING), set(), set(), set()
-    installed = (requirements for extra, requirements in declared.items() if extra != "tpu")  # which requires nothing
+    platforms = ("tpu", "cuda12", "cuda13")  # whose libraries follow from jax's pin
+    installed = (requirements for extra, requirements in declared.items() if extra not in platforms)
     direct = [requirement for requirements in installed for requirement in requirements if holds(requirement, RUNNING)]
     wanted = [(requirement.name, extra) for requirement in direct for extra in ("", *requirement.extras)]
     while wanted:
@@ -93,7 +96,7 @@ def test_what_the_requirements_require_is_pinned_too(repository: Path, declared)
 
 
 def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
-    """Runtime code runs on the runtime's requirements; only others' weight formats and buckets may ask for an extra."""
+    """Code runs on what it requires; others' weight formats, buckets, charts and serving alone may ask for an extra."""
     distributions = importlib.metadata.packages_distributions()
     names = {canonicalize_name(requirement.name) for requirement in declared[""]}
     files = [*(repository / "mrt5_jax").rglob("*.py"), *(repository / "tasks").rglob("*.py")]
@@ -105,6 +108,10 @@ def test_what_the_code_imports_is_required(repository: Path, declared) -> None:
     assert undeclared.pop("libtpu", []) in ([], ["mrt5_jax/tools/topology.py"])
     for module in ("gcsfs", "s3fs"):
         assert undeclared.pop(module) == ["mrt5_jax/runs/bucket_clients.py"]
+    assert undeclared.pop("huggingface_hub") == ["mrt5_jax/interop/hub.py"]
+    assert undeclared.pop("matplotlib") == ["mrt5_jax/report/drawing.py"]
+    for module in ("prometheus_client", "starlette", "uvicorn"):
+        assert all(file.startswith("mrt5_jax/serve/") for file in undeclared.pop(module))
     assert set(undeclared) <= {"torch", "transformers"}, undeclared
     assert all("/interop/" in file for files in undeclared.values() for file in files), undeclared
 
@@ -145,8 +152,34 @@ def test_make_help_lists_every_target(repository: Path) -> None:
     assert {line.split()[1] for line in listed.splitlines()} == set(targets[1].split())
 
 
-def test_continuous_integration_is_two_commands_of_a_contributor(repository: Path) -> None:
+def test_workflows_run_what_there_is_on_every_supported_python(repository: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    makefile = (repository / "Makefile").read_text()
+    workflows = {path.stem: yaml.safe_load(path.read_text()) for path in (repository / ".github/workflows").iterdir()}
+    assert workflows.keys() == {"test", "release"}
+    jobs = {f"{name}/{job}": body for name, flow in workflows.items() for job, body in flow["jobs"].items()}
+    for job in ("test/test", "release/try"):
+        assert jobs[job]["strategy"]["matrix"]["python"] == list(PYTHONS)
+    commands = [step["run"] for body in jobs.values() for step in body["steps"] if "run" in step]
+    targets = re.findall(r"\bmake ([\w-]+)", "\n".join(commands))
+    assert {"lint", "test", "wheel"} == set(targets)
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
+
+
+@pytest.mark.parametrize(("failing", "passes"), [("nothing", True), ("lint", False), ("test", False)])
+def test_continuous_integration_is_two_commands_of_a_contributor(
+    repository: Path, tmp_path: Path, failing: str, passes: bool
+) -> None:
+    """`make lint` and `make test`, after an installation; it fails where either does."""
     script = repository / ".ci" / "run"
     assert script.stat().st_mode & 0o111
-    lines = [line for line in script.read_text().splitlines() if not line.startswith("#")]
-    assert lines == ["set -euo pipefail", 'cd "$(dirname "$0")/.."', "make lint", "exec make test"]
+    (tmp_path / ".ci").mkdir()
+    copy = shutil.copy(script, tmp_path / ".ci")
+    make = tmp_path / "make"
+    make.write_text(f'#!/bin/sh\necho "$1"\ntest "$1" != {failing}\n')
+    make.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([copy], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == passes, done.stderr
+    if passes:
+        assert {"lint", "test"} <= set(done.stdout.split()) <= {"install", "lint", "test"}

@@ -1,4 +1,4 @@
-"""Thirty-two runs that have every pair of options that goes together, each in at least one of them."""
+"""Forty-one runs that have every pair of options that goes together, each in at least one of them."""
 
 from .options import VALUES, Options
 
@@ -35,6 +35,15 @@ auto | learned | on | none | one_a_row | off | on | float32 | some | in_graph | 
 hard | log_sigmoid | off | a share | one_a_row | off | on | float64 | some | host | several | several | parameters
 auto | every_kth | off | none | in buckets | on | off | float32 | some | host | several | several | data
 hard | fixed | off | a share | packed | off | on | bfloat16 | none | in_graph | several | several | parameters
+hard | boundary_predictor | on | a share | packed | on | on | float64 | some | in_graph | several | one | parameters
+auto | boundary_predictor | off | none | one_a_row | off | off | float32 | none | host | auto | several | data
+hard | boundary_predictor | off | none | in buckets | off | on | bfloat16 | none | in_graph | one | one | data
+hard | hnet | on | a share | packed | on | on | float64 | some | in_graph | several | one | parameters
+auto | hnet | off | none | one_a_row | off | off | float32 | none | host | auto | several | data
+hard | hnet | off | none | in buckets | off | on | bfloat16 | none | in_graph | one | one | data
+hard | top_k | off | a share | packed | on | on | float64 | some | in_graph | several | one | parameters
+auto | top_k | off | none | one_a_row | off | off | float32 | none | host | auto | several | data
+hard | top_k | off | none | in buckets | off | on | bfloat16 | none | in_graph | one | one | data
 """
 
 RUNS: tuple[Options, ...] = tuple(

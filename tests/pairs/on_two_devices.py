@@ -22,7 +22,7 @@ def main(order: dict[str, Any]) -> None:
     from .options import LENGTH, make_run
 
     # Nothing but products costs anything: else nothing that decides by itself would ever change, so small are the runs.
-    platform_costs.TIMED["cpu"] = platform_costs.PlatformCosts(0.0, 0.0, 0.0, 0.0)
+    platform_costs.TIMED["cpu"] = platform_costs.PlatformCosts(0.0, 0.0, 0.0, 0.0, 0.0)
     task = diagnostic_task("copy", length=LENGTH, num_train=200, num_validation=8)
     metrics = []
     for number, options in enumerate(order["runs"]):

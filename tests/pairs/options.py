@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from mrt5_jax import config
 from mrt5_jax.pairs import REFUSED
+from mrt5_jax.selection.selectors import SELECTORS
 from mrt5_jax.unread_settings import unread
 
 Options = dict[str, str]
@@ -14,7 +15,17 @@ Pair = frozenset[tuple[str, str]]
 
 VALUES: dict[str, tuple[str, ...]] = {
     "deletion": ("hard", "none", "soft", "soft and hard", "saturated", "auto"),
-    "selector": ("learned", "none", "random", "fixed", "log_sigmoid", "every_kth"),
+    "selector": (
+        "learned",
+        "none",
+        "random",
+        "fixed",
+        "log_sigmoid",
+        "every_kth",
+        "boundary_predictor",
+        "hnet",
+        "top_k",
+    ),
     "controller": ("off", "on"),
     "capacity": ("none", "a share"),
     "rows": ("one_a_row", "in buckets", "packed"),
@@ -27,6 +38,14 @@ VALUES: dict[str, tuple[str, ...]] = {
     "microbatches": ("one", "several"),
     "mesh": ("data", "parameters"),
 }
+
+
+def traits(kind: str) -> tuple[bool, ...]:
+    """What decides which options a selector goes together with: of those that are alike, VALUES needs one."""
+    rule = SELECTORS[kind]
+    return rule.is_steered, rule.holding is not None, rule.pools, rule.deletes_hard_alone
+
+
 HOW = ("dispatch", "chunks", "microbatches", "mesh")
 """Options that say how a run is executed: the others decide what it computes."""
 
@@ -58,7 +77,9 @@ def make_run(options: Mapping[str, str], model_dir: str, task: str = "task") -> 
     fields: Any = {"learned": {"bias_init": 0.0}, "log_sigmoid": {"bias_init": 0.0, "threshold": -0.7}}.get(
         selector, {}
     )
-    pools = selector == "every_kth"
+    rule = SELECTORS.get(selector)
+    hard_alone = rule is not None and rule.deletes_hard_alone
+    held = ((rule.holding, 1.0),) if rule is not None and rule.holding is not None else ()
     model: Any = {
         "gate": None if selector == "none" else config.GateConfig(layer=1, kind=cast(Any, selector), **fields),
         "softmax1": chosen["softmax1"] == "on",
@@ -77,7 +98,7 @@ def make_run(options: Mapping[str, str], model_dir: str, task: str = "task") -> 
         training=config.TrainingConfig(
             STEPS, cast(Any, deletion), hard_probability=0.5 if mixed else 0.0, eval_batches=1
         ),
-        loss=config.LossConfig(score_penalty=0.5 if chosen["score penalty"] == "on" else 0.0),
+        loss=config.LossConfig(score_penalty=0.5 if chosen["score penalty"] == "on" else 0.0, penalties=held),
         controller=config.ControllerConfig(0.5) if chosen["controller"] == "on" else None,
         optimizer=config.OptimizerConfig(
             learning_rate=1e-3, schedule="constant", freeze=("relpos_bias",) if chosen["freeze"] == "some" else ()
@@ -91,7 +112,7 @@ def make_run(options: Mapping[str, str], model_dir: str, task: str = "task") -> 
             mesh=config.MeshConfig(fsdp=1 if chosen["mesh"] == "data" else 2),
             **execution,
         ),
-        evaluation=config.EvaluationConfig(deletions=("hard",) if pools else ("none",)),
+        evaluation=config.EvaluationConfig(deletions=("hard",) if hard_alone else ("none",)),
     )
     often = dataclasses.replace(run, monitor=config.MonitorConfig(interval=1))
     return often if "auto" in chosen.values() and not unread(often) else run

@@ -10,10 +10,11 @@ import pytest
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.pairs import MODES, REFUSED, Refused
+from mrt5_jax.selection.selectors import SELECTORS
 from mrt5_jax.validation import validate
 
 from .covering import RUNS
-from .options import HOW, STEPS, VALUES, Options, all_pairs, make_run, pairs_of, refused_pairs
+from .options import HOW, STEPS, VALUES, Options, all_pairs, make_run, pairs_of, refused_pairs, traits
 
 QUICK = next(number for number, run in enumerate(RUNS) if (run["selector"], run["dispatch"]) == ("none", "host"))
 """One length and few programs: it takes seconds."""
@@ -41,13 +42,21 @@ def test_options_are_those_of_the_table_and_are_read_back() -> None:
     for option, values in VALUES.items():
         for value in values:
             assert MODES[option](make_run({option: value}, "m")) == value
+    like = {traits(kind): kind for kind in reversed(VALUES["selector"]) if kind in SELECTORS}
+    assert set(map(traits, SELECTORS)) == like.keys(), "every selector is like one that is tried"
     named = {part for refused in REFUSED for part in (refused.one, refused.other)}
+    named = {
+        (option, like[traits(value)] if option == "selector" and value in SELECTORS else value)
+        for option, value in named
+    }
     rare = {("deletion", f"{deletion} and hard") for deletion in ("none", "saturated", "auto")}
     assert named - rare <= {(option, value) for option, values in VALUES.items() for value in values}
 
 
 def test_few_runs_have_every_pair_that_goes_together() -> None:
-    assert len(RUNS) <= 32, "there are 36 pairs of a deletion and a selector, six of them refused"
+    assert len(RUNS) <= 41, (
+        "of 54 pairs of a deletion and a selector 36 go together, and selectors need three runs each"
+    )
     covered = set.union(*map(pairs_of, RUNS))
     assert covered == set(all_pairs()) - refused_pairs()
 

@@ -1,5 +1,6 @@
 """A checkpoint gives back exactly what was saved, or says in one line why it cannot."""
 
+import copy
 import logging
 import math
 import resource
@@ -14,6 +15,7 @@ import pytest
 from mrt5_jax.config import CheckpointConfig, ModelConfig, OptimizerConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.objectives.kept_lengths import BINS, no_kept_lengths
+from mrt5_jax.runs import integrity
 from mrt5_jax.runs.checkpoints import Checkpoints, save_model
 from mrt5_jax.runs.model_dir import read_model_config
 from mrt5_jax.runs.restoring import best_step, restore_params
@@ -313,6 +315,7 @@ def test_evaluation_reads_parameters_without_the_optimizer(tmp_path):
     assert restored.step == 2
     assert_same_bits(restored.params, make_state(2).params)
     assert_same_bits(restore_params(tmp_path, step=1).params, make_state(1).params)
+    assert [restore_params(tmp_path, step).digest == restored.digest for step in (1, 2)] == [False, True]
     with pytest.raises(UserError, match="no step 5; it has 1, 2"):
         restore_params(tmp_path, step=5)
 
@@ -338,6 +341,26 @@ def test_imported_weights_are_a_model_dir_that_evaluation_reads_and_training_sta
     assert (restored.step, restored.data_state) == (None, None)
     with pytest.raises(UserError, match="has checkpoints already"):
         save_model(tmp_path, params, MODEL)
+
+
+def test_imported_weights_are_not_copied_to_be_saved(tmp_path, monkeypatch):
+    """Neither to a device, for their checksums, nor before they are written: a model may take most of the memory."""
+    params = jax.tree.map(np.asarray, make_state(3).params)
+    copied, deepcopy = [], copy.deepcopy
+
+    def noting(value, memo=None):
+        result = deepcopy(value, memo)
+        if isinstance(value, np.ndarray) and not np.shares_memory(value, result):
+            copied.append(value.shape)
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(copy, "deepcopy", noting)
+        patch.setattr(integrity, "_checksums", None)
+        patch.setattr(integrity, "_all_finite", None)
+        save_model(tmp_path, params, MODEL)
+    assert copied == []
+    assert_same_bits(restore_params(tmp_path).params, params)
 
 
 def test_no_checkpoint_is_one_line(tmp_path):

@@ -11,6 +11,7 @@ import pytest
 
 from mrt5_jax.config import CheckpointConfig
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs import integrity
 from mrt5_jax.runs.checkpoints import Checkpoints
 from mrt5_jax.runs.integrity import describe_arrays, not_finite
 from mrt5_jax.runs.restoring import restore_params
@@ -51,6 +52,27 @@ def expected(array: np.ndarray) -> int:
 )
 def test_the_rule_is_the_one_that_is_written_down(array: Any) -> None:
     assert checksum(array) == expected(np.asarray(array))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        SQUARE,
+        SQUARE.T,
+        RNG.integers(-9, 9, (2, 3, 4)),
+        np.array(RNG.normal(size=7), jnp.bfloat16),
+        np.array([True, False, True]),
+        np.array(3.5),
+        np.zeros((0, 3), np.float32),
+    ],
+    ids=["float32", "turned", "int64", "bfloat16", "bool", "scalar", "nothing"],
+)
+def test_arrays_on_the_host_have_the_same_checksums_block_by_block(array: np.ndarray, monkeypatch) -> None:
+    monkeypatch.setattr(integrity, "_BLOCK", 5)
+    described = describe_arrays({"params": {"one": array, "other": jnp.asarray(SQUARE)}})
+    assert described["params/one"]["checksum"] == expected(array)
+    assert described["params/other"]["checksum"] == expected(SQUARE)
+    assert list(described) == ["params/one", "params/other"]
 
 
 def test_eight_bytes_are_seen_whole() -> None:
@@ -145,4 +167,12 @@ def test_what_is_not_finite_is_named() -> None:
     items = {"params": {"fine": jnp.ones(3), "whole": jnp.ones(3, jnp.int32)}}
     assert not_finite(items) == ""
     items["params"] |= {"bad": jnp.float32([1, jnp.inf]), "worse": jnp.full(2, jnp.nan, jnp.bfloat16)}
+    assert not_finite(items) == "params/bad is not finite (nor are 1 more)"
+
+
+def test_what_is_not_finite_on_the_host_is_named_too(monkeypatch) -> None:
+    monkeypatch.setattr(integrity, "_BLOCK", 2)
+    items = {"params": {"fine": np.ones((2, 3), np.float32), "whole": np.ones(3, np.int32), "on_device": jnp.ones(3)}}
+    assert not_finite(items) == ""
+    items["params"] |= {"bad": np.array([1, 1, 1, 1, np.nan], jnp.bfloat16), "worse": jnp.full(2, jnp.inf)}
     assert not_finite(items) == "params/bad is not finite (nor are 1 more)"

@@ -27,7 +27,7 @@ from mrt5_jax.training.state import TrainState
 from ..model.small import param_shapes
 from .small_runs import make_run
 
-FREE = PlatformCosts(0.0, 0.0, 0.0, 0.0)
+FREE = PlatformCosts(0.0, 0.0, 0.0, 0.0, 0.0)
 """Nothing but products costs anything; else nothing would pay in models as small as these."""
 LENGTH, ROWS, STEPS, INTERVAL = 32, 8, 9, 3
 DECIDES, SWITCHES = 4, 7

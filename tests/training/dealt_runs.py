@@ -1,4 +1,4 @@
-"""A small run over text whose rows are dealt, on simulated devices in one process or several; prints what it saw.
+"""A small run over text whose rows are dealt, on simulated devices in one process or several; prints a `Seen`.
 
 python -m tests.training.dealt_runs '{"devices": 8, "model_dir": ..., "text": ..., "device_rows": "dealt"}'
 """
@@ -29,6 +29,7 @@ from mrt5_jax.config import (
 from mrt5_jax.training.hooks import Hook, Moment
 from mrt5_jax.training.state import TrainState
 
+from ..compaction.compilations import compilations
 from .small_runs import make_run
 
 LENGTH, STEPS, INTERVAL = 64, 20, 8
@@ -73,16 +74,23 @@ def text_run(model_dir: Path, task: str, devices: int, device_rows: DeviceRows, 
 
 
 class Seen(Hook):
-    """Notes which rows this process's devices had in each batch, and may be killed before a step."""
+    """Notes which rows this process's devices had in each batch, and how much had been compiled before it; may be
+    killed before a step.
 
-    def __init__(self, kill: int | None = None) -> None:
-        self._kill = kill
+    Args:
+        compiled: grows by the name of each program.
+    """
+
+    def __init__(self, compiled: list[str], kill: int | None = None) -> None:
+        self._compiled, self._kill = compiled, kill
         self.rows: list[list[str]] = []
+        self.num_compiled: list[int] = []
 
     def before(self, step: int, state: TrainState, batch: Mapping[str, Any]) -> TrainState:
         if step == self._kill:
             os.kill(os.getpid(), signal.SIGKILL)
         shards = [np.asarray(shard.data) for shard in batch["encoder_input_tokens"].addressable_shards]
+        self.num_compiled.append(len(self._compiled))
         self.rows.append([hashlib.sha1(row.tobytes()).hexdigest()[:12] for shard in shards for row in shard])
         return state
 
@@ -108,9 +116,10 @@ def main(order: dict[str, Any]) -> None:
     if order["x64"]:
         model = dataclasses.replace(run.model, dtype="float64", param_dtype="float64")
         run = dataclasses.replace(run, model=model)
-    seen = Seen(order.get("kill"))
-    train(run, hooks=[seen], writers=())
-    print(json.dumps(seen.rows))
+    with compilations() as compiled:
+        seen = Seen(compiled, order.get("kill"))
+        train(run, hooks=[seen], writers=())
+    print(json.dumps({"rows": seen.rows, "compiled": compiled, "num_compiled": seen.num_compiled}))
 
 
 if __name__ == "__main__":

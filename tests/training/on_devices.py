@@ -2,8 +2,8 @@
 
     python tests/training/on_devices.py '{"devices": 8, "steps": 3, "runs": [{"mesh": [4, 2, 1]}, ...]}'
 
-A run may change fields of the model, its gate, training, compaction and controller. Rows come through `row_share` and
-`put_batch`.
+A run may change fields of the model, its gate, training, loss, compaction and controller. Rows come through `row_share`
+and `put_batch`.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ def changed_run(change: dict[str, Any]) -> Any:
     from mrt5_jax import config
 
     run = make_run("unused")
-    gate = config.GateConfig(layer=1, **change.get("gate", {"bias_init": 0.0}))
+    gate = config.GateConfig(layer=1, **in_tuples(change.get("gate", {"bias_init": 0.0})))
     x64 = {"dtype": "float64", "param_dtype": "float64"} if os.environ.get("JAX_ENABLE_X64") == "1" else {}
     model = dataclasses.replace(run.model, gate=gate, **x64, **change.get("model", {}))
     return dataclasses.replace(
@@ -42,12 +42,20 @@ def changed_run(change: dict[str, Any]) -> Any:
         model=model,
         data=config.DataConfig("unused", ("unused",), LENGTH, LENGTH, ROWS, ROWS),
         training=dataclasses.replace(run.training, **change.get("training", {})),
+        loss=dataclasses.replace(run.loss, **in_tuples(change.get("loss", {}))),
         compaction=config.CompactionConfig(**change.get("compaction", {})),
         controller=config.ControllerConfig(**change["controller"]) if "controller" in change else run.controller,
         execution=config.ExecutionConfig(
             rounding=4, max_rungs=2, mesh=config.MeshConfig(*change["mesh"]), **change.get("execution", {})
         ),
     )
+
+
+def in_tuples(value: Any) -> Any:
+    """What JSON gives as lists, as configurations have it."""
+    if isinstance(value, dict):
+        return {name: in_tuples(part) for name, part in value.items()}
+    return tuple(map(in_tuples, value)) if isinstance(value, list) else value
 
 
 def losses(change: dict[str, Any], steps: int) -> list[dict[str, float]]:

@@ -18,10 +18,12 @@ from mrt5_jax.training.platform_costs import ESTIMATED, TIMED, PlatformCosts, es
 from ..model.small import param_shapes
 
 LENGTH = 256
-FREE = PlatformCosts(0.0, 0.0, 0.0, 0.0)
+FREE = PlatformCosts(0.0, 0.0, 0.0, 0.0, 0.0)
 
 histograms = st.lists(st.integers(0, 50).map(float), min_size=BINS, max_size=BINS).filter(any)
-costs = st.builds(PlatformCosts, st.floats(0, 1e10), st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0, 0.5))
+costs = st.builds(
+    PlatformCosts, st.floats(0, 1e10), st.floats(0, 1e3), st.floats(0, 1e3), st.floats(0, 0.5), st.floats(0, 1e13)
+)
 
 
 def shape_of(costs: PlatformCosts, length: int = LENGTH, rows: int = 64, embed: int = 512) -> StepShape:
@@ -90,6 +92,16 @@ def test_where_everything_is_kept_nothing_is_removed() -> None:
     assert choose(shape_of(TIMED["cpu"]), kept(LENGTH), 0, may_remove_nothing=True).num_chunks == 0
     dear = shape_of(TIMED["cpu"]._replace(branch=0.05))
     assert choose(dear, kept(LENGTH), 4, may_remove_nothing=True).num_chunks == 0
+
+
+def test_another_program_is_compiled_where_the_steps_that_are_left_win_it_back() -> None:
+    """From one chunk to several of mixed rows; to remove positions at all waits for nothing."""
+    mixed, shape = [1.0] * BINS, shape_of(TIMED["cpu"])
+    saved = shape.expect(mixed, 1).cost - choose(shape, mixed, 1, may_remove_nothing=True).cost
+    enough = shape.program / (saved - WORTH_IT)
+    few, many = (choose(shape, mixed, 1, may_remove_nothing=True, steps=times * enough) for times in (0.9, 2.0))
+    assert few.num_chunks == 1 < many.num_chunks
+    assert choose(shape, mixed, 0, may_remove_nothing=True, steps=1.0).num_chunks > 1
 
 
 def test_expected_slots_are_those_of_drawn_rows() -> None:

@@ -8,9 +8,10 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -118,8 +119,16 @@ def test_rows_are_dealt_where_that_can_save_something(task: str, change: dict[st
     assert dealing_of(run, make_mesh(run.execution.mesh), ladders) is None, "one device"
 
 
-def run_on(orders: list[dict[str, Any]], killed: bool = False) -> list[list[list[str]]]:
-    """What each process saw of the rows of each batch."""
+class SeenInRun(NamedTuple):
+    """By one process, see `dealt_runs.Seen`."""
+
+    rows: list[list[str]]
+    compiled: list[str]
+    num_compiled: list[int]
+
+
+def run_on(orders: list[dict[str, Any]], killed: bool = False) -> list[SeenInRun]:
+    """What each process saw."""
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.training.dealt_runs", json.dumps({"x64": True} | order)],
@@ -136,7 +145,7 @@ def run_on(orders: list[dict[str, Any]], killed: bool = False) -> list[list[list
         assert all(process.returncode == -9 for process in processes), outputs
         return []
     assert all(process.returncode == 0 for process in processes), [errors[-3000:] for _, errors in outputs]
-    return [json.loads(out.splitlines()[-1]) for out, _ in outputs]
+    return [SeenInRun(**json.loads(out.splitlines()[-1])) for out, _ in outputs]
 
 
 def steps_of(model_dir: Path) -> list[dict[str, float]]:
@@ -144,10 +153,10 @@ def steps_of(model_dir: Path) -> list[dict[str, float]]:
 
 
 @pytest.fixture(scope="module")
-def undealt_on_eight(text: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[str]]]:
+def undealt_on_eight(text: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SeenInRun]:
     model_dir = tmp_path_factory.mktemp("undealt")
-    (rows,) = run_on([{"devices": 8, "model_dir": str(model_dir), "text": text, "device_rows": "as_they_come"}])
-    return model_dir, rows
+    (seen,) = run_on([{"devices": 8, "model_dir": str(model_dir), "text": text, "device_rows": "as_they_come"}])
+    return model_dir, seen
 
 
 @pytest.mark.slow
@@ -162,23 +171,28 @@ def undealt_on_eight(text: str, tmp_path_factory: pytest.TempPathFactory) -> tup
     ],
 )
 def test_dealing_changes_the_slots_and_nothing_else(
-    processes: int, execution: dict[str, Any], text: str, undealt_on_eight: tuple[Path, list[list[str]]], tmp_path: Path
+    processes: int, execution: dict[str, Any], text: str, undealt_on_eight: tuple[Path, SeenInRun], tmp_path: Path
 ) -> None:
-    """In float64: losses, deletion rates, and which rows each batch has."""
+    """In float64: losses, deletion rates, which rows each batch has, and what is compiled."""
     order = {"text": text, "model_dir": str(tmp_path / "dealt"), "device_rows": "dealt", "execution": execution}
     if processes == 1:
         found = run_on([order | {"devices": 8}])
     else:
         found = run_on([order | {"devices": 4, "process": place} for place in two_places()])
-    model_dir, rows = undealt_on_eight
+    model_dir, as_they_come = undealt_on_eight
     dealt, undealt = steps_of(tmp_path / "dealt"), steps_of(model_dir)
     assert len(dealt) == len(undealt) == STEPS
     for one, other in zip(dealt, undealt, strict=True):
         assert one["total_loss"] == pytest.approx(other["total_loss"], rel=1e-9)
         assert one["deletion_rate"] == pytest.approx(other["deletion_rate"], abs=1e-9)
     if "mesh" not in execution:  # else several devices have the same rows
-        for number, as_they_come in enumerate(rows):
-            assert sorted(itertools.chain(*(of[number] for of in found))) == sorted(as_they_come)
+        for number, rows in enumerate(as_they_come.rows):
+            assert sorted(itertools.chain(*(of.rows[number] for of in found))) == sorted(rows)
+    for seen in found:
+        assert seen.num_compiled[-1] == seen.num_compiled[1], "nothing is compiled after the first step"
+    if processes == 1 and not execution:
+        assert Counter(found[0].compiled) == Counter(as_they_come.compiled)
+        print(dict(Counter(found[0].compiled)))
     learned = slice(2 * INTERVAL, STEPS)
     slots = [float(np.mean([line["rung"] for line in of[learned]])) for of in (dealt, undealt)]
     kept = float(np.mean([line["kept_length"] for line in dealt[learned]]))
@@ -194,3 +208,17 @@ def test_a_killed_dealt_run_goes_on_byte_for_byte(text: str, tmp_path: Path) -> 
     run_on([order | {"model_dir": str(tmp_path / "killed")}])
     whole, killed = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "killed"))
     assert whole == killed
+
+
+@pytest.mark.slow
+def test_dealing_is_switched_on_and_off_at_a_resume(text: str, tmp_path: Path) -> None:
+    """In float64: losses are those of the run that never deals."""
+    order = {"devices": 8, "text": text}
+    run_on([order | {"model_dir": str(tmp_path / "whole"), "device_rows": "as_they_come"}])
+    for first, later in (("dealt", "as_they_come"), ("as_they_come", "dealt")):
+        model_dir = tmp_path / f"{first} first"
+        run_on([order | {"model_dir": str(model_dir), "device_rows": first, "kill": 12}], killed=True)
+        (seen,) = run_on([order | {"model_dir": str(model_dir), "device_rows": later}])
+        assert len(seen.rows) < STEPS, "it went on"
+        for one, other in zip(steps_of(model_dir), steps_of(tmp_path / "whole"), strict=True):
+            assert one["total_loss"] == pytest.approx(other["total_loss"], rel=1e-9)

@@ -45,6 +45,24 @@ CASES: dict[str, dict[str, Any]] = {
         "training": {"deletion": "hard"},
         "execution": {"chunks": 2},
     },
+    "boundaries that a predictor draws, in 2 chunks": {
+        "gate": {"kind": "boundary_predictor"},
+        "training": {"deletion": "hard"},
+        "execution": {"chunks": 2},
+        "loss": {"penalties": [["boundaries", 1.0]]},
+    },
+    "H-Net's routing, 4 microbatches": {
+        "gate": {"kind": "hnet", "settings": [["downsampling", 2.0]]},
+        "training": {"deletion": "hard"},
+        "execution": {"microbatches": 4},
+        "loss": {"penalties": [["ratio", 0.1]]},
+    },
+    "MAGNET's boundaries, on the host": {
+        "gate": {"kind": "magnet", "settings": [["latin", 0.2], ["cyrillic", 0.1]]},
+        "training": {"deletion": "hard"},
+        "execution": {"dispatch": "host"},
+        "loss": {"penalties": [["boundaries", 1.0]]},
+    },
     "pooled by means, on the host": {
         "gate": {"kind": "every_kth", "stride": 3},
         "training": {"deletion": "hard"},

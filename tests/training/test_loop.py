@@ -1,11 +1,9 @@
 """Training from a configuration to a MODEL_DIR: stopped and resumed is as if never stopped, errors are one line."""
 
 import dataclasses
-import functools
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,7 +27,6 @@ from mrt5_jax.config import (
 )
 from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.parallel.axis_rules import RowShards
 from mrt5_jax.runs.files import files_for, read_bytes
 from mrt5_jax.runs.lock import LOCK
 from mrt5_jax.runs.restoring import best_step, restore_params
@@ -39,7 +36,7 @@ from mrt5_jax.training import loop, programs
 from mrt5_jax.training.hooks import Every, Hook
 from mrt5_jax.training.loop import train
 from mrt5_jax.training.state import TrainState
-from mrt5_jax.training.step import Learning, StepResult, TrainStep, make_train_step
+from mrt5_jax.training.step import Learning, StepResult, TrainStep
 
 from .small_runs import (
     EVERY,
@@ -58,20 +55,8 @@ AHEAD = 2
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _programs_are_shared(kept_programs: None) -> Iterator[None]:
-    """Equal runs share their programs here, which a restarted process would trace and compile again."""
-    made: dict[RunConfig, TrainStep] = {}
-
-    def shared_train_step(
-        model: MrT5, run: RunConfig, learning: Learning, ladder: Ladder, shards: RowShards
-    ) -> TrainStep:
-        key = dataclasses.replace(run, model_dir="")
-        return made.setdefault(key, make_train_step(model, run, learning, ladder, shards))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(programs, "make_train_step", shared_train_step)
-        patch.setattr(programs, "evaluation_program", functools.cache(programs.evaluation_program))
-        yield
+def _programs_are_shared(shared_programs: None) -> None:
+    """In all of these tests."""
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,20 @@
 
 import gzip
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from mrt5_jax.cli.compilation_cache import keep_compiled_programs
+from mrt5_jax.compilation_cache import keep_compiled_programs, keep_programs_from_now_on
+
+
+@pytest.fixture(autouse=True)
+def _environment() -> Iterator[None]:
+    """It is as it was afterwards: what is tried here sets variables, which later child processes would heed."""
+    with mock.patch.dict(os.environ):
+        yield
 
 
 def test_the_folder_is_the_user_s_and_jaxs_own_variable_comes_first(monkeypatch, tmp_path) -> None:
@@ -51,3 +60,28 @@ def test_one_variable_moves_compiled_programs_and_unpacked_documents_alike(monke
     assert (expected / "files").is_dir()
     assert not other.exists()
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("told", ["", "/elsewhere"])
+def test_where_jax_is_imported_it_is_told_unless_it_was_before(told: str, monkeypatch, tmp_path) -> None:
+    import jax
+
+    names = (
+        "jax_compilation_cache_dir",
+        "jax_compilation_cache_max_size",
+        "jax_persistent_cache_min_compile_time_secs",
+    )
+    before = {name: getattr(jax.config, name) for name in names}
+    monkeypatch.setenv("MRT5_CACHE_DIR", str(tmp_path))
+    for name in names:
+        monkeypatch.delenv(name.upper(), raising=False)
+    try:
+        jax.config.update("jax_compilation_cache_dir", told or None)
+        keep_programs_from_now_on()
+        folder = jax.config.jax_compilation_cache_dir
+        assert folder == told if told else folder.startswith(f"{tmp_path}/programs-")
+        assert told or jax.config.jax_persistent_cache_min_compile_time_secs == 0
+        assert "JAX_COMPILATION_CACHE_DIR" not in os.environ, "child processes are not told"
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)

@@ -1,0 +1,1 @@
+"""Trained models behind docs/results: which runs there are, and what came of each."""

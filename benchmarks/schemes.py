@@ -1,0 +1,138 @@
+"""A forward pass of every scheme at 50 % kept, beside the ideal of its multiply-adds: `python -m benchmarks.schemes`.
+
+Inputs of 1024 bytes, targets of 189, emb 512, mlp 1024, 9 + 3 layers, float32, random weights. Each scheme's selector
+runs as it is; what it keeps is then replaced, so that all keep the same. "50 %": half of each row, at random places.
+"lengths": rows as a trained gate keeps them (`benchmarks/kept_lengths.tsv`), sorted into two chunks with a rung each;
+the ideal is of the kept positions, so that the rounding to rungs is seen as time. The baseline has no gate.
+"""
+
+import dataclasses
+
+# isort: off
+# First: it sets the allocator.
+from benchmarks.contest import CONSOLE, Contestant, compete, contest_parser, report
+# isort: on
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from benchmarks.bench_model import BYT5, CONFIG, DATA, EXECUTION, LENGTH, TARGET, make_params
+from benchmarks.kept_rows import KEPT_LENGTHS, batch_keeping, draw_counts, read_kept
+from mrt5_jax.compaction.ladder import Ladder, make_ladder
+from mrt5_jax.config import GateConfig, ModelConfig
+from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.forward import ForwardSetting, forward
+from mrt5_jax.model.multiply_adds import forward_multiply_adds
+from mrt5_jax.selection.protocol import Selection
+from mrt5_jax.selection.segments import segments_by_rule
+from mrt5_jax.selection.selectors import SELECTORS
+
+ROWS, CHUNKS = 4, 2
+KEPT_BELOW = 131
+"""Ids below this are kept, as `batch_keeping` makes them."""
+SCHEMES = {
+    **{kind: GateConfig(3, kind) for kind in SELECTORS if kind not in ("oracle", "magnet", "every_kth")},
+    "magnet": GateConfig(3, "magnet", settings=(("latin", 0.2), ("devanagari", 0.08), ("cyrillic", 0.1))),
+    "every_kth": GateConfig(3, "every_kth", stride=2),
+    "every_kth, convolution": GateConfig(3, "every_kth", stride=2, reduction="convolution"),
+    "top_k, router": GateConfig(3, "top_k", settings=(("score", "router"),)),
+}
+"""All selectors but the oracle, whose reading of a file is no cost of a scheme."""
+
+
+class Load(NamedTuple):
+    """A batch whose rows keep so many positions each."""
+
+    name: str
+    batch: dict[str, jax.Array]
+    kept: np.ndarray
+    ladder: Ladder
+    chunks: int
+
+
+def loads() -> list[Load]:
+    """Half of every row, and the lengths of a trained model."""
+    half = np.full(ROWS, LENGTH // 2)
+    own = draw_counts(read_kept(KEPT_LENGTHS), ROWS, LENGTH)
+    return [
+        Load("50 %", batch_keeping(half, LENGTH, TARGET), half, Ladder((LENGTH // 2, LENGTH)), 1),
+        Load("lengths", batch_keeping(own, LENGTH, TARGET), own, make_ladder(LENGTH, EXECUTION, "cpu"), CHUNKS),
+    ]
+
+
+def forced(own: Selection, tokens: jax.Array, mask: jax.Array) -> Selection:
+    """What a selector says, with what the ids say in the place of its choice."""
+    said = own.priority if own.signals.weights is None else own.priority + own.signals.weights
+    # The last condition never holds, which no compiler knows: the selector is computed for it.
+    keep = mask & ((tokens < KEPT_BELOW) | (said > 1e30))
+    if own.merged_into is None:
+        return own._replace(keep=keep)
+    # What lies before the first of them is in no segment: so a row keeps exactly as many as it should.
+    pooled = segments_by_rule(keep, mask, own.priority.dtype)
+    return own._replace(keep=pooled.keep, merged_into=pooled.merged_into, signals=pooled.signals)
+
+
+def with_forced_choice(kind: str) -> None:
+    """Replaces a selector of the table by one that computes the same and then keeps what the ids say."""
+    rule = SELECTORS[kind]
+
+    def make(config: ModelConfig) -> Any:
+        plain: Any = type(rule.make(config))
+
+        class Forced(plain):
+            def __call__(self, hidden: Any, tokens: Any, mask: Any, keys: Any, segments: Any = None) -> Selection:
+                return forced(plain.__call__(self, hidden, tokens, mask, keys, segments), tokens, mask)
+
+        return Forced(config)
+
+    SELECTORS[kind] = dataclasses.replace(rule, make=make)
+
+
+def ideal(config: ModelConfig, kept: np.ndarray) -> float:
+    """Multiply-adds of a batch whose rows keep so many positions, the selector's and a convolution's among them."""
+    total = sum(forward_multiply_adds(config, DATA, int(count)).total for count in kept)
+    if (gate := config.gate) is not None:
+        # The sum above has a learned gate's.
+        total += len(kept) * LENGTH * (SELECTORS[gate.kind].multiply_adds(config) - config.emb_dim)
+        if gate.reduction == "convolution":
+            total += int(kept.sum()) * gate.stride * config.emb_dim**2
+    return float(total)
+
+
+def contestants(found: list[Load]) -> Iterator[tuple[str, Contestant]]:
+    run, plain, first = jax.jit(forward, static_argnums=0), make_params(BYT5), found[0]
+    baseline, full = ForwardSetting(MrT5(BYT5, EXECUTION), "none", Ladder((LENGTH,))), np.full(ROWS, LENGTH)
+    yield "no deletion", Contestant(lambda: run(baseline, plain, first.batch).logits, ideal(BYT5, full))
+    for kind in {gate.kind for gate in SCHEMES.values()}:
+        with_forced_choice(kind)
+    for name, gate in SCHEMES.items():
+        config = dataclasses.replace(CONFIG, gate=gate)
+        params = make_params(config)
+        for load in found:
+            setting = ForwardSetting(MrT5(config, EXECUTION), "hard", load.ladder, load.chunks)
+
+            def call(setting: ForwardSetting = setting, params: Any = params, load: Load = load) -> Any:
+                return run(setting, params, load.batch).logits
+
+            yield f"{name}, {load.name}", Contestant(call, ideal(config, load.kept))
+
+
+def main() -> None:
+    args = contest_parser(__doc__, rounds=3).parse_args()
+    found = loads()
+    results = compete(dict(contestants(found)), args.rounds, args.only)
+    report(f"forward pass of every scheme, {ROWS} x {LENGTH} -> {TARGET}, float32", results, "no deletion", args.json)
+    own = found[1]
+    rungs = [min(rung for rung in own.ladder.rungs if rung >= count) for count in np.sort(own.kept)]
+    chunked = np.repeat(np.array(rungs).reshape(CHUNKS, -1).max(1), ROWS // CHUNKS)
+    CONSOLE.print(
+        f"lengths: {own.kept.mean() / LENGTH:.1%} kept of {sorted(own.kept.tolist())} positions, run at "
+        f"{chunked.tolist()} slots, {chunked.mean() / LENGTH:.1%}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,210 @@
+"""`mrt5 serve` under load: `python -m benchmarks.serving`.
+
+The bench model (emb 512, 9 + 3 layers), random weights, a gate that keeps about half of random bytes. Clients, each on
+a connection and a thread of its own, send one text of 16 to 1,023 bytes after another; 32 ids are generated. Compared:
+
+    alone            one call after another of `Model.generate`, compiled for one row
+    1 client         the server, with nobody else
+    half, all        the server, with half of the clients and with all
+
+Every answer is compared with the one alone: where its ids differ, the two at the first difference should be as good
+as equally probable (a near-tie, 1e-4 nats), since batches round otherwise. Memory is that of the server's process.
+"""
+
+import argparse
+import http.client
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from rich.table import Table
+
+from benchmarks.bench_model import CONFIG, LENGTH, keeping, make_batch, make_params
+from benchmarks.contest import CONSOLE
+from benchmarks.machine import this_machine
+from mrt5_jax.api.loading import load
+from mrt5_jax.api.model import Model
+from mrt5_jax.config import ExecutionConfig
+from mrt5_jax.inference.requests import Request, request_of
+
+NUM_TEXTS = 64
+SETTLED_SECONDS = 20.0
+"""After which memory should not grow."""
+NEAR_TIE = 1e-4
+
+
+class Load(NamedTuple):
+    """What some clients have seen."""
+
+    seconds: float
+    latencies: list[float]
+    """Of each answer, seconds."""
+    answers: list[tuple[int, tuple[int, ...]]]
+    """Which text, and the ids that came back."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="with all clients; the others take a quarter of it"
+    )
+    parser.add_argument("--tokens", type=int, default=32)
+    parser.add_argument("--batch_size", type=int, default=16)
+    args = parser.parse_args()
+    CONSOLE.print(f"{this_machine()}")
+    with tempfile.TemporaryDirectory() as folder:
+        model_dir = Path(folder) / "model"
+        save_model_dir(model_dir, args.tokens)
+        model = load(model_dir, input_length=LENGTH, target_length=args.tokens, execution=ExecutionConfig(max_rungs=4))
+        texts = random_texts()
+        alone, expected = alone_load(model, texts)
+        with tempfile.TemporaryFile("w+") as log:
+            run(args, model_dir, model, texts, alone, expected, log)
+
+
+def save_model_dir(path: Path, tokens: int) -> None:
+    params = keeping(make_params(), make_batch(), LENGTH // 2)
+    execution = ExecutionConfig()
+    Model(CONFIG, params, "hard", "bench", 0, None, execution, None, LENGTH, tokens).save(path)
+
+
+def random_texts() -> list[str]:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(16, LENGTH, NUM_TEXTS)
+    return [bytes(rng.integers(32, 127, length, dtype=np.uint8)).decode() for length in lengths]
+
+
+def alone_load(model: Model, texts: list[str]) -> tuple[Load, list[tuple[int, ...]]]:
+    """One call after another, each of one text, after a round that compiles."""
+    found = [tuple(model.generate([text], batch_size=1)[0].ids) for text in texts]
+    latencies, start = [], time.perf_counter()
+    for text in texts:
+        before = time.perf_counter()
+        model.generate([text], batch_size=1)
+        latencies.append(time.perf_counter() - before)
+    return Load(time.perf_counter() - start, latencies, []), found
+
+
+def run(args, model_dir, model, texts, alone, expected, log) -> None:
+    flags = [f"--input_length={LENGTH}", f"--max_target_length={args.tokens}", f"--batch_size={args.batch_size}"]
+    command = [sys.executable, "-m", "mrt5_jax", "serve", f"--model_dir={model_dir}", "--port=0", *flags]
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server:
+        try:
+            assert server.stdout is not None
+            line = next((line for line in server.stdout if line.startswith("listening on ")), "")
+            if not line:
+                log.seek(0)
+                raise SystemExit(f"the server has ended:\n{log.read()}")
+            address = line.rpartition("http://")[2].strip()
+            CONSOLE.print(f"listens after {time.perf_counter() - start:.0f} s")
+            loads = {"alone": alone}
+            loads["1 client"] = under_load(address, texts, 1, args.seconds / 4)
+            loads["half"] = under_load(address, texts, max(1, args.clients // 2), args.seconds / 4)
+            settled: list[float] = []
+            timer = threading.Timer(SETTLED_SECONDS, lambda: settled.append(resident(server.pid)))
+            timer.start()
+            loads["all"] = under_load(address, texts, args.clients, args.seconds)
+            timer.cancel()
+            memory = resident(server.pid)
+            metrics = get(address, "/metrics")
+        finally:
+            server.terminate()
+    print_loads(loads)
+    if settled:
+        CONSOLE.print(
+            f"memory: {settled[0]:.2f} GB after {SETTLED_SECONDS:.0f} s, {memory / settled[0]:.3f} of it at the end"
+        )
+    CONSOLE.print(next(line for line in metrics.splitlines() if line.startswith("mrt5_compilations_total")))
+    print_differences(model, texts, expected, [answer for found in loads.values() for answer in found.answers])
+
+
+def under_load(address: str, texts: list[str], clients: int, seconds: float) -> Load:
+    until, latencies, answers = time.perf_counter() + seconds, [], []
+
+    def ask(number: int) -> None:
+        connection, rng = http.client.HTTPConnection(address, timeout=300), np.random.default_rng(number)
+        while time.perf_counter() < until:
+            which = int(rng.integers(len(texts)))
+            before = time.perf_counter()
+            body = json.dumps({"texts": [texts[which]]})
+            connection.request("POST", "/v1/generate", body, {"content-type": "application/json"})
+            response = connection.getresponse()
+            content = json.loads(response.read())
+            assert response.status == 200, content
+            latencies.append(time.perf_counter() - before)
+            answers.append((which, tuple(content["answers"][0]["ids"])))
+        connection.close()
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    start = time.perf_counter()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return Load(time.perf_counter() - start, latencies, answers)
+
+
+def print_loads(loads: dict[str, Load]) -> None:
+    table = Table("", "answers", "a second", "of alone", "median, s", "p99, s")
+    rates = {name: len(found.latencies) / found.seconds for name, found in loads.items()}
+    for name, found in loads.items():
+        median, high = np.percentile(found.latencies, (50, 99))
+        figures = f"{rates[name]:.2f}", f"{rates[name] / rates['alone']:.2f}", f"{median:.3f}", f"{high:.3f}"
+        table.add_row(name, str(len(found.latencies)), *figures)
+    CONSOLE.print(table)
+
+
+def print_differences(model: Model, texts: list[str], expected, answers) -> None:
+    differing = [(which, ids) for which, ids in answers if ids != expected[which]]
+    wrong = 0
+    for which, ids in sorted(set(differing)):
+        gap = gap_at_difference(model, texts[which], expected[which], ids)
+        if gap > NEAR_TIE:
+            wrong += 1
+            CONSOLE.print(f"text {which}: the ids at the first difference are {gap:.2e} nats apart")
+    CONSOLE.print(
+        f"{len(differing)} of {len(answers)} answers have other ids than alone; {wrong} of their "
+        f"{len(set(differing))} kinds differ before a near-tie"
+    )
+
+
+def gap_at_difference(model: Model, text: str, one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    """How much more probable one of the first ids that differ is than the other, nats; infinite where one has none."""
+    first = next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
+    if first is None:
+        return float("inf")
+    job = model.job("score", batch_size=1)
+    given = request_of(text, None, "text", job.limits)
+    targets = (np.array(ids[: first + 1], np.int32) for ids in (one, other))
+    scores = [
+        answer["score"]
+        for window in job.answers_to([Request({}, given.input_ids, target) for target in targets])
+        for answer in window
+    ]
+    return abs(scores[0] - scores[1])
+
+
+def resident(process: int) -> float:
+    """Resident memory of a process, GB."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) * 1024 / 1e9
+
+
+def get(address: str, path: str) -> str:
+    connection = http.client.HTTPConnection(address, timeout=60)
+    connection.request("GET", path)
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""The flags that name a model, of the commands that use one."""
+
+import argparse
+
+from mrt5_jax.runs.files import given_path
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds --model_dir, --step and --threshold, which are the arguments of `mrt5_jax.load`."""
+    parser.add_argument(
+        "--model_dir",
+        required=True,
+        type=given_path,
+        metavar="MODEL",
+        help="what train or convert wrote, a Hugging Face folder, or OWNER/NAME on its hub",
+    )
+    parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
+    parser.add_argument(
+        "--threshold", type=float, metavar="G", help="keep positions with gate values above it (default: the model's)"
+    )
