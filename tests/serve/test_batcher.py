@@ -15,7 +15,8 @@ from mrt5_jax.serve import batcher as module
 from mrt5_jax.serve.batcher import Batcher, Compute, FullError
 from mrt5_jax.serve.warm_model import BatchShape, Work
 
-SECONDS = 300.0
+from .asgi import SECONDS
+
 LENGTHS = (64, 128)
 SIZES = (1, 4)
 
