@@ -49,8 +49,11 @@ class Connection(H11Protocol):
             self._late = None
 
     def _refuse_late_head(self) -> None:
-        reason = f"the head of the request did not arrive within {HEAD_SECONDS:g} s: send it faster"
-        self._refuse(HTTPStatus.REQUEST_TIMEOUT, reason)
+        if self.conn.trailing_data[0]:
+            reason = f"the head of the request did not arrive within {HEAD_SECONDS:g} s: send it faster"
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, reason)
+        else:  # browsers connect before they know what to ask, and would take it for an answer to what they ask next
+            self.transport.close()
 
     def _refuse(self, status: HTTPStatus, reason: str) -> None:
         """Closes the connection, and says why where the client waits for an answer."""

@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
+pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 from mrt5_jax.cli import serve
 from mrt5_jax.cli.main import main

@@ -62,46 +62,32 @@ def test_a_client_that_goes_away_frees_its_place(stream: bool) -> None:
     assert service.batcher.num_waiting == 0
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"nonsense\r\n\r\n",
-        b"\x16\x03\x01\x02\x00\x01",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
-        b"GET /\xff HTTP/1.1\r\nhost: localhost\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: localhost\r\nno header\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: localhost\r\nlong: " + b"a" * 17_000,
-        HEAD + b"content-length: -1\r\n\r\n",
-        HEAD + b"content-length: 1\r\ncontent-length: 2\r\n\r\n",
-        HEAD + b"transfer-encoding: gzip\r\n\r\n",
-        HEAD + b"transfer-encoding: chunked\r\n\r\nno length\r\n",
-    ],
-    ids=[
-        "nonsense",
-        "TLS",
-        "no host",
-        "two hosts",
-        "a byte that no path has",
-        "no header",
-        "a long header",
-        "a negative length",
-        "two lengths",
-        "an encoding",
-        "a chunk",
-    ],
-)
-def test_what_is_no_http_is_refused_in_json(sent: bytes) -> None:
+NO_HTTP = {
+    "nonsense": b"nonsense\r\n\r\n",
+    "TLS": b"\x16\x03\x01\x02\x00\x01",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "two hosts": b"GET / HTTP/1.1\r\nhost: a\r\nhost: b\r\n\r\n",
+    "a byte that no path has": b"GET /\xff HTTP/1.1\r\nhost: localhost\r\n\r\n",
+    "a line that is no header": b"GET / HTTP/1.1\r\nhost: localhost\r\nno header\r\n\r\n",
+    "a long header": b"GET / HTTP/1.1\r\nhost: localhost\r\nlong: " + b"a" * 17_000,
+    "a negative length": HEAD + b"content-length: -1\r\n\r\n",
+    "two lengths": HEAD + b"content-length: 1\r\ncontent-length: 2\r\n\r\n",
+    "an encoding": HEAD + b"transfer-encoding: gzip\r\n\r\n",
+    "a chunk without a length": HEAD + b"transfer-encoding: chunked\r\n\r\nno length\r\n",
+}
+
+
+def test_what_is_no_http_is_refused_in_json() -> None:
     """And the next client is answered."""
-    service = Service(ToyModel(), ServeLimits())
 
-    def scenario(address: Address) -> tuple[bytes, int]:
-        return address.send(sent), status(address, ["a"])
+    def scenario(address: Address) -> tuple[dict[str, bytes], int]:
+        return {name: address.send(sent) for name, sent in NO_HTTP.items()}, status(address, ["a"])
 
-    response, next_status = asked(service, scenario)
-    number, reason = error_of(response)
-    assert number == 400
-    assert "not HTTP/1.1" in reason
+    responses, next_status = asked(Service(ToyModel(), ServeLimits()), scenario)
+    for name, response in responses.items():
+        number, reason = error_of(response)
+        assert number == 400, name
+        assert "not HTTP/1.1" in reason
     assert next_status == 200
 
 
@@ -140,18 +126,15 @@ class SlowModel(ToyModel):
 
 
 def test_a_head_that_does_not_arrive_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one of which nothing comes; a request whose head is there may take longer."""
+    """Where nothing has come there is nothing to answer. A request whose head is there may take longer."""
     monkeypatch.setattr(module, "HEAD_SECONDS", 0.3)
 
-    def scenario(address: Address) -> tuple[list[bytes], int]:
-        return [address.send(b""), address.send(HEALTH[:10])], status(address, ["a"])
+    def scenario(address: Address) -> tuple[bytes, bytes, int]:
+        return address.send(b""), address.send(HEALTH[:10]), status(address, ["a"])
 
-    refusals, answered = asked(Service(SlowModel(), ServeLimits()), scenario)
-    for refusal in refusals:
-        assert error_of(refusal) == (
-            408,
-            "the head of the request did not arrive within 0.3 s: send it faster",
-        )
+    to_nothing, to_a_part, answered = asked(Service(SlowModel(), ServeLimits()), scenario)
+    assert to_nothing == b""
+    assert error_of(to_a_part) == (408, "the head of the request did not arrive within 0.3 s: send it faster")
     assert answered == 200
 
 
@@ -176,3 +159,27 @@ def test_a_signal_to_stop_lets_running_requests_finish(number: signal.Signals) -
     answered, answers = asked(service, scenario)
     assert answered == 200
     assert len(answers) == 1
+
+
+def test_ctrl_c_after_a_signal_to_stop_cuts_off_whoever_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """Without a traceback for each."""
+    service, were_cut_off = Service(ToyModel(), ServeLimits()), []
+    held = Held(service)
+
+    def scenario(address: Address) -> None:
+        try:
+            with contextlib.closing(address.post("/v1/generate", {"texts": ["a"]})) as running:
+                assert held.computing.wait(SECONDS)
+                os.kill(os.getpid(), signal.SIGTERM)
+                wait_until(lambda: service.stopping)
+                os.kill(os.getpid(), signal.SIGINT)
+                with pytest.raises(ConnectionError):
+                    running.getresponse()
+                were_cut_off.append(True)
+        finally:
+            held.go_on.set()
+
+    with pytest.raises(KeyboardInterrupt):
+        asked(service, scenario)
+    assert were_cut_off == [True]
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
