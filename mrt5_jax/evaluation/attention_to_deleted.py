@@ -77,7 +77,7 @@ def make_attention_inspector(model: MrT5) -> AttentionInspector:
 
         def run_layer(hidden: Array, layer: Params) -> tuple[Array, LayerAttention]:
             normed: Any = norm.apply({"params": layer["pre_attention_layer_norm"]}, hidden)
-            query, key = attends.apply({"params": layer["attention"]}, normed, method=_queries_and_keys)
+            projected: Any = attends.apply({"params": layer["attention"]}, normed, method=_queries_and_keys)
             seam = {
                 "query_positions": positions,
                 "key_positions": positions,
@@ -86,7 +86,7 @@ def make_attention_inspector(model: MrT5) -> AttentionInspector:
                 "key_mask": keys.mask,
                 "sink": config.softmax1,
             }
-            found = _summarize(attention_weights(query, key, **seam), keep, keys.mask)
+            found = _summarize(attention_weights(*projected, **seam), keep, keys.mask)
             after: Any = layer_module.apply({"params": layer}, hidden, LayerDropout(), keys, table)
             return after[0], found
 

@@ -17,7 +17,6 @@ from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.model_dir import METRICS
 
 from ..evaluation.many_records import random_evaluation
-from ..report import made_runs
 from ..report.made_runs import CONFIG, TIMES, PageReader, make_run, training_lines, work, write_metrics
 from .small_run import make_model_dir
 
@@ -85,7 +84,7 @@ def test_texts_need_a_model_with_gate_values(
     refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: GateConfig | None
 ) -> None:
     """Models without are not even loaded: these have no checkpoint."""
-    monkeypatch.setattr(made_runs, "CONFIG", dataclasses.replace(CONFIG, gate=gate))
+    monkeypatch.setattr(sys.modules[make_run.__module__], "CONFIG", dataclasses.replace(CONFIG, gate=gate))
     folder, _ = make_run(tmp_path / "run", num_examples=4)
     (tmp_path / "de.txt").write_bytes(b"text")
     message = refused("report", str(folder), "--texts", str(tmp_path / "de.txt"))
