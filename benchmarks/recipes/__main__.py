@@ -61,7 +61,7 @@ def _parse(arguments: Sequence[str] | None, names: Sequence[str]) -> argparse.Na
     parser.add_argument("--text", type=Path, metavar="FOLDER", help="with train/ and validation/")
     parser.add_argument("--models", type=Path, required=True, metavar="FOLDER", help="where MODEL_DIRs are, or will be")
     parser.add_argument("--only", default=".*", metavar="REGEX", help="names of runs (default: all)")
-    parser.add_argument("--minutes", type=float, default=6, help="of a piece, before it saves (default: 6)")
+    parser.add_argument("--minutes", type=float, default=5.5, help="of a piece, before it saves (default: 5.5)")
     parser.add_argument("--pieces", type=int, default=1000, help="how many to make (default: until all is done)")
     parser.add_argument("--list", action="store_true", help="only say what is done and what is missing")
     args = parser.parse_args(arguments)

@@ -124,6 +124,33 @@ def test_flags_that_name_nothing_are_refused(parts: Any, capsys: Any) -> None:
         assert words in capsys.readouterr().err
 
 
+def test_a_result_is_of_the_last_step_and_names_its_text(parts: Any, tmp_path: Path) -> None:
+    lines = [{"step": step, "total_loss": 1.0, "deletion_rate": 0.25} for step in range(1, 61)]
+    lines.insert(30, {"step": 30, "eval/x/hard/loss": 2.0})
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    file = {"split": "train", "language": "en", "path": "/text/en.txt", "sha256": "0123456789abcdef"}
+    (tmp_path / "data_files.json").write_text(json.dumps({"version": 1, "files": [file]}))
+    (tmp_path / "pieces.txt").write_text("330.0\n30.0\n")
+    metrics = {"hard": {"loss": 1.23456, "deletion_rate": None, "rung": 3.0}}
+    for step in (30, 60):
+        folder = tmp_path / f"eval/a_task-validation-step{step}"
+        folder.mkdir(parents=True)
+        summary = {"num_examples": step, "metrics": metrics, "languages": {"en": {"metrics": metrics}}}
+        (folder / "summary.json").write_text(json.dumps(summary))
+    recipe = parts.study.Recipe(("a.gin",), targets=(("", 0.25),))
+    found = parts.__main__._result(recipe, tmp_path)
+    assert found.pop("courses")[""]["arrived"] == parts.course.WIDTH
+    of_hard = {"hard": {"loss": 1.2346, "deletion_rate": None}}
+    assert found == {
+        "text": {"train/en": "0123456789ab"},
+        "steps": 60,
+        "minutes": 6.0,
+        "examples": 60,
+        "metrics": of_hard,
+        "languages": {"en": of_hard},
+    }
+
+
 STOPS_ONCE = """
 test -e "$0" && { echo done; exit 0; }
 : > "$0"
