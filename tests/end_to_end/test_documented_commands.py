@@ -23,6 +23,7 @@ SMALLER = {
         "--gin.TARGET_LENGTH=32",
         "--gin.BATCH_SIZE=2",
         "--gin.TRAIN_STEPS=2",
+        "--gin.config.OptimizerConfig.warmup_steps=0",
         "--gin.config.ModelConfig.emb_dim=8",
         "--gin.config.ModelConfig.mlp_dim=8",
         "--gin.config.ModelConfig.head_dim=4",
