@@ -13,7 +13,15 @@ from mrt5_jax.cli.main import main
 
 from ..cli.small_run import make_model_dir
 
-DOCUMENTS = ("README.md", "docs/INFERENCE.md", "docs/PARITY.md", "docs/TRAINING.md", "docs/DATA.md", "docs/hub.md")
+DOCUMENTS = (
+    "README.md",
+    "docs/INFERENCE.md",
+    "docs/PARITY.md",
+    "docs/TRAINING.md",
+    "docs/DATA.md",
+    "docs/hub.md",
+    "docs/tasks.md",
+)
 OF_OTHER_MODELS = ("docs/EVALUATION.md",)
 """Documents whose commands take models that are not made here: only their flags are looked at."""
 
@@ -28,6 +36,7 @@ SMALLER = {
         "--gin.config.ModelConfig.head_dim=4",
         "--gin.config.ExecutionConfig.scan_unroll=1",
         "--gin.config.ExecutionConfig.max_rungs=1",
+        "--gin.config.OptimizerConfig.warmup_steps=0",
         "--gin.config.TrainingConfig.eval_batches=1",
     ],
     "eval": ["--num_examples=2"],
@@ -47,13 +56,17 @@ def documented(repository: Path, documents: Sequence[str] = DOCUMENTS) -> list[l
 
 @pytest.fixture
 def workplace(repository: Path, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the documents take for granted: a corpus, a trained model, weights to convert."""
+    """A folder with what the documents take for granted: text, words, a trained model, weights to convert."""
     monkeypatch.chdir(tmp_path)
     text = "Bytes are read one by one; most of them say little that the others do not.\n"
-    for language in ("en", "de"):
-        corpus = tmp_path / "corpus" / f"{language}.txt"
-        corpus.parent.mkdir(exist_ok=True)
-        corpus.write_text(text * 60, encoding="utf-8")
+    for folder in ("corpus", "unseen"):
+        (tmp_path / folder).mkdir()
+        for language in ("en", "de"):
+            (tmp_path / folder / f"{language}.txt").write_text(text * 60, encoding="utf-8")
+    words = tmp_path / "words" / "en.txt"
+    words.parent.mkdir()
+    endings = ("den", "sty", "lick")
+    words.write_text("".join(f"{a}{b}{c}\n" for a in ("gar", "mon", "fel") for b in "aeiou" for c in endings))
     make_model_dir(tmp_path / "runs/vowels")
     (tmp_path / "in.jsonl").write_text('{"inputs": "#Hello", "targets": "#Hll"}\n')
     without_gate = "config.ModelConfig.gate=None", "config.RunConfig.controller=None"
