@@ -14,6 +14,13 @@ from mrt5_jax.runs.files import AnyPath, as_path, exists, explained, files_for, 
 from mrt5_jax.selection.deletions import DELETIONS
 
 
+class TaskResults(NamedTuple):
+    """What a system does on a task of a mixture."""
+
+    num_examples: int
+    estimates: Estimates
+
+
 class System(NamedTuple):
     """What a row of a table is about: a model and how it was used."""
 
@@ -22,13 +29,6 @@ class System(NamedTuple):
     deletion: Deletion
     threshold: float | None
     search: str
-
-
-class TaskResults(NamedTuple):
-    """What a system does on a task of a mixture."""
-
-    num_examples: int
-    estimates: Estimates
 
 
 @dataclasses.dataclass(frozen=True)

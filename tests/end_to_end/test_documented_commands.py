@@ -59,20 +59,20 @@ def workplace(repository: Path, shared: Path, tmp_path: Path, monkeypatch: pytes
     """A folder with what the documents take for granted: text, words, a trained model, weights to convert."""
     monkeypatch.chdir(tmp_path)
     text = "Bytes are read one by one; most of them say little that the others do not.\n"
-    for folder in ("corpus", "unseen"):
-        (tmp_path / folder).mkdir()
-        for language in ("en", "de"):
-            (tmp_path / folder / f"{language}.txt").write_text(text * 60, encoding="utf-8")
-    words = tmp_path / "words" / "en.txt"
-    words.parent.mkdir()
-    endings = ("den", "sty", "lick")
-    words.write_text("".join(f"{a}{b}{c}\n" for a in ("gar", "mon", "fel") for b in "aeiou" for c in endings))
+    for language in ("en", "de"):
+        corpus = tmp_path / "corpus" / f"{language}.txt"
+        corpus.parent.mkdir(exist_ok=True)
+        corpus.write_text(text * 60, encoding="utf-8")
     make_model_dir(tmp_path / "runs/vowels")
     (tmp_path / "in.jsonl").write_text('{"inputs": "#Hello", "targets": "#Hll"}\n')
     without_gate = "config.ModelConfig.gate=None", "config.RunConfig.controller=None"
     byt5 = make_model_dir(tmp_path / "plain", *without_gate, "config.ModelConfig.num_encoder_layers=4")
     assert main(["convert", "hf-export", str(byt5), "byt5-small"]) == 0
     shutil.copytree(shared / "golden/t5x_legacy/checkpoint_1003", "checkpoint_1000000")
+    shutil.copytree("corpus", "unseen")
+    words = [f"{a}{b}{c}\n" for a in ("gar", "mon", "fel") for b in "aeiou" for c in ("den", "sty", "lick")]
+    Path("words").mkdir()
+    Path("words/en.txt").write_text("".join(words), encoding="utf-8")
     return tmp_path
 
 
