@@ -22,7 +22,7 @@ DOCUMENTS = (
     "docs/hub.md",
     "docs/tasks.md",
 )
-OF_OTHER_MODELS = ("docs/EVALUATION.md",)
+OF_OTHER_MODELS = ("docs/EVALUATION.md", "docs/REPORT.md")
 """Documents whose commands take models that are not made here: only their flags are looked at."""
 
 SMALLER = {
