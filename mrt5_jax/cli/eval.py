@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mrt5_jax.cli.eval_answers import add_answer_arguments, check_answers, generated, labelled, search_of
 from mrt5_jax.cli.eval_sweeps import add_sweep_arguments, check_sweep, default_deletions, sweep_points
 from mrt5_jax.cli.eval_tables import add_table_arguments, check_tables, print_comparisons, tables_of_records
+from mrt5_jax.cli.process_flags import add_process_arguments, join_as_shard
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
@@ -39,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_answer_arguments(parser)
     add_sweep_arguments(parser)
     add_table_arguments(parser)
+    add_process_arguments(
+        parser,
+        "each evaluates its share on its own devices, into files of its own in a MODEL_DIR that all see; the first one "
+        "puts them together. All are given the same other flags",
+    )
     gin_setup.add_arguments(parser)
 
 
@@ -50,6 +57,7 @@ def run(args: argparse.Namespace) -> int:
     if args.model_dir is None:
         raise UserError("--model_dir is missing, or --from_records (mrt5 eval --help explains)")
     search = search_of(args)
+    shard = join_as_shard(args)
     from rich.console import Console
 
     from mrt5_jax.evaluation.evaluate import deletions_for
@@ -58,13 +66,14 @@ def run(args: argparse.Namespace) -> int:
         RECORDS,
         SUMMARY,
         TIMING,
-        evaluate_task,
         evaluation_folder,
         load_model,
         num_evaluated,
         split_to_evaluate,
         write_evaluation,
     )
+    from mrt5_jax.evaluation.shares import evaluate_together
+    from mrt5_jax.parallel.processes import in_any_process, in_first_process
     from mrt5_jax.selection.selectors import check_deletion
     from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
@@ -82,10 +91,11 @@ def run(args: argparse.Namespace) -> int:
     check_answers(args, search, configured, deletions, tasks)
     loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
 
-    console, progress = Console(), Console(stderr=True)
+    is_first = shard.index == 0
+    console, progress = Console(quiet=not is_first), Console(stderr=True, quiet=not is_first)
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
-    notes, records = iter([resolved.print_notes]), []
+    notes, records = iter([resolved.print_notes] if is_first else []), []
     answered = [*([] if search is None else [search_name(search)]), *(["labels"] if args.labels else [])]
     for task, split in splits.items():
         total = num_evaluated(task, split, configured.evaluation.num_examples)
@@ -94,21 +104,22 @@ def run(args: argparse.Namespace) -> int:
                 f"{label_of(task)} ({split}), step {loaded.step}{f', {point.variant}' if point.variant else ''}"
             )
             watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
-            evaluation = evaluate_task(point.loaded, point.run, task, split, point.deletions, watch)
-            if not evaluation.records:
-                raise UserError(f"task {label_of(task)}: its {split} split has no examples")
             variant = "-".join(filter(None, [point.variant, *answered]))
             folder = evaluation_folder(args.model_dir, task, split, loaded.step, variant)
-            place = point.loaded, point.run, (task, split)
+            evaluation = evaluate_together(point.loaded, point.run, task, split, point.deletions, folder, shard, watch)
+            if not in_any_process(bool(evaluation.records)):
+                raise UserError(f"task {label_of(task)}: its {split} split has no examples")
             if search is not None:
-                evaluation = generated(evaluation, *place, search, folder, progress, total)
+                evaluation = generated(evaluation, point, (task, split), search, folder, progress, total, shard)
             if args.labels:
-                evaluation = labelled(evaluation, *place, folder, progress)
-            write_evaluation(args.model_dir, evaluation, task, split, loaded.step, variant)
-            records += evaluation.records
-            _print(console, description, evaluation)
-            console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
-    print_comparisons(console, records, args.tables)
+                evaluation = labelled(evaluation, point, (task, split), folder, progress, shard)
+            place = task, split, loaded.step, variant
+            in_first_process(functools.partial(write_evaluation, args.model_dir, evaluation, *place))
+            if is_first:
+                records += evaluation.records
+                _print(console, description, evaluation)
+                console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
+    in_first_process(functools.partial(print_comparisons, console, records, args.tables))
     return 0
 
 

@@ -137,8 +137,8 @@ class _Timed:
 
 
 def _on_host(results: RowResults) -> Any:
-    """The results of all rows, in every process."""
-    if jax.process_count() == 1:
+    """The results of all rows, in every process that has computed some of them."""
+    if all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(results)):
         return jax.device_get(results)
     return multihost_utils.process_allgather(results, tiled=True)
 

@@ -77,14 +77,14 @@ class LoadedModel:
 
 
 def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
-    """Loads the model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
+    """Loads the model of a checkpoint, spread over the devices of this process; the data axis takes what there are.
 
     Raises:
         UserError: no such checkpoint, or one of another model; devices that the mesh does not fit.
     """
     check_precision(config)
     model = MrT5(config, execution)
-    devices = make_mesh(dataclasses.replace(execution.mesh, data=-1))
+    devices = make_mesh(dataclasses.replace(execution.mesh, data=-1), jax.local_devices())
     boxed = jax.eval_shape(model.init, jax.random.key(0), *2 * [jax.ShapeDtypeStruct((1, 1), jnp.int32)])["params"]
     shardings = {
         path_name(path): sharding
