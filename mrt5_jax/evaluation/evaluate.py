@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from mrt5_jax.compaction.ladder import BodyCost
 from mrt5_jax.config import Deletion, ModelConfig
@@ -184,6 +184,13 @@ def make_records(
             num_dropped_tokens=int(results.num_dropped_tokens[row]),
             input_length=input_length,
             num_text_bytes=int(num_text_bytes[row]),
+            kept_spans=spans_of(results.kept[row]),
         )
         for row, example in enumerate(examples)
     ]
+
+
+def spans_of(kept: Bool[np.ndarray, " length"]) -> list[list[int]]:
+    """Returns where a mask is true, as spans [start, end) in order: of 0110 1 it is [[1, 3], [4, 5]]."""
+    edges = np.flatnonzero(np.diff(kept.astype(np.int8), prepend=0, append=0))
+    return edges.reshape(-1, 2).tolist()
