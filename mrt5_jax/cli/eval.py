@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the run's EvaluationConfig.deletions, soft and hard if it does not say",
     )
     parser.add_argument("--num_examples", type=int, metavar="N", help="of each task (default: all)")
+    parser.add_argument(
+        "--timing_rounds",
+        type=int,
+        metavar="N",
+        help="run all deletions in turn N times on the same batches, so that runtimes have a range (default: 1)",
+    )
     add_answer_arguments(parser)
     add_sweep_arguments(parser)
     add_table_arguments(parser)
@@ -52,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
     search = search_of(args)
     from rich.console import Console
 
+    from mrt5_jax.evaluation.comparison import Evaluations, costs_by_system
     from mrt5_jax.evaluation.evaluate import deletions_for
     from mrt5_jax.evaluation.generation import search_name
     from mrt5_jax.evaluation.model_dirs import (
@@ -68,8 +75,9 @@ def run(args: argparse.Namespace) -> int:
     from mrt5_jax.selection.selectors import check_deletion
     from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
-    if args.num_examples is not None and args.num_examples < 1:
-        raise UserError(f"--num_examples={args.num_examples}: should be at least 1")
+    for flag in ("num_examples", "timing_rounds"):
+        if getattr(args, flag) is not None and getattr(args, flag) < 1:
+            raise UserError(f"--{flag}={getattr(args, flag)}: should be at least 1")
     resolved = _resolved(args)
     configured = resolved.run
     tasks = tuple(dict.fromkeys(args.task or configured.data.eval_tasks))
@@ -85,7 +93,8 @@ def run(args: argparse.Namespace) -> int:
     console, progress = Console(), Console(stderr=True)
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
-    notes, records = iter([resolved.print_notes]), []
+    notes, evaluations = iter([resolved.print_notes]), Evaluations([], {})
+    rounds = args.timing_rounds or 1
     answered = [*([] if search is None else [search_name(search)]), *(["labels"] if args.labels else [])]
     for task, split in splits.items():
         total = num_evaluated(task, split, configured.evaluation.num_examples)
@@ -94,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
                 f"{label_of(task)} ({split}), step {loaded.step}{f', {point.variant}' if point.variant else ''}"
             )
             watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
-            evaluation = evaluate_task(point.loaded, point.run, task, split, point.deletions, watch)
+            evaluation = evaluate_task(point.loaded, point.run, task, split, point.deletions, watch, rounds)
             if not evaluation.records:
                 raise UserError(f"task {label_of(task)}: its {split} split has no examples")
             variant = "-".join(filter(None, [point.variant, *answered]))
@@ -105,10 +114,11 @@ def run(args: argparse.Namespace) -> int:
             if args.labels:
                 evaluation = labelled(evaluation, *place, folder, progress)
             write_evaluation(args.model_dir, evaluation, task, split, loaded.step, variant)
-            records += evaluation.records
+            evaluations.records.extend(evaluation.records)
+            evaluations.costs.update(costs_by_system(evaluation.records, evaluation.costs))
             _print(console, description, evaluation)
             console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
-    print_comparisons(console, records, args.tables)
+    print_comparisons(console, evaluations, args.tables)
     return 0
 
 

@@ -130,6 +130,7 @@ def test_a_window_changes_no_record_but_the_rung(dispatch: str, tmp_path: Path) 
         (["--deletion=gentle"], ["--deletion", "gentle", "soft"]),
         (["--num_examples=0"], ["--num_examples=0", "at least 1"]),
         (["--num_examples=x"], ["--num_examples", "x"]),
+        (["--timing_rounds=0"], ["--timing_rounds=0", "at least 1"]),
         (["--gin.NO_SUCH=1"], ["NO_SUCH"]),
         (["--gin_file=nowhere.gin"], ["nowhere.gin", "not found"]),
         (["--gin.config.ModelConfig.mlp_dim=32"], ["model_config.json", "mlp_dim 16 -> 32"]),
@@ -180,6 +181,24 @@ def test_tables_are_made_again_from_records_alone(evaluated, tmp_path: Path, cap
         assert found[deletion, "bits_per_target_token"] == pytest.approx(expected["bits_per_byte"])
         assert found[deletion, "deletion_rate"] == pytest.approx(expected["deletion_rate"])
         assert found[deletion, "bits_per_text_byte"] > found[deletion, "bits_per_target_token"], "ends are no text"
+
+
+def test_runtimes_and_work_lie_beside_the_records(model_dir: Path, tmp_path: Path) -> None:
+    """Tables of the folder alone have the very figures, the clocked ones among them."""
+    argv = ["eval", f"--model_dir={model_dir}", "--split=validation", "--num_examples=5", "--deletion", "none", "hard"]
+    assert main([*argv, "--timing_rounds=3", f"--tables={tmp_path / 'first.json'}"]) == 0
+    (folder,) = (model_dir / "eval").glob("diagnostics.vowel_removal*-validation-step0")
+    windows = json.loads((folder / "timing.json").read_text())["windows"]
+    assert [(one["deletion"], one["examples"]) for one in windows] == [("none", {"": 5}), ("hard", {"": 5})] * 3
+    assert main(["eval", "--from_records", str(folder), f"--tables={tmp_path / 'again.json'}"]) == 0
+    rows = json.loads((tmp_path / "first.json").read_text())
+    assert rows == json.loads((tmp_path / "again.json").read_text())
+    found = {row["figure"]: row["value"] for row in rows if (row["deletion"], row["language"]) == ("hard", None)}
+    assert found["runtime_min"] <= found["runtime"] <= found["runtime_max"]
+    none = {row["figure"]: row["value"] for row in rows if (row["deletion"], row["language"]) == ("none", None)}
+    assert found["speedup"] == pytest.approx(none["runtime"] / found["runtime"])
+    assert found["ideal_speedup"] >= none["ideal_speedup"] == 1
+    assert "speedup" not in none
 
 
 def test_an_evaluation_says_what_it_is_of(evaluated, model_dir: Path) -> None:

@@ -82,6 +82,23 @@ def test_every_batch_runs_once_and_by_the_clock_the_first_of_a_length_twice(tiny
     assert seen == [([0], "soft"), ([0, 4], "soft"), ([0], "hard"), ([0, 4], "hard")]
 
 
+def test_deletions_take_turns_in_every_round_and_each_call_has_its_time(tiny) -> None:
+    """Two windows, of 8 examples and of 1, twice under either deletion; the records are those of one round."""
+
+    class Windowed:
+        window = 2
+
+        def __call__(self, params, batches, deletion):
+            return tiny.evaluator(params, batches, deletion)
+
+    batches = make_batches([*range(9)])
+    found = evaluate(Windowed(), tiny.params, batches, ("soft", "hard"), rounds=2)
+    clocked = [(time.deletion, time.examples) for time in found.costs.times]
+    assert clocked == [(deletion, {"en": count}) for count in (8, 1) for _ in range(2) for deletion in ("soft", "hard")]
+    assert all(time.milliseconds > 0 for time in found.costs.times)
+    assert found.records == collect_records(tiny.evaluator, tiny.params, batches, ("soft", "hard"))
+
+
 def test_what_a_capacity_drops_is_not_deleted(tiny, evaluated) -> None:
     """3 slots of 8: the deletion rate stays the gate's, and what has no slot is counted apart."""
     evaluator = BatchByBatch(evaluation_program(tiny.model, Ladder((3,), LENGTH)))
