@@ -7,7 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.cli.eval_answers import add_answer_arguments, check_answers, generated, labelled, search_of
-from mrt5_jax.cli.eval_sweeps import add_sweep_arguments, check_sweep, default_deletions, sweep_points
+from mrt5_jax.cli.eval_sweeps import (
+    add_sweep_arguments,
+    check_sweep,
+    default_deletions,
+    sweep_points,
+    threshold_in_use,
+)
 from mrt5_jax.cli.eval_tables import add_table_arguments, check_tables, print_comparisons, tables_of_records
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
@@ -88,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
     check_sweep(args, configured.model, tasks)
     deletions = deletions_for(configured.model, default_deletions(args, configured))
     check_answers(args, search, configured, deletions, tasks)
+    stored = threshold_in_use(args, configured)
     loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
 
     console, progress = Console(), Console(stderr=True)
@@ -98,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     answered = [*([] if search is None else [search_name(search)]), *(["labels"] if args.labels else [])]
     for task, split in splits.items():
         total = num_evaluated(task, split, configured.evaluation.num_examples)
-        for point in sweep_points(args, loaded, configured, task, deletions, console):
+        for point in sweep_points(args, loaded, configured, task, deletions, stored, console):
             description = (
                 f"{label_of(task)} ({split}), step {loaded.step}{f', {point.variant}' if point.variant else ''}"
             )

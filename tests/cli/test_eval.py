@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -284,9 +285,33 @@ def test_a_rate_finds_its_threshold_and_random_deletion_deletes_as_much(model_di
     assert sorted(undeleted) == [0, 10]
 
 
+def test_a_threshold_that_was_found_is_stored_and_then_used(model_dir: Path, tmp_path: Path, capsys) -> None:
+    """In a file of its own: the trained configuration keeps its bytes, and the next evaluation its folder."""
+    own = tmp_path / "model"
+    shutil.copytree(model_dir, own, ignore=shutil.ignore_patterns("eval"))
+    before = contents(own)
+    argv = ["eval", f"--model_dir={own}", "--num_examples=10", "--deletion", "hard"]
+    assert main([*argv, "--target_rate=0.5", "--store_threshold"]) == 0
+    assert f"stored: {own}/threshold.json; remove it" in capsys.readouterr().out
+    assert {path: data for path, data in contents(own).items() if path in before} == before
+    stored = json.loads((own / "threshold.json").read_text())
+    assert (stored["target_rate"], stored["split"], stored["step"]) == (0.5, "validation", 0)
+    (found,) = (own / "eval").iterdir()
+    assert found.name.endswith(f"-threshold{stored['threshold']:.12g}")
+    shutil.rmtree(own / "eval")
+    assert main(argv) == 0
+    error = capsys.readouterr().err
+    assert f"mrt5: {own}/threshold.json: gate values are compared with {stored['threshold']:g}" in error
+    (again,) = (own / "eval").iterdir()
+    assert again.name == found.name
+    assert {record.threshold for record in read_records(again / "records.jsonl")} == {stored["threshold"]}
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["--store_threshold"], ["--store_threshold", "one --target_rate and one --task"]),
+        (["--store_threshold", "--target_rate", "0.5", "0.7"], ["--store_threshold", "one --target_rate"]),
         (["--threshold=-15", "--target_rate=0.5"], ["--threshold and --target_rate", "give one"]),
         (["--threshold=-40"], ["threshold", "-40", "between scale"]),
         (["--target_rate=1.5"], ["--target_rate=1.5", "between 0 and 1"]),
