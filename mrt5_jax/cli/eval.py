@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.cli.eval_answers import add_answer_arguments, check_answers, generated, labelled, search_of
+from mrt5_jax.cli.eval_follow import add_follow_arguments, best_to_keep, check_follow, load_step, steps_to_evaluate
 from mrt5_jax.cli.eval_sweeps import (
     add_sweep_arguments,
     check_sweep,
@@ -21,7 +22,9 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import as_path, given_path, read_bytes
 
 if TYPE_CHECKING:
+    from mrt5_jax.cli.eval_sweeps import SweepPoint
     from mrt5_jax.cli.gin_setup import Resolved
+    from mrt5_jax.evaluation.evaluate import Evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_answer_arguments(parser)
     add_sweep_arguments(parser)
+    add_follow_arguments(parser)
     add_table_arguments(parser)
     gin_setup.add_arguments(parser)
 
@@ -66,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     from mrt5_jax.evaluation.comparison import Evaluations, costs_by_system
     from mrt5_jax.evaluation.evaluate import deletions_for
+    from mrt5_jax.evaluation.finished import evaluation_settings, finished_evaluation
     from mrt5_jax.evaluation.generation import search_name
     from mrt5_jax.evaluation.model_dirs import (
         RECORDS,
@@ -73,7 +78,6 @@ def run(args: argparse.Namespace) -> int:
         TIMING,
         evaluate_task,
         evaluation_folder,
-        load_model,
         num_evaluated,
         split_to_evaluate,
         write_evaluation,
@@ -94,8 +98,9 @@ def run(args: argparse.Namespace) -> int:
     check_sweep(args, configured.model, tasks)
     deletions = deletions_for(configured.model, default_deletions(args, configured))
     check_answers(args, search, configured, deletions, tasks)
+    check_follow(args)
     stored = threshold_in_use(args, configured)
-    loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
+    best = best_to_keep(args, configured, splits, deletions)
 
     console, progress = Console(), Console(stderr=True)
     if configured.model.gate is None:
@@ -103,28 +108,44 @@ def run(args: argparse.Namespace) -> int:
     notes, evaluations = iter([resolved.print_notes]), Evaluations([], {})
     rounds = args.timing_rounds or 1
     answered = [*([] if search is None else [search_name(search)]), *(["labels"] if args.labels else [])]
-    for task, split in splits.items():
-        total = num_evaluated(task, split, configured.evaluation.num_examples)
-        for point in sweep_points(args, loaded, configured, task, deletions, stored, console):
-            description = (
-                f"{label_of(task)} ({split}), step {loaded.step}{f', {point.variant}' if point.variant else ''}"
-            )
-            watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
-            evaluation = evaluate_task(point.loaded, point.run, task, split, point.deletions, watch, rounds)
-            if not evaluation.records:
-                raise UserError(f"task {label_of(task)}: its {split} split has no examples")
-            variant = "-".join(filter(None, [point.variant, *answered]))
-            folder = evaluation_folder(args.model_dir, task, split, loaded.step, variant)
-            place = point.loaded, point.run, (task, split)
-            if search is not None:
-                evaluation = generated(evaluation, *place, search, folder, progress, total)
-            if args.labels:
-                evaluation = labelled(evaluation, *place, folder, progress)
-            write_evaluation(args.model_dir, evaluation, task, split, loaded.step, variant)
-            evaluations.records.extend(evaluation.records)
-            evaluations.costs.update(costs_by_system(evaluation.records, evaluation.costs))
-            _print(console, description, evaluation)
-            console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
+
+    def evaluate_point(point: "SweepPoint", task: str, split: str, total: int | None) -> "Evaluation":
+        """Evaluates a model on a task and prints what was found, or reads what is finished."""
+        step = point.loaded.step
+        variant = "-".join(filter(None, [point.variant, *answered]))
+        folder = evaluation_folder(args.model_dir, task, split, step, variant)
+        settings = evaluation_settings(point.loaded, point.run, point.deletions, answered)
+        if args.follow and (finished := finished_evaluation(folder, settings)) is not None:
+            console.print(f"evaluated already: {folder}\n", soft_wrap=True, highlight=False)
+            return finished
+        description = f"{label_of(task)} ({split}), step {step}{f', {point.variant}' if point.variant else ''}"
+        watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
+        evaluation = evaluate_task(point.loaded, point.run, task, split, point.deletions, watch, rounds)
+        if not evaluation.records:
+            raise UserError(f"task {label_of(task)}: its {split} split has no examples")
+        place = point.loaded, point.run, (task, split)
+        if search is not None:
+            evaluation = generated(evaluation, *place, search, folder, progress, total)
+        if args.labels:
+            evaluation = labelled(evaluation, *place, folder, progress)
+        write_evaluation(args.model_dir, evaluation, task, split, step, variant, settings)
+        _print(console, description, evaluation)
+        console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
+        return evaluation
+
+    for step in steps_to_evaluate(args, progress):
+        loaded = load_step(args, configured, step, progress)
+        if loaded is None:
+            continue
+        for task, split in splits.items():
+            total = num_evaluated(task, split, configured.evaluation.num_examples)
+            for point in sweep_points(args, loaded, configured, task, deletions, stored, console):
+                evaluation = evaluate_point(point, task, split, total)
+                evaluations.records.extend(evaluation.records)
+                evaluations.costs.update(costs_by_system(evaluation.records, evaluation.costs))
+                if best is not None:
+                    line = best.offer(evaluation, loaded)
+                    console.print(f"{line}\n", soft_wrap=True, highlight=False, markup=False)
     print_comparisons(console, evaluations, args.tables)
     return 0
 

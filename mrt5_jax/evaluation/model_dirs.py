@@ -59,6 +59,8 @@ from mrt5_jax.selection.selectors import deletion_threshold, selector_rule
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", COSTS_FILE
+SETTINGS = "settings"
+"""Of summary.json: see `finished.evaluation_settings`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,12 +223,19 @@ def evaluation_folder(model_dir: AnyPath, task: str, split: str, step: int, vari
 
 
 def write_evaluation(
-    model_dir: AnyPath, evaluation: Evaluation, task: str, split: str, step: int, variant: str = ""
+    model_dir: AnyPath,
+    evaluation: Evaluation,
+    task: str,
+    split: str,
+    step: int,
+    variant: str = "",
+    settings: Mapping[str, Any] | None = None,
 ) -> FilePath:
     """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder.
 
     Args:
         variant: what tells it from other evaluations of the same checkpoint, for the folder's name.
+        settings: by which `finished.finished_evaluation` knows it again; None: it does not.
 
     Raises:
         UserError: it cannot be written.
@@ -243,6 +252,8 @@ def write_evaluation(
             name: _summary(group, evaluation.body) for name, group in group_by(records, "language").items() if name
         },
     }
+    if settings is not None:
+        summary[SETTINGS] = settings
     if evaluation.task_metrics:
         summary["task_metrics"] = evaluation.task_metrics
     timing = {"milliseconds_per_batch": evaluation.milliseconds, **costs_to_json(evaluation.costs)}

@@ -310,6 +310,25 @@ def test_a_threshold_that_was_found_is_stored_and_then_used(model_dir: Path, tmp
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["--follow", "--step=0"], ["--step", "--follow", "leave one"]),
+        (["--follow", "--target_rate=0.5", "--store_threshold"], ["--store_threshold", "--follow"]),
+        (["--keep_best=los"], ["--keep_best=los", "did you mean loss?", "it has loss, bits_per_target_token"]),
+        (["--keep_best=generated_accuracy"], ["this evaluation has no generated_accuracy"]),
+        (["--keep_best=loss:best"], ["this evaluation has no loss:best"]),
+        (["--keep_best=deletion_rate"], ["--keep_best=deletion_rate:min or --keep_best=deletion_rate:max"]),
+        (["--keep_best=loss", "--threshold=-15"], ["--keep_best=loss", "one threshold"]),
+        (["--keep_best=loss", "--task", "diagnostics.copy", "diagnostics.merge_abc"], ["2 tasks", "give one --task"]),
+    ],
+)
+def test_mistakes_about_checkpoints_are_one_line(failing, model_dir: Path, argv: list[str], words: list[str]) -> None:
+    error = failing(f"--model_dir={model_dir}", *argv)
+    for word in words:
+        assert word in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
         (["--store_threshold"], ["--store_threshold", "one --target_rate and one --task"]),
         (["--store_threshold", "--target_rate", "0.5", "0.7"], ["--store_threshold", "one --target_rate"]),
         (["--threshold=-15", "--target_rate=0.5"], ["--threshold and --target_rate", "give one"]),
