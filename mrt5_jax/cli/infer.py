@@ -175,7 +175,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str, shar
     identity = {
         "model_dir": resolved(args.model_dir),
         "step": model.step,
-        "threshold": args.threshold,
+        "threshold": args.threshold if prepared.stored is None else prepared.stored.threshold,
         "deletion": args.deletion,  # as asked for: a ByT5 deletes nothing under any
     }
     with progress("lines") as watch:

@@ -19,6 +19,7 @@ from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.data.mixing import Shard
 from mrt5_jax.data.task_names import key_of
 from mrt5_jax.errors import UserError
+from mrt5_jax.evaluation.costs import Costs, costs_to_json, read_costs
 from mrt5_jax.evaluation.evaluate import Evaluation
 from mrt5_jax.evaluation.model_dirs import RECORDS, LoadedModel, evaluate_task
 from mrt5_jax.evaluation.records import RECORD_SCHEMA, Record, read_records, to_json_lines
@@ -38,6 +39,7 @@ def evaluate_together(
     folder: FilePath,
     shard: Shard,
     watch: Callable[[Iterable[EvalBatch]], Iterable[EvalBatch]] = iter,
+    rounds: int = 1,
 ) -> Evaluation:
     """Evaluates a task's split as `evaluate_task` does, by all processes that call this together.
 
@@ -45,17 +47,19 @@ def evaluate_together(
         folder: where the shares lie; all processes see it.
         shard: the share of this process.
         watch: sees all batches go by, those of other processes too.
+        rounds: as of `evaluate_task`.
 
     Returns:
-        in the first process the whole evaluation, with the times of its own share; in the others their own shares.
+        in the first process the whole evaluation, in which the times of batches are its own; in the others their own
+        shares.
 
     Raises:
         UserError: see `evaluate_task`, in any process; or the first one does not see the shares of the others.
     """
     if shard == WHOLE:
-        return evaluate_task(loaded, run, task, split, deletions, watch)
+        return evaluate_task(loaded, run, task, split, deletions, watch, rounds)
     weights = loaded.name, loaded.step, loaded.digest
-    settings = run.model, run.evaluation, run.execution, task, split, tuple(deletions)
+    settings = run.model, run.evaluation, run.execution, task, split, tuple(deletions), rounds
     key = key_of((RECORD_SCHEMA, weights, settings))
 
     def own_batches(batches: Iterable[EvalBatch]) -> Iterator[EvalBatch]:
@@ -74,7 +78,7 @@ def evaluate_together(
             return share[0]
         passed = _Digest()
         evaluation = evaluate_task(
-            loaded, run, task, split, deletions, lambda batches: passed.of_each(own_batches(watch(batches)))
+            loaded, run, task, split, deletions, lambda batches: passed.of_each(own_batches(watch(batches))), rounds
         )
         _write_share(path, key, evaluation, passed.so_far())
         return evaluation
@@ -114,6 +118,7 @@ def _write_share(path: FilePath, key: str, evaluation: Evaluation, batches: str)
         "records": hashlib.sha256(records.encode()).hexdigest(),
         "milliseconds_per_batch": evaluation.milliseconds,
         "num_cut": {"inputs": evaluation.num_inputs_cut, "targets": evaluation.num_targets_cut},
+        **costs_to_json(evaluation.costs),
     }
     with explained(path):
         write_atomically(path, records)
@@ -129,9 +134,9 @@ def _read_share(path: FilePath, key: str) -> tuple[Evaluation, str] | None:
             return None
     if made.get("made_from") != key or made.get("records") != hashlib.sha256(records).hexdigest():
         return None
-    cut = made["num_cut"]
-    evaluation = Evaluation(read_records(path), made["milliseconds_per_batch"], cut["inputs"], cut["targets"])
-    return evaluation, made["batches"]
+    cut, costs = made["num_cut"], read_costs(_description(path)) or Costs()
+    times = made["milliseconds_per_batch"]
+    return Evaluation(read_records(path), times, cut["inputs"], cut["targets"], costs=costs), made["batches"]
 
 
 def _put_together(folder: FilePath, count: int, key: str, run: RunConfig, num_deletions: int) -> Evaluation:
@@ -149,6 +154,7 @@ def _put_together(folder: FilePath, count: int, key: str, run: RunConfig, num_de
         num_inputs_cut=sum(share.num_inputs_cut for share in shares),
         num_targets_cut=sum(share.num_targets_cut for share in shares),
         body=None if run.model.gate is None else body_multiply_adds(run.model, run.data.target_length),
+        costs=shares[0].costs._replace(times=tuple(time for share in shares for time in share.costs.times)),
     )
 
 

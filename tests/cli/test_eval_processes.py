@@ -20,6 +20,9 @@ SHARES = ("records.jsonl-00000-of-00002", "records.jsonl-00001-of-00002")
         (["--num_processes=2"], "--coordinator_address, --process_id missing"),
         (["--cluster", "--process_id=1"], "--cluster finds the other processes itself"),
         (["--from_records", "a.jsonl", "--cluster"], "--cluster: has no effect on records"),
+        (["--follow", "--cluster"], "--follow: is for one process: leave out --cluster"),
+        (["--keep_best=loss", "--num_processes=2"], "--keep_best: is for one process"),
+        (["--store_threshold", "--target_rate=0.5", "--process_id=0"], "--store_threshold: is for one process"),
     ],
 )
 def test_processes_that_cannot_be_are_refused(flags: list[str], message: str, tmp_path: Path, capsys) -> None:

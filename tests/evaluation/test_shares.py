@@ -17,12 +17,14 @@ from mrt5_jax.data.sources import Example, IndexedSource, one_by_one
 from mrt5_jax.data.task_specs import TaskSpec
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation import shares
+from mrt5_jax.evaluation.costs import Costs, WindowTime
 from mrt5_jax.evaluation.evaluate import Evaluation
 from mrt5_jax.evaluation.model_dirs import LoadedModel
 from mrt5_jax.evaluation.records import Record
 from mrt5_jax.evaluation.shares import evaluate_together
 from mrt5_jax.inference.shards import WHOLE
 from mrt5_jax.model.encoder_decoder import MrT5
+from mrt5_jax.model.multiply_adds import row_cost
 from mrt5_jax.parallel.mesh import make_mesh
 
 from ..inference.models import small_config
@@ -32,6 +34,7 @@ CONFIG = small_config(vocab_size=384)
 DATA = DataConfig(TASK, (TASK,), LENGTH, 6, BATCH, BATCH)
 RUN = RunConfig("", CONFIG, DATA, TrainingConfig(num_steps=1))
 DELETIONS = ("soft", "hard")
+COST = row_cost(CONFIG, DATA.target_length)
 NUM_EXAMPLES = 16 * BATCH + 6
 """With buckets, a window and a part of another, whose last batch is not full."""
 
@@ -57,7 +60,9 @@ def num_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     add_made_task(monkeypatch)
     found: list[int] = []
 
-    def evaluate(loaded: Any, run: RunConfig, task: str, split: str, deletions: Any, watch: Any) -> Evaluation:
+    def evaluate(
+        loaded: Any, run: RunConfig, task: str, split: str, deletions: Any, watch: Any, rounds: int
+    ) -> Evaluation:
         batches = list(watch(eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)))
         found.append(len(batches))
         records = [
@@ -66,16 +71,24 @@ def num_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
             for batch in batches for deletion in deletions for info in batch.examples
         ]  # fmt: skip
         cut = sum(info.input_cut for batch in batches for info in batch.examples)
-        return Evaluation(records, dict.fromkeys(deletions, 1.5), cut)
+        times = tuple(
+            WindowTime("soft", float(batch.examples[0].index), {"": len(batch.examples)}) for batch in batches
+        )
+        return Evaluation(records, dict.fromkeys(deletions, 1.5), cut, costs=Costs(times, COST))
 
     monkeypatch.setattr(shares, "evaluate_task", evaluate)
     return found
 
 
 def evaluate_share(
-    loaded: LoadedModel, folder: Path, shard: Shard, run: RunConfig = RUN, deletions: Any = DELETIONS
+    loaded: LoadedModel,
+    folder: Path,
+    shard: Shard,
+    run: RunConfig = RUN,
+    deletions: Any = DELETIONS,
+    rounds: int = 1,
 ) -> Evaluation:
-    return evaluate_together(loaded, run, TASK, SPLIT, deletions, folder, shard)
+    return evaluate_together(loaded, run, TASK, SPLIT, deletions, folder, shard, rounds=rounds)
 
 
 @pytest.mark.parametrize("buckets", [(), (16, LENGTH)])
@@ -95,6 +108,8 @@ def test_the_shares_of_all_processes_are_the_evaluation_of_one(
     assert sorted(record.index for record in found.records) == sorted(2 * [*range(NUM_EXAMPLES)])
     assert found.num_inputs_cut == whole.num_inputs_cut > 0
     assert found.milliseconds == whole.milliseconds
+    assert sorted(found.costs.times, key=str) == sorted(whole.costs.times, key=str)
+    assert found.costs.row == COST
     all_batches, *of_shares = num_batches
     assert sum(of_shares) == all_batches
     assert max(of_shares) - min(of_shares) <= 1
@@ -124,6 +139,7 @@ def test_a_finished_share_is_read(loaded, num_batches: list[int], tmp_path: Path
     assert not is_evaluated_again()
     assert is_evaluated_again(dataclasses.replace(loaded, digest="another"))
     assert is_evaluated_again(deletions=("soft",))
+    assert is_evaluated_again(rounds=2)
     other_seed = dataclasses.replace(RUN.evaluation, seed=3)
     assert is_evaluated_again(run=dataclasses.replace(RUN, evaluation=other_seed))
     assert is_evaluated_again()
