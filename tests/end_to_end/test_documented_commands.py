@@ -14,7 +14,7 @@ from mrt5_jax.cli.main import main
 from ..cli.small_run import make_model_dir
 
 DOCUMENTS = ("README.md", "docs/INFERENCE.md", "docs/PARITY.md", "docs/TRAINING.md", "docs/DATA.md", "docs/hub.md")
-OF_OTHER_MODELS = ("docs/EVALUATION.md",)
+OF_OTHER_MODELS = ("docs/EVALUATION.md", "docs/REPORT.md")
 """Documents whose commands take models that are not made here: only their flags are looked at."""
 
 SMALLER = {
