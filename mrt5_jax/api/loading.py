@@ -34,6 +34,7 @@ from mrt5_jax.runs.files import AnyPath, FilePath, as_path, exists, explained, g
 from mrt5_jax.runs.model_dir import MODEL_CONFIG, read_model_config
 from mrt5_jax.runs.restoring import restore_params
 from mrt5_jax.runs.run_files import CONFIG_GIN, SavedRun, read_run
+from mrt5_jax.runs.stored_threshold import THRESHOLD_FILE, StoredThreshold, read_threshold
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selectors import check_deletion, check_stride, selector_rule
 from mrt5_jax.validation import check_gate, check_ranges
@@ -61,6 +62,8 @@ class DescribedModel:
     config_text: str
     read: Callable[[int | None], Weights]
     """Reads the weights of a step, by default of the newest."""
+    stored: StoredThreshold | None
+    """What takes the place of the trained threshold where no other is given."""
 
     def prepare(
         self,
@@ -81,7 +84,12 @@ class DescribedModel:
         for field, value in (("threshold", threshold), ("capacity", capacity)):
             if value is not None and not isinstance(value, numbers.Real):
                 raise UserError(f"{field}={value!r}: should be a number")
-        config = self.config if threshold is None else with_threshold(self.config, threshold, self.name)
+        stored = self.stored if threshold is None else None
+        if stored is not None:
+            config = with_stored_threshold(self.config, stored, self.name)
+            _log.warning("%s", stored.line(self.name))
+        else:
+            config = self.config if threshold is None else with_threshold(self.config, threshold, self.name)
         limits = limits_of(self.run, config.vocab_size, input_length, target_length)
         prepared = PreparedModel(
             self.name,
@@ -89,6 +97,7 @@ class DescribedModel:
             self.run,
             self.config_text,
             self.read,
+            stored,
             _checked_deletion(config, deletion, self.name),
             execution or execution_of(self.run),
             capacity_of(self.run) if capacity is None else float(capacity),
@@ -120,7 +129,8 @@ class PreparedModel(DescribedModel):
             UserError: there is no such step, or it cannot be read.
         """
         weights = self.read(step)
-        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "read"}
+        own = [field.name for field in dataclasses.fields(self) if field.name not in ("read", "stored")]
+        fields = {name: getattr(self, name) for name in own}
         params = jax.tree.map(jnp.asarray, weights.params)
         return Model(params=params, step=weights.step, origin=weights.origin, **fields)
 
@@ -146,8 +156,9 @@ def load(
         step: which checkpoint of a MODEL_DIR; None: the newest.
         deletion: what the gate does: "hard" removes positions (the default of a model with a gate), "soft" adds gate
             values to attention scores, "none" ignores the gate (the default, and the only one, of a ByT5).
-        threshold: hard deletion keeps positions with a gate value above it; None: the model's own. Gate values lie
-            between `config.GateConfig.scale` (-30), which deletes, and 0, which keeps.
+        threshold: hard deletion keeps positions with a gate value above it; None: the one that `mrt5 eval
+            --store_threshold` has left in the MODEL_DIR, which is said in a line, or else the trained one. Gate values
+            lie between `config.GateConfig.scale` (-30), which deletes, and 0, which keeps.
         execution: who chooses lengths, and how many batches run together; None: as the model was trained.
         capacity: the share of its length that a row may keep at most; None: as the model was trained, or no limit.
         input_length: the longest input in ids, end of sequence included; None: as trained, or 1024.
@@ -202,9 +213,10 @@ def _of_model_dir(name: str, folder: FilePath) -> DescribedModel:
         return Weights(restored.params, restored.step, read_origin(folder))
 
     config, run, gin = read_model_config(folder), read_run(folder), folder / CONFIG_GIN
+    stored = read_threshold(folder)
     with explained(gin):
         text = read_bytes(gin).decode(errors="replace") if exists(gin) else ""
-    return DescribedModel(name, config, run, text, read)
+    return DescribedModel(name, config, run, text, read, stored)
 
 
 def _of_hugging_face(name: str) -> DescribedModel:
@@ -221,7 +233,7 @@ def _of_hugging_face(name: str) -> DescribedModel:
             raise UserError(f"{name} is a model of Hugging Face, which has no steps: leave step={step} out")
         return Weights(imported.params, 0, imported.source)
 
-    return DescribedModel(name, imported.config, None, "", read)
+    return DescribedModel(name, imported.config, None, "", read, None)
 
 
 def with_threshold(config: ModelConfig, threshold: float, name: str) -> ModelConfig:
@@ -235,6 +247,18 @@ def with_threshold(config: ModelConfig, threshold: float, name: str) -> ModelCon
     check_gate(gate, config.num_encoder_layers)
     check_ranges(gate)
     return dataclasses.replace(config, gate=gate)
+
+
+def with_stored_threshold(config: ModelConfig, stored: StoredThreshold, name: str) -> ModelConfig:
+    """Returns a model with the threshold that its MODEL_DIR, `name`, is to be used with.
+
+    Raises:
+        UserError: the model cannot be used with it; the message names the file.
+    """
+    try:
+        return with_threshold(config, stored.threshold, name)
+    except UserError as error:
+        raise UserError(f"{as_path(name) / THRESHOLD_FILE} is of another model ({error}): remove it") from None
 
 
 def gate_with_values(config: ModelConfig, given: str, name: str) -> GateConfig:

@@ -2,20 +2,31 @@
 
 import argparse
 import dataclasses
+import functools
 import typing
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.cli.eval_answers import add_answer_arguments, check_answers, generated, labelled, search_of
-from mrt5_jax.cli.eval_sweeps import add_sweep_arguments, check_sweep, default_deletions, sweep_points
+from mrt5_jax.cli.eval_follow import add_follow_arguments, best_to_keep, check_follow, load_step, steps_to_evaluate
+from mrt5_jax.cli.eval_sweeps import (
+    add_sweep_arguments,
+    check_sweep,
+    default_deletions,
+    sweep_points,
+    threshold_in_use,
+)
 from mrt5_jax.cli.eval_tables import add_table_arguments, check_tables, print_comparisons, tables_of_records
+from mrt5_jax.cli.process_flags import add_process_arguments, join_as_shard, names_others
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import as_path, given_path, read_bytes
 
 if TYPE_CHECKING:
+    from mrt5_jax.cli.eval_sweeps import SweepPoint
     from mrt5_jax.cli.gin_setup import Resolved
+    from mrt5_jax.evaluation.evaluate import Evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,9 +47,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="default: the run's EvaluationConfig.deletions, soft and hard if it does not say",
     )
     parser.add_argument("--num_examples", type=int, metavar="N", help="of each task (default: all)")
+    parser.add_argument(
+        "--timing_rounds",
+        type=int,
+        metavar="N",
+        help="run all deletions in turn N times on the same batches, so that runtimes have a range (default: 1)",
+    )
     add_answer_arguments(parser)
     add_sweep_arguments(parser)
+    add_follow_arguments(parser)
     add_table_arguments(parser)
+    add_process_arguments(
+        parser,
+        "each evaluates its share on its own devices, into files of its own in a MODEL_DIR that all see; the first one "
+        "puts them together. All are given the same other flags",
+    )
     gin_setup.add_arguments(parser)
 
 
@@ -50,26 +73,31 @@ def run(args: argparse.Namespace) -> int:
     if args.model_dir is None:
         raise UserError("--model_dir is missing, or --from_records (mrt5 eval --help explains)")
     search = search_of(args)
+    _check_processes(args)
+    shard = join_as_shard(args)
     from rich.console import Console
 
+    from mrt5_jax.evaluation.comparison import Evaluations, costs_by_system
     from mrt5_jax.evaluation.evaluate import deletions_for
+    from mrt5_jax.evaluation.finished import evaluation_settings, finished_evaluation
     from mrt5_jax.evaluation.generation import search_name
     from mrt5_jax.evaluation.model_dirs import (
         RECORDS,
         SUMMARY,
         TIMING,
-        evaluate_task,
         evaluation_folder,
-        load_model,
         num_evaluated,
         split_to_evaluate,
         write_evaluation,
     )
+    from mrt5_jax.evaluation.shares import evaluate_together
+    from mrt5_jax.parallel.processes import in_any_process, in_first_process
     from mrt5_jax.selection.selectors import check_deletion
     from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
-    if args.num_examples is not None and args.num_examples < 1:
-        raise UserError(f"--num_examples={args.num_examples}: should be at least 1")
+    for flag in ("num_examples", "timing_rounds"):
+        if getattr(args, flag) is not None and getattr(args, flag) < 1:
+            raise UserError(f"--{flag}={getattr(args, flag)}: should be at least 1")
     resolved = _resolved(args)
     configured = resolved.run
     tasks = tuple(dict.fromkeys(args.task or configured.data.eval_tasks))
@@ -80,36 +108,70 @@ def run(args: argparse.Namespace) -> int:
     check_sweep(args, configured.model, tasks)
     deletions = deletions_for(configured.model, default_deletions(args, configured))
     check_answers(args, search, configured, deletions, tasks)
-    loaded = load_model(args.model_dir, configured.model, args.step, configured.execution)
+    check_follow(args)
+    stored = threshold_in_use(args, configured)
+    best = best_to_keep(args, configured, splits, deletions)
 
-    console, progress = Console(), Console(stderr=True)
+    is_first = shard.index == 0
+    console, progress = Console(quiet=not is_first), Console(stderr=True, quiet=not is_first)
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
-    notes, records = iter([resolved.print_notes]), []
+    notes, evaluations = iter([resolved.print_notes] if is_first else []), Evaluations([], {})
+    rounds = args.timing_rounds or 1
     answered = [*([] if search is None else [search_name(search)]), *(["labels"] if args.labels else [])]
-    for task, split in splits.items():
-        total = num_evaluated(task, split, configured.evaluation.num_examples)
-        for point in sweep_points(args, loaded, configured, task, deletions, console):
-            description = (
-                f"{label_of(task)} ({split}), step {loaded.step}{f', {point.variant}' if point.variant else ''}"
-            )
-            watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
-            evaluation = evaluate_task(point.loaded, point.run, task, split, point.deletions, watch)
-            if not evaluation.records:
-                raise UserError(f"task {label_of(task)}: its {split} split has no examples")
-            variant = "-".join(filter(None, [point.variant, *answered]))
-            folder = evaluation_folder(args.model_dir, task, split, loaded.step, variant)
-            place = point.loaded, point.run, (task, split)
-            if search is not None:
-                evaluation = generated(evaluation, *place, search, folder, progress, total)
-            if args.labels:
-                evaluation = labelled(evaluation, *place, folder, progress)
-            write_evaluation(args.model_dir, evaluation, task, split, loaded.step, variant)
-            records += evaluation.records
+
+    def evaluate_point(point: "SweepPoint", task: str, split: str, total: int | None) -> "Evaluation":
+        """Evaluates a model on a task and prints what was found, or reads what is finished.
+
+        Of several processes the first one has the whole evaluation.
+        """
+        step = point.loaded.step
+        variant = "-".join(filter(None, [point.variant, *answered]))
+        folder = evaluation_folder(args.model_dir, task, split, step, variant)
+        settings = evaluation_settings(point.loaded, point.run, point.deletions, answered)
+        if args.follow and (finished := finished_evaluation(folder, settings)) is not None:
+            console.print(f"evaluated already: {folder}\n", soft_wrap=True, highlight=False)
+            return finished
+        description = f"{label_of(task)} ({split}), step {step}{f', {point.variant}' if point.variant else ''}"
+        watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
+        evaluation = evaluate_together(
+            point.loaded, point.run, task, split, point.deletions, folder, shard, watch, rounds
+        )
+        if not in_any_process(bool(evaluation.records)):
+            raise UserError(f"task {label_of(task)}: its {split} split has no examples")
+        if search is not None:
+            evaluation = generated(evaluation, point, (task, split), search, folder, progress, total, shard)
+        if args.labels:
+            evaluation = labelled(evaluation, point, (task, split), folder, progress, shard)
+        place = task, split, step, variant, settings
+        in_first_process(functools.partial(write_evaluation, args.model_dir, evaluation, *place))
+        if is_first:
             _print(console, description, evaluation)
             console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
-    print_comparisons(console, records, args.tables)
+        return evaluation
+
+    for step in steps_to_evaluate(args, progress):
+        loaded = load_step(args, configured, step, progress)
+        if loaded is None:
+            continue
+        for task, split in splits.items():
+            total = num_evaluated(task, split, configured.evaluation.num_examples)
+            for point in sweep_points(args, loaded, configured, task, deletions, stored, console):
+                evaluation = evaluate_point(point, task, split, total)
+                evaluations.records.extend(evaluation.records)
+                evaluations.costs.update(costs_by_system(evaluation.records, evaluation.costs))
+                if best is not None:
+                    line = best.offer(evaluation, loaded)
+                    console.print(f"{line}\n", soft_wrap=True, highlight=False, markup=False)
+    in_first_process(functools.partial(print_comparisons, console, evaluations, args.tables))
     return 0
+
+
+def _check_processes(args: argparse.Namespace) -> None:
+    """Refuses to let several processes do what one has to do alone."""
+    for flag in ("follow", "keep_best", "store_threshold"):
+        if getattr(args, flag) and names_others(args):
+            raise UserError(f"--{flag}: is for one process: leave out --cluster and the flags that name processes")
 
 
 def _saved_config(model_dir: str) -> str:

@@ -10,9 +10,11 @@ from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from mrt5_jax.cli.eval_sweeps import SweepPoint
+    from mrt5_jax.data.mixing import Shard
     from mrt5_jax.evaluation.evaluate import Evaluation
-    from mrt5_jax.evaluation.generation import Choice
-    from mrt5_jax.evaluation.model_dirs import LoadedModel
+    from mrt5_jax.evaluation.generation import Choice, Generation
+    from mrt5_jax.evaluation.label_scores import Labelled
     from mrt5_jax.runs.files import FilePath
 
 
@@ -87,23 +89,38 @@ def check_answers(
 
 def generated(
     evaluation: "Evaluation",
-    loaded: "LoadedModel",
-    run: RunConfig,
+    point: "SweepPoint",
     data: tuple[str, str],
     search: "Choice",
     folder: "FilePath",
     console: Any,
     total: int | None,
+    shard: "Shard",
 ) -> "Evaluation":
-    """Returns the evaluation with what the model writes to its examples; `data` is the task and its split."""
-    from mrt5_jax.evaluation.generation import generate_answers, read_answers, with_generation
-    from mrt5_jax.evaluation.records import deletions_in
+    """Returns the evaluation with what the model writes to its examples; of several processes the first one has it.
 
-    generations = {}
-    for deletion in deletions_in(evaluation.records):
-        with _answering(console, "generating", data, deletion, "examples", total) as watch:
-            path = generate_answers(loaded, run, *data, deletion, search, folder, watch)
-        generations[deletion] = read_answers(path, run, *data)
+    Args:
+        point: the model, and what it is evaluated under.
+        data: the task and its split.
+        total: its examples; None where nobody knows.
+        shard: this process's share of them.
+    """
+    from mrt5_jax.evaluation.generation import generate_answers, read_answers, with_generation
+    from mrt5_jax.inference.shards import num_requests
+    from mrt5_jax.parallel.processes import in_first_process
+
+    paths: dict[Deletion, FilePath] = {}
+    own = None if total is None else num_requests(shard, total)
+    for deletion in point.deletions:
+        with _answering(console, "generating", data, deletion, "examples", own) as watch:
+            paths[deletion] = generate_answers(point.loaded, point.run, *data, deletion, search, folder, watch, shard)
+    generations: dict[Deletion, Generation] = {}
+
+    def read() -> None:
+        for deletion, path in paths.items():
+            generations[deletion] = read_answers(path, point.run, *data)
+
+    in_first_process(read)
     for note in dict.fromkeys(note for generation in generations.values() for note in generation.notes):
         console.print(f"mrt5: {note}", soft_wrap=True, highlight=False, markup=False)
     return with_generation(evaluation, generations, search)
@@ -111,22 +128,28 @@ def generated(
 
 def labelled(
     evaluation: "Evaluation",
-    loaded: "LoadedModel",
-    run: RunConfig,
+    point: "SweepPoint",
     data: tuple[str, str],
     folder: "FilePath",
     console: Any,
+    shard: "Shard",
 ) -> "Evaluation":
-    """Returns the evaluation with how probable each label of its examples is; `data` is the task and its split."""
+    """Returns the evaluation with how probable each label of its examples is; see `generated`."""
     from mrt5_jax.evaluation.label_scores import read_labels, score_labels, with_labels
-    from mrt5_jax.evaluation.records import deletions_in
+    from mrt5_jax.parallel.processes import in_first_process
 
-    found = {}
-    for deletion in deletions_in(evaluation.records):
+    paths: dict[Deletion, FilePath] = {}
+    for deletion in point.deletions:
         with _answering(console, "scoring the labels of", data, deletion, "labels", None) as watch:
-            path = score_labels(loaded, run, *data, deletion, folder, watch)
-        found[deletion] = read_labels(path, run, *data)
-    return with_labels(evaluation, found)
+            paths[deletion] = score_labels(point.loaded, point.run, *data, deletion, folder, watch, shard)
+    labelled_by: dict[Deletion, Labelled] = {}
+
+    def read() -> None:
+        for deletion, path in paths.items():
+            labelled_by[deletion] = read_labels(path, point.run, *data)
+
+    in_first_process(read)
+    return with_labels(evaluation, labelled_by)
 
 
 @contextlib.contextmanager

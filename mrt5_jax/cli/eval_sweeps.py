@@ -11,6 +11,7 @@ from mrt5_jax.errors import UserError
 
 if TYPE_CHECKING:
     from mrt5_jax.evaluation.model_dirs import LoadedModel
+    from mrt5_jax.runs.stored_threshold import StoredThreshold
 
 _DELETIONS: tuple[Deletion, ...] = ("hard", "random")
 """What a sweep compares where nobody says otherwise."""
@@ -33,7 +34,7 @@ class SweepPoint(NamedTuple):
 
 
 def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --threshold and --target_rate."""
+    """Adds --threshold, --target_rate and --store_threshold."""
     group = parser.add_argument_group(
         "thresholds", "each is evaluated, by default under hard deletion and under random deletion of as much"
     )
@@ -48,6 +49,12 @@ def add_sweep_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="find the threshold that deletes this share of the input tokens of the task's validation split",
     )
+    group.add_argument(
+        "--store_threshold",
+        action="store_true",
+        help="leave the threshold of one --target_rate in MODEL_DIR/threshold.json: eval, infer, inspect, serve and "
+        "mrt5_jax.load then use it where no other is given; the trained one is used again when the file is removed",
+    )
 
 
 def check_sweep(args: argparse.Namespace, config: ModelConfig, tasks: Sequence[str]) -> None:
@@ -60,6 +67,10 @@ def check_sweep(args: argparse.Namespace, config: ModelConfig, tasks: Sequence[s
     from mrt5_jax.evaluation.model_dirs import split_to_evaluate
     from mrt5_jax.selection.deletions import DELETIONS
 
+    if args.store_threshold and (len(args.target_rate or ()) != 1 or len(tasks) != 1):
+        raise UserError(
+            "--store_threshold: give one --target_rate and one --task, on whose text the threshold is found"
+        )
     if not _sweeps(args):
         return
     if args.threshold and args.target_rate:
@@ -86,32 +97,58 @@ def default_deletions(args: argparse.Namespace, run: RunConfig) -> Sequence[Dele
     return _ANSWERED if args.generate or args.labels else _DELETIONS
 
 
+def threshold_in_use(args: argparse.Namespace, run: RunConfig) -> "StoredThreshold | None":
+    """Returns the threshold that MODEL_DIR is to be used with where the flags give none; None: the trained one.
+
+    Raises:
+        UserError: what is stored cannot be read, or is of another model.
+    """
+    from mrt5_jax.api.loading import with_stored_threshold
+    from mrt5_jax.parallel.processes import say
+    from mrt5_jax.runs.stored_threshold import read_threshold
+
+    stored = None if _sweeps(args) else read_threshold(args.model_dir)
+    if stored is not None:
+        with_stored_threshold(run.model, stored, args.model_dir)
+        say(f"mrt5: {stored.line(args.model_dir)}")
+    return stored
+
+
 def sweep_points(
     args: argparse.Namespace,
     loaded: "LoadedModel",
     run: RunConfig,
     task: str,
     deletions: Sequence[Deletion],
+    stored: "StoredThreshold | None",
     console: Any,
 ) -> list[SweepPoint]:
-    """Returns the models to evaluate on a task: the one with its own threshold, or one for each that was asked for.
+    """Returns the models to evaluate on a task: one for each threshold that was asked for, or one as it is used.
 
-    What does not depend on the threshold is evaluated once.
+    What does not depend on the threshold is evaluated once. A found threshold is stored, if that was asked for.
+
+    Args:
+        stored: see `threshold_in_use`.
 
     Raises:
-        UserError: no threshold gives a rate.
+        UserError: no threshold gives a rate, or it cannot be stored.
     """
-    if not _sweeps(args):
+    if not _sweeps(args) and stored is None:
         return [SweepPoint(loaded, run, deletions, "")]
     from mrt5_jax.api.loading import with_threshold
     from mrt5_jax.evaluation.thresholds import thresholds_for_rates
     from mrt5_jax.model.encoder_decoder import MrT5
     from mrt5_jax.selection.deletions import DELETIONS
 
-    thresholds: list[float] = args.threshold or thresholds_for_rates(loaded, run, task, _FOUND_ON, args.target_rate)
+    if stored is not None:
+        thresholds: list[float] = [stored.threshold]
+    else:
+        thresholds = args.threshold or thresholds_for_rates(loaded, run, task, _FOUND_ON, args.target_rate)
     for rate, threshold in zip(args.target_rate or (), thresholds, strict=False):
         found = f"{label_of(task)} ({_FOUND_ON}): threshold {threshold:.6g} for a rate of {rate:g}"
         console.print(found, soft_wrap=True, highlight=False, markup=False)
+        if args.store_threshold:
+            _store(args.model_dir, threshold, rate, task, loaded.step, console)
     points = []
     for threshold in dict.fromkeys(thresholds):
         config = with_threshold(run.model, threshold, loaded.name)
@@ -125,6 +162,18 @@ def sweep_points(
             )
         )
     return points
+
+
+def _store(model_dir: str, threshold: float, rate: float, task: str, step: int, console: Any) -> None:
+    """Stores a threshold, and says which one it replaces."""
+    from mrt5_jax.runs.files import as_path
+    from mrt5_jax.runs.stored_threshold import THRESHOLD_FILE, StoredThreshold, read_threshold, write_threshold
+
+    before = read_threshold(model_dir)
+    write_threshold(model_dir, StoredThreshold(threshold, rate, task, _FOUND_ON, step))
+    replaced = "" if before is None else f", in place of {before.threshold:.6g}"
+    line = f"stored: {as_path(model_dir) / THRESHOLD_FILE}{replaced}; remove it to use the trained threshold again"
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _sweeps(args: argparse.Namespace) -> bool:

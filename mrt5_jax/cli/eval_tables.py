@@ -9,7 +9,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import explained, given_path
 
 if TYPE_CHECKING:
-    from mrt5_jax.evaluation.records import Record
+    from mrt5_jax.evaluation.comparison import Evaluations
 
 _BESIDE_RECORDS = ("from_records", "tables")
 """Flags that go with records; all others are of models."""
@@ -66,8 +66,8 @@ def tables_of_records(args: argparse.Namespace) -> int:
     return 0
 
 
-def print_comparisons(console: Any, records: "Sequence[Record]", files: Sequence[str]) -> None:
-    """Prints the tables of records with their standard errors, and writes them to files.
+def print_comparisons(console: Any, evaluations: "Evaluations", files: Sequence[str]) -> None:
+    """Prints the tables of evaluations with their standard errors, and writes them to files.
 
     Raises:
         UserError: a file cannot be written.
@@ -76,7 +76,7 @@ def print_comparisons(console: Any, records: "Sequence[Record]", files: Sequence
     from mrt5_jax.evaluation.sheets import WRITERS, explain_figures, sheets, terminal_grids
     from mrt5_jax.runs.model_dir import write_atomically
 
-    comparisons = compare(records)
+    comparisons = compare(evaluations.records, costs=evaluations.costs)
     for sheet in sheets(comparisons):
         for grid in terminal_grids(sheet, console.width):
             console.print(grid)

@@ -25,6 +25,7 @@ from mrt5_jax.cli.gin_moved import renew
 from mrt5_jax.cli.gin_names import known_settings
 from mrt5_jax.cli.gin_statements import FLAGS, MACRO, SAVED, Statements
 from mrt5_jax.cli.gin_unread import check_unread, complaints, lost_lines, repeated_lines, switch_off
+from mrt5_jax.cli.user_modules import find_in_working_directory, import_module_of_user
 from mrt5_jax.data.lines import read_text
 from mrt5_jax.data.registry import register_all_with_seqio
 from mrt5_jax.data.tensorflow_on_demand import imports_of_users
@@ -91,13 +92,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="may be repeated, later files win; looked for here, in --gin_search_paths and among the installed ones",
     )
     group.add_argument("--gin_search_paths", default="", metavar="DIR,DIR", help="folders of gin files and includes")
+    group.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a Python module with tasks of yours, in the working directory or on PYTHONPATH; may be repeated",
+    )
     parser.set_defaults(gin_bindings=[])
 
 
 def resolve_arguments(arguments: argparse.Namespace, base_text: str = "", base_place: str = SAVED) -> Resolved:
     """Does what `resolve` does, for what `add_arguments` has put on a parser."""
     search_paths = [given_path(path) for path in arguments.gin_search_paths.split(",") if path]
-    return resolve(arguments.gin_file, search_paths, arguments.gin_bindings, base_text, base_place)
+    return resolve(
+        arguments.gin_file, search_paths, arguments.gin_bindings, base_text, base_place, modules=arguments.module
+    )
 
 
 def resolve(
@@ -106,6 +116,8 @@ def resolve(
     bindings: Sequence[str] = (),
     base_text: str = "",
     base_place: str = SAVED,
+    *,
+    modules: Sequence[str] = (),
 ) -> Resolved:
     """Reads `base_text`, then the files, then the bindings, later ones winning, and builds the run.
 
@@ -115,6 +127,7 @@ def resolve(
       bindings: "NAME=VALUE", in gin's syntax.
       base_text: gin text to begin with, such as a model directory's config.gin.
       base_place: where it stands.
+      modules: Python modules, imported after the files; the saved configuration imports them, too.
 
     Raises:
       UserError: what was given cannot be read, or does not make a run.
@@ -123,11 +136,16 @@ def resolve(
         raise UserError("--gin_file is missing: which run? For instance --gin_file=runs/quickstart.gin")
     gin_config.clear_config()
     statements = Statements()
+    find_in_working_directory()
     with _reading(search_paths), statements.recorded(), imports_of_users(register_all_with_seqio):
         with _explained(place=base_place), statements.of(SAVED):
             gin_config.parse_config(base_text)
         for name in gin_files:
             _parse_file(name)
+        for name in modules:
+            import_module_of_user(name)
+            with _explained(place=f"--module={name}"):
+                gin_config.parse_config([HEADER, f"import {name}"])
         for binding in bindings:
             with statements.of(FLAGS, f"--gin.{binding}"):
                 _parse_binding(binding)
@@ -251,6 +269,12 @@ def _explained(place: str, flag: str = "") -> Iterator[None]:
         if location:
             place = f"{location[1]}:{location[2]}"
         raise UserError(f"{place}: {_reason(error, name)}") from None
+    except Exception as error:  # whatever a module raises while a gin file imports it
+        said, _, where = str(error).partition("\n  In ")
+        location = re.search(r'file "(.+?)", line (\d+)', where)
+        place = f"{location[1]}:{location[2]}" if location else place
+        shown = f" ({_first_line(said)})" if said.strip() else ""
+        raise UserError(f"{place}: raised {type(error).__name__}{shown}") from None
 
 
 def _reason(error: Exception, binding: str) -> str:

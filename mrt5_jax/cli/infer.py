@@ -7,7 +7,7 @@ import sys
 import typing
 from typing import TYPE_CHECKING
 
-from mrt5_jax.cli.infer_shards import add_shard_arguments, answer_together, make_output, shard_of
+from mrt5_jax.cli.infer_shards import add_shard_arguments, make_output, shard_of
 from mrt5_jax.cli.model_flags import add_model_arguments
 from mrt5_jax.cli.process_flags import names_others
 from mrt5_jax.config import Dispatch
@@ -142,8 +142,9 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str, shar
     from mrt5_jax.data.vocabulary import sentinel_ids
     from mrt5_jax.inference import requests
     from mrt5_jax.inference.files import merge_answers, resolved, write_answers
-    from mrt5_jax.inference.shards import answers_file, num_requests
+    from mrt5_jax.inference.shards import num_requests, shard_file
     from mrt5_jax.parallel.memory import batches_in_window
+    from mrt5_jax.parallel.processes import in_every_process
     from mrt5_jax.validation import LARGEST_INTEGER
 
     prepared = _prepare(args)
@@ -174,12 +175,12 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str, shar
     identity = {
         "model_dir": resolved(args.model_dir),
         "step": model.step,
-        "threshold": args.threshold,
+        "threshold": args.threshold if prepared.stored is None else prepared.stored.threshold,
         "deletion": args.deletion,  # as asked for: a ByT5 deletes nothing under any
     }
     with progress("lines") as watch:
         answer = functools.partial(write_answers, job, requests_file, args.input, survey, args.output, identity, watch)
-        num_failed = answer_together(answer) if names_others(args) else answer()
+        num_failed = in_every_process(answer) if names_others(args) else answer()
     if shard.count > 1:
         make_output(args, functools.partial(merge_answers, job, survey, args.output, identity), survey.num_lines)
     else:
@@ -187,7 +188,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str, shar
     if num_failed:
         print(
             f"mrt5: {num_failed} of {num_requests(shard, survey.num_lines)} lines have no answer, since the model's "
-            f"numbers are not finite for them: see `error` in {answers_file(args.output, shard)}",
+            f"numbers are not finite for them: see `error` in {shard_file(args.output, shard)}",
             file=sys.stderr,
         )
     return 1 if num_failed else 0

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from mrt5_jax.cli.process_flags import add_process_arguments, join_others, names_others
+from mrt5_jax.cli.process_flags import add_process_arguments, join_as_shard, names_others
 from mrt5_jax.errors import InUseError, UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def shard_of(args: argparse.Namespace) -> "Shard":
     Raises:
         UserError: the flags contradict each other, or the processes do not meet.
     """
-    from mrt5_jax.inference.shards import WHOLE, shard_named
+    from mrt5_jax.inference.shards import shard_named
 
     if args.shard is not None:
         if names_others(args):
@@ -40,32 +40,7 @@ def shard_of(args: argparse.Namespace) -> "Shard":
                 "find themselves: leave one of them out"
             )
         return shard_named(args.shard)
-    join_others(args)
-    if not names_others(args):
-        return WHOLE
-    import jax
-
-    from mrt5_jax.data.mixing import Shard
-
-    return Shard(jax.process_index(), jax.process_count())
-
-
-def answer_together(answer: Callable[[], int]) -> int:
-    """Answers the lines of this process, and waits for those that it has joined; returns what `answer` does.
-
-    Raises:
-        UserError: this process or another could not answer its lines.
-    """
-    from mrt5_jax.parallel.processes import in_any_process
-
-    found, problem = 0, None
-    try:
-        found = answer()
-    except UserError as error:
-        problem = error
-    if in_any_process(problem is not None):
-        raise problem or UserError("another process could not answer its lines, and says why")
-    return found
+    return join_as_shard(args)
 
 
 def make_output(args: argparse.Namespace, merge: "Callable[[], list[Shard]]", num_lines: int) -> None:

@@ -16,5 +16,9 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
     parser.add_argument(
-        "--threshold", type=float, metavar="G", help="keep positions with gate values above it (default: the model's)"
+        "--threshold",
+        type=float,
+        metavar="G",
+        help="keep positions with gate values above it (default: what `mrt5 eval --store_threshold` has left, or the "
+        "trained one)",
     )

@@ -1,8 +1,12 @@
 """The flags that say which processes work together, of the commands that several can share."""
 
 import argparse
+from typing import TYPE_CHECKING
 
 from mrt5_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from mrt5_jax.data.mixing import Shard
 
 
 def add_process_arguments(parser: argparse.ArgumentParser, description: str) -> argparse._ArgumentGroup:
@@ -38,6 +42,24 @@ def join_others(args: argparse.Namespace) -> None:
         join_cluster()
     else:
         join_processes(*_named(args))
+
+
+def join_as_shard(args: argparse.Namespace) -> "Shard":
+    """Does what `join_others` does, and returns this process's share of the work; all of it where there are no others.
+
+    Raises:
+        UserError: see `join_others`.
+    """
+    from mrt5_jax.inference.shards import WHOLE
+
+    join_others(args)
+    if not names_others(args):
+        return WHOLE
+    import jax
+
+    from mrt5_jax.data.mixing import Shard
+
+    return Shard(jax.process_index(), jax.process_count())
 
 
 def _named(args: argparse.Namespace) -> tuple[str | None, int | None, int | None]:

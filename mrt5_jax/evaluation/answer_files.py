@@ -1,7 +1,8 @@
 """Files of a model's answers to the examples of a task: a line an answer, in the task's order, kept as they come.
 
 A stopped evaluation goes on after a file's last line, and a finished file is read, not made again. Its name ends with a
-key of all settings, so that other settings have a file of their own.
+key of all settings, so that other settings have a file of their own. Of several processes each has a file beside it for
+its share (`inference.shards`), until the first process has put them together.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ import numpy as np
 
 from mrt5_jax.config import Deletion, RunConfig
 from mrt5_jax.data.arrangements import ExampleInfo
+from mrt5_jax.data.mixing import Shard
 from mrt5_jax.data.streams import eval_examples
 from mrt5_jax.data.task_names import key_of, label_of
 from mrt5_jax.errors import UserError
@@ -22,8 +24,10 @@ from mrt5_jax.inference.answers import Job
 from mrt5_jax.inference.decoding import Greedy, Search
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.requests import Limits, Request
-from mrt5_jax.inference.resumable import resume_lines
+from mrt5_jax.inference.resumable import lines_made, resume_lines
 from mrt5_jax.inference.run_defaults import INFERENCE_DELETIONS, execution_of
+from mrt5_jax.inference.shards import WHOLE, merge_shards, remove_shards, shard_file, shard_name, shard_settings
+from mrt5_jax.parallel.processes import in_every_process, in_first_process
 from mrt5_jax.runs.files import FilePath, explained, read_bytes
 
 AnswerKind = Literal["generated", "labels"]
@@ -34,6 +38,8 @@ ExampleRow = Mapping[str, Any]
 
 Requests = Callable[[ExampleInfo, ExampleRow], list[Request]]
 """(where an example comes from, the example) -> what is asked of the model about it."""
+
+_EVAL = "mrt5 eval"
 
 
 def check_answered(deletions: Sequence[Deletion], flag: str) -> None:
@@ -61,8 +67,11 @@ def write_answers_to(
     requests: Requests,
     search: Search | None = None,
     watch: Callable[[int], None] = lambda done: None,
+    shard: Shard = WHOLE,
 ) -> FilePath:
     """Answers all that is asked about the examples of a task's split, or goes on where the file ends; returns the file.
+
+    The rows of a batch are spread over the devices that the model lies on.
 
     Args:
         loaded: the model.
@@ -71,14 +80,17 @@ def write_answers_to(
         requests: what is asked about an example; as many for each.
         search: of what is generated.
         watch: sees how many requests have been answered.
+        shard: this process's share of the requests, where several processes call this together; the file is there when
+            it returns.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written; in any process.
     """
     limits = Limits(run.model.vocab_size, run.data.input_length, run.data.target_length, "truncate")
-    engine = Engine(run.model, loaded.params, deletion, execution_of(run), run.evaluation.capacity)
+    mesh = None if loaded.mesh.size == 1 else loaded.mesh
+    engine = Engine(run.model, loaded.params, deletion, execution_of(run), run.evaluation.capacity, mesh)
     mode = "predict" if kind == "generated" else "score"
-    job = Job(engine, mode, limits, run.data.eval_batch_size, search or Greedy())
+    job = Job(engine, mode, limits, run.data.eval_batch_size, search or Greedy(), shard=shard)
     settings = {
         "task": task,
         "split": split,
@@ -99,13 +111,44 @@ def write_answers_to(
     if isinstance(folder, Path):
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    asked = (request for info, example in examples_of(run, task, split) for request in requests(info, example))
-    with resume_lines(path, settings, made_by="mrt5 eval") as lines:
+    if shard == WHOLE:
+        _write_share(path, settings, job, _asked(run, task, split, requests), watch)
+        return path
+    total = sum(1 for _ in _asked(run, task, split, requests))
+
+    def is_finished() -> bool:
+        return lines_made(path, settings, _EVAL) >= total
+
+    def write() -> None:
+        if not is_finished():  # by as many processes as there are now, or by others
+            _write_share(path, settings, job, _asked(run, task, split, requests), watch)
+
+    def put_together() -> None:
+        if not is_finished() and (missing := merge_shards(path, settings, total, shard.count, _EVAL)):
+            raise UserError(
+                f"{path}: the answers of {', '.join(map(shard_name, missing))} are not beside it: MODEL_DIR has to lie "
+                "in a folder that all processes see, or in a bucket"
+            )
+        remove_shards(path, shard.count)
+
+    in_every_process(write)
+    in_first_process(put_together)
+    return path
+
+
+def _asked(run: RunConfig, task: str, split: str, requests: Requests) -> Iterator[Request]:
+    return (request for info, example in examples_of(run, task, split) for request in requests(info, example))
+
+
+def _write_share(
+    path: FilePath, settings: dict[str, Any], job: Job, asked: Iterator[Request], watch: Callable[[int], None]
+) -> None:
+    """Answers the job's share of what is asked, or goes on where its file ends, which is `path` where it has all."""
+    with resume_lines(shard_file(path, job.shard), shard_settings(settings, job.shard), _EVAL) as lines:
         watch(lines.num_lines)
         for answers in job.answers_to(asked, lines.num_lines):
             lines.append([json.dumps(answer, allow_nan=False) for answer in answers])
             watch(lines.num_lines)
-    return path
 
 
 def read_answers_to(

@@ -8,6 +8,7 @@ from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.bootstrap import RESAMPLES
+from mrt5_jax.evaluation.costs import COSTS_FILE, Costs, cost_estimates, read_costs
 from mrt5_jax.evaluation.estimates import Estimates, combine_languages, estimate
 from mrt5_jax.evaluation.records import Record, group_by, read_records
 from mrt5_jax.runs.files import AnyPath, as_path, exists, explained, files_for, given_path
@@ -29,6 +30,18 @@ class System(NamedTuple):
     deletion: Deletion
     threshold: float | None
     search: str
+
+
+SystemOnTask = tuple[str, str, System]
+"""Task or mixture, split, system: what each record is of."""
+
+
+class Evaluations(NamedTuple):
+    """What several evaluations have left behind."""
+
+    records: list[Record]
+    costs: dict[SystemOnTask, Costs]
+    """Of those that were clocked; an evaluation has the same costs for all its systems."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,27 +81,49 @@ class Comparison:
         return sorted({task for one in self.systems for task in one.tasks}, key=lambda task: (label_of(task), task))
 
 
-def compare(records: Iterable[Record], resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
+def compare(
+    records: Iterable[Record],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    costs: Mapping[SystemOnTask, Costs] | None = None,
+) -> list[Comparison]:
     """Groups records by task, system and language, and estimates the figures of each group.
 
     Args:
         records: of any evaluations; an example is there once for each system.
         resamples: of the standard errors, see `bootstrap_errors`.
         seed: the same.
+        costs: of the systems that were clocked; None: of none.
     """
     return [
         Comparison(
             label_of(task),
             split,
             [
-                _results(
-                    system, own, undeleted_records(system, systems), _label(system, list(systems)), resamples, seed
+                _with_costs(
+                    _results(
+                        system, own, undeleted_records(system, systems), _label(system, list(systems)), resamples, seed
+                    ),
+                    own,
+                    (costs or {}).get((task, split, system)),
                 )
                 for system, own in systems.items()
             ],
         )
         for (task, split), systems in group_systems(records).items()
     ]
+
+
+def _with_costs(results: SystemResults, records: list[Record], costs: Costs | None) -> SystemResults:
+    if costs is None:
+        return results
+    deletion, by_language = results.system.deletion, group_by(records, "language")
+    languages = {
+        language: own | cost_estimates(by_language[language], costs, deletion, language)
+        for language, own in results.languages.items()
+    }
+    total = results.total | cost_estimates(records, costs, deletion)
+    return dataclasses.replace(results, languages=languages, total=total)
 
 
 def group_systems(records: Iterable[Record]) -> dict[tuple[str, str], dict[System, list[Record]]]:
@@ -103,6 +138,13 @@ def group_systems(records: Iterable[Record]) -> dict[tuple[str, str], dict[Syste
 def system_of(record: Record) -> System:
     """Returns the system that a record is of."""
     return System(record.model, record.step, record.deletion, record.threshold, record.search)
+
+
+def costs_by_system(records: Iterable[Record], costs: Costs | None) -> dict[SystemOnTask, Costs]:
+    """Returns the costs of an evaluation for each system on each task that its records are of; none of None."""
+    if costs is None:
+        return {}
+    return dict.fromkeys(((one.mixture or one.task, one.split, system_of(one)) for one in records), costs)
 
 
 def _results(
@@ -149,8 +191,8 @@ def _label(system: System, systems: Sequence[System]) -> str:
     return ", ".join(filter(None, told))
 
 
-def read_evaluations(sources: Sequence[str], default_name: str = "records.jsonl") -> list[Record]:
-    """Reads the records of several evaluations, to compare them.
+def read_evaluations(sources: Sequence[str], default_name: str = "records.jsonl") -> Evaluations:
+    """Reads the records of several evaluations, to compare them, and what lies beside them of their costs.
 
     Args:
         sources: files of records, or folders with one; `NAME=PATH` calls its models NAME.
@@ -160,7 +202,8 @@ def read_evaluations(sources: Sequence[str], default_name: str = "records.jsonl"
         UserError: a file is not there, is damaged, of a newer schema or empty, or two have the same task and system.
     """
     found: list[Record] = []
-    places: dict[tuple[str, str, System], str] = {}
+    costs: dict[SystemOnTask, Costs] = {}
+    places: dict[SystemOnTask, str] = {}
     for source in sources:
         with explained(source):
             name, path = named_source(source)
@@ -176,7 +219,9 @@ def read_evaluations(sources: Sequence[str], default_name: str = "records.jsonl"
                 raise UserError(f"{same}{key[2].deletion} deletion: give one of them, or name one, as in OTHER={file}")
             places[key] = str(file)
         found += records
-    return found
+        if as_path(file).name == default_name:
+            costs |= costs_by_system(records, read_costs(as_path(file).parent / COSTS_FILE))
+    return Evaluations(found, costs)
 
 
 def named_source(source: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
@@ -9,13 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from mrt5_jax.compaction.ladder import BodyCost
 from mrt5_jax.config import Deletion, ModelConfig
 from mrt5_jax.data.arrangements import INDEX, ExampleInfo
 from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, MAX_SENTINELS, NUM_BYTES, decode_to_text
+from mrt5_jax.evaluation.costs import Costs, WindowTime
 from mrt5_jax.evaluation.programs import Evaluator, RowResults
 from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, summarize
 from mrt5_jax.evaluation.window_dealing import WindowDealing, undealt
@@ -35,6 +37,7 @@ class Evaluation(NamedTuple):
     """By which records tell what was saved; None: in a model without a gate."""
     task_metrics: dict[str, dict[str, dict[str, float]]] | None = None
     """By deletion and task, the task's own metrics of all its examples together; None where nothing was generated."""
+    costs: Costs = Costs()
 
     def summary(self) -> dict[Deletion, dict[str, float]]:
         """Computes the metrics of each deletion, see `records.summarize`."""
@@ -56,20 +59,24 @@ def evaluate(
     deletions: Sequence[Deletion],
     put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
     dealing: WindowDealing | None = None,
+    rounds: int = 1,
 ) -> Evaluation:
     """Runs `collect_records` by the clock: the first batch of each input length runs once before, to compile."""
     timed = _Timed(evaluator)
-    examples: list[ExampleInfo] = []
+    languages: list[list[str]] = []
+    num_inputs_cut = num_targets_cut = 0
 
     def noted() -> Iterator[EvalBatch]:
+        nonlocal num_inputs_cut, num_targets_cut
         for batch in batches:
-            examples.extend(batch.examples)
+            languages.append([example.language for example in batch.examples])
+            num_inputs_cut += sum(example.input_cut for example in batch.examples)
+            num_targets_cut += sum(example.target_cut for example in batch.examples)
             yield batch
 
-    records = collect_records(timed, params, noted(), deletions, put, dealing)
-    num_inputs_cut = sum(example.input_cut for example in examples)
-    num_targets_cut = sum(example.target_cut for example in examples)
-    return Evaluation(records, timed.milliseconds(), num_inputs_cut, num_targets_cut)
+    records = collect_records(timed, params, noted(), deletions, put, dealing, rounds)
+    costs = Costs(timed.window_times(languages, rounds * len(deletions)))
+    return Evaluation(records, timed.milliseconds(), num_inputs_cut, num_targets_cut, costs=costs)
 
 
 def collect_records(
@@ -79,6 +86,7 @@ def collect_records(
     deletions: Sequence[Deletion],
     put: Callable[[dict[str, np.ndarray]], Mapping[str, Array]] = jax.device_put,
     dealing: WindowDealing | None = None,
+    rounds: int = 1,
 ) -> list[Record]:
     """Evaluates every example under every deletion, reading the data once, as many batches as the evaluator takes.
 
@@ -87,6 +95,8 @@ def collect_records(
       deletions: run one after another on the same batches, so that their times meet the same conditions.
       put: brings a batch of host arrays [batch ...] to where the parameters are.
       dealing: how the rows of several batches are dealt to the devices; None: they lie as they come.
+      rounds: how often all deletions take their turn on the same batches, so that there are more times to compare; all
+        rounds give the same records.
     """
     records: list[Record] = []
     batches = iter(batches)
@@ -94,6 +104,9 @@ def collect_records(
         rows = [{**batch.arrays, INDEX: _indices(batch)} for batch in window]
         dealt = None if dealing is None else dealing.deal(rows)
         arrays = [put(batch) for batch in (rows if dealt is None else dealt.batches)]
+        for _ in range(rounds - 1):
+            for deletion in deletions:
+                evaluator(params, arrays, deletion)
         results = {deletion: [_on_host(of) for of in evaluator(params, arrays, deletion)] for deletion in deletions}
         if dealing is not None and dealt is not None:
             results = {deletion: undealt(of, dealt.places) for deletion, of in results.items()}
@@ -117,7 +130,8 @@ class _Timed:
         self._evaluator = evaluator
         self.window = evaluator.window
         self._compiled: set[tuple[int, Deletion]] = set()
-        self._seconds: dict[Deletion, list[float]] = {}
+        self._calls: list[tuple[Deletion, float, int]] = []
+        """Deletion, seconds and number of batches of each."""
 
     def __call__(self, params: Params, batches: Sequence[DeviceBatch], deletion: Deletion) -> list[RowResults]:
         for batch in batches:
@@ -125,20 +139,32 @@ class _Timed:
             if program not in self._compiled:
                 jax.block_until_ready(self._evaluator(params, [batch], deletion))
                 self._compiled.add(program)
+        jax.block_until_ready(batches)  # else the first deletion would wait for what brings them to the devices
         start = time.perf_counter()
         results = jax.block_until_ready(self._evaluator(params, batches, deletion))
-        of_a_batch = (time.perf_counter() - start) / len(batches)
-        self._seconds.setdefault(deletion, []).extend([of_a_batch] * len(batches))
+        self._calls.append((deletion, time.perf_counter() - start, len(batches)))
         return results
 
     def milliseconds(self) -> dict[Deletion, float]:
         """Returns the median of each deletion's batches."""
-        return {deletion: 1000 * statistics.median(times) for deletion, times in self._seconds.items()}
+        times: dict[Deletion, list[float]] = {}
+        for deletion, seconds, num_batches in self._calls:
+            times.setdefault(deletion, []).extend([seconds / num_batches] * num_batches)
+        return {deletion: 1000 * statistics.median(own) for deletion, own in times.items()}
+
+    def window_times(self, languages: Sequence[Sequence[str]], calls_of_a_window: int) -> tuple[WindowTime, ...]:
+        """Returns what each call took; `languages` has those of the examples of each batch."""
+        found = []
+        for number, (deletion, seconds, num_batches) in enumerate(self._calls):
+            first = number // calls_of_a_window * self.window
+            own = Counter(language for batch in languages[first : first + num_batches] for language in batch)
+            found.append(WindowTime(deletion, 1000 * seconds, dict(own)))
+        return tuple(found)
 
 
 def _on_host(results: RowResults) -> Any:
-    """The results of all rows, in every process."""
-    if jax.process_count() == 1:
+    """The results of all rows, in every process that has computed some of them."""
+    if all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(results)):
         return jax.device_get(results)
     return multihost_utils.process_allgather(results, tiled=True)
 
@@ -184,6 +210,13 @@ def make_records(
             num_dropped_tokens=int(results.num_dropped_tokens[row]),
             input_length=input_length,
             num_text_bytes=int(num_text_bytes[row]),
+            kept_spans=spans_of(results.kept[row]),
         )
         for row, example in enumerate(examples)
     ]
+
+
+def spans_of(kept: Bool[np.ndarray, " length"]) -> list[list[int]]:
+    """Returns where a mask is true, as spans [start, end) in order: of 0110 1 it is [[1, 3], [4, 5]]."""
+    edges = np.flatnonzero(np.diff(kept.astype(np.int8), prepend=0, append=0))
+    return edges.reshape(-1, 2).tolist()

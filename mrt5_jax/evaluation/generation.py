@@ -11,6 +11,7 @@ import numpy as np
 
 from mrt5_jax.config import Deletion, RunConfig
 from mrt5_jax.data.arrangements import ExampleInfo
+from mrt5_jax.data.mixing import Shard
 from mrt5_jax.data.registry import tasks_of
 from mrt5_jax.evaluation.answer_files import ExampleRow, Requests, read_answers_to, request_about, write_answers_to
 from mrt5_jax.evaluation.evaluate import Evaluation
@@ -20,6 +21,7 @@ from mrt5_jax.evaluation.task_metrics import measure_texts
 from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Greedy
 from mrt5_jax.inference.requests import Request
+from mrt5_jax.inference.shards import WHOLE
 from mrt5_jax.runs.files import FilePath
 
 Choice = Greedy | Beam
@@ -64,13 +66,14 @@ def generate_answers(
     search: Choice,
     folder: FilePath,
     watch: Callable[[int], None] = lambda done: None,
+    shard: Shard = WHOLE,
 ) -> FilePath:
     """Writes what the model writes to the examples of a task's split, or goes on where the file ends; returns the file.
 
     Inputs are cut to the run's input_length, and at most target_length ids are written. See `write_answers_to`.
     """
     asked = _requests(run)
-    return write_answers_to(loaded, run, task, split, deletion, folder, "generated", asked, search, watch)
+    return write_answers_to(loaded, run, task, split, deletion, folder, "generated", asked, search, watch, shard)
 
 
 def read_answers(path: FilePath, run: RunConfig, task: str, split: str) -> Generation:

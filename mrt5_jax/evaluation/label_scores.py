@@ -8,6 +8,7 @@ import numpy as np
 
 from mrt5_jax.config import Deletion, RunConfig
 from mrt5_jax.data.arrangements import ExampleInfo
+from mrt5_jax.data.mixing import Shard
 from mrt5_jax.data.registry import tasks_of
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.data.vocabulary import EOS_ID, encode
@@ -17,6 +18,7 @@ from mrt5_jax.evaluation.evaluate import Evaluation
 from mrt5_jax.evaluation.model_dirs import LoadedModel
 from mrt5_jax.evaluation.task_metrics import target_text
 from mrt5_jax.inference.requests import Request
+from mrt5_jax.inference.shards import WHOLE
 from mrt5_jax.runs.files import FilePath
 
 _FIELDS = {"score": float}
@@ -59,12 +61,14 @@ def score_labels(
     deletion: Deletion,
     folder: FilePath,
     watch: Callable[[int], None] = lambda done: None,
+    shard: Shard = WHOLE,
 ) -> FilePath:
     """Writes how probable the model finds each label of each example, or goes on where the file ends; returns the file.
 
     A label's log-probability is that of its bytes and of the end of the sequence. See `write_answers_to`.
     """
-    return write_answers_to(loaded, run, task, split, deletion, folder, "labels", _requests(run, task), None, watch)
+    asked = _requests(run, task)
+    return write_answers_to(loaded, run, task, split, deletion, folder, "labels", asked, None, watch, shard)
 
 
 def read_labels(path: FilePath, run: RunConfig, task: str, split: str) -> Labelled:

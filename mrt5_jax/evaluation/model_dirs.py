@@ -3,7 +3,7 @@
 MODEL_DIR/eval/TASK-SPLIT-stepN/
     records.jsonl    a `Record` a line
     summary.json     metrics by deletion, over all records and by language, and the soft-hard gap
-    timing.json      what is clocked
+    timing.json      what is clocked, with the multiply-adds that go with it (`costs.py`)
 
 Where text was generated too, the folder's name ends with how (TASK-SPLIT-stepN-greedy), and holds generated-*.jsonl
 (`generation.py`).
@@ -30,6 +30,7 @@ from mrt5_jax.data.registry import find_split, tasks_of
 from mrt5_jax.data.streams import eval_languages
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
+from mrt5_jax.evaluation.costs import COSTS_FILE, costs_to_json
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate
 from mrt5_jax.evaluation.first_batches import check_first_evaluated
 from mrt5_jax.evaluation.programs import WindowEvaluator
@@ -44,7 +45,7 @@ from mrt5_jax.evaluation.records import (
 )
 from mrt5_jax.evaluation.window_dealing import WindowDealing
 from mrt5_jax.model.encoder_decoder import MrT5
-from mrt5_jax.model.multiply_adds import body_multiply_adds
+from mrt5_jax.model.multiply_adds import body_multiply_adds, row_cost
 from mrt5_jax.model.parameters import Params, path_name
 from mrt5_jax.model.precision import check_precision
 from mrt5_jax.parallel.batches import check_batch_size, put_batch
@@ -58,7 +59,9 @@ from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selectors import deletion_threshold, selector_rule
 
 EVALUATIONS = "eval"
-RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", "timing.json"
+RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", COSTS_FILE
+SETTINGS = "settings"
+"""Of summary.json: see `finished.evaluation_settings`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +81,14 @@ class LoadedModel:
 
 
 def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execution: ExecutionConfig) -> LoadedModel:
-    """Loads the model of a checkpoint, its parameters spread over the mesh; its data axis takes what devices there are.
+    """Loads the model of a checkpoint, spread over the devices of this process; the data axis takes what there are.
 
     Raises:
         UserError: no such checkpoint, or one of another model; devices that the mesh does not fit.
     """
     check_precision(config)
     model = MrT5(config, execution)
-    devices = make_mesh(dataclasses.replace(execution.mesh, data=-1))
+    devices = make_mesh(dataclasses.replace(execution.mesh, data=-1), jax.local_devices())
     boxed = jax.eval_shape(model.init, jax.random.key(0), *2 * [jax.ShapeDtypeStruct((1, 1), jnp.int32)])["params"]
     shardings = {
         path_name(path): sharding
@@ -135,11 +138,13 @@ def evaluate_task(
     split: str,
     deletions: Sequence[Deletion],
     watch: Callable[[Iterable[EvalBatch]], Iterable[EvalBatch]] = iter,
+    rounds: int = 1,
 ) -> Evaluation:
     """Evaluates `run.evaluation.num_examples` of a task's split, in the run's batches.
 
     Args:
         watch: sees the batches go by, to show progress.
+        rounds: see `collect_records`.
 
     Raises:
         UserError: an unknown task or split; an eval_batch_size that the devices cannot share; a window larger than
@@ -174,7 +179,13 @@ def evaluate_task(
         languages = eval_languages(task, run.data)
         dealing = WindowDealing(shards, languages, run.data.input_length, loaded.expectation)
     found = evaluate(
-        evaluator, loaded.params, chain(first, batches), deletions, lambda batch: put_batch(batch, loaded.mesh), dealing
+        evaluator,
+        loaded.params,
+        chain(first, batches),
+        deletions,
+        lambda batch: put_batch(batch, loaded.mesh),
+        dealing,
+        rounds,
     )
     lost = [record for record in found.records if not math.isfinite(record.nll)]
     if lost:
@@ -192,11 +203,11 @@ def evaluate_task(
                 threshold=threshold_under(run.model, record.deletion),
             )
             for record in found.records
-        ]
+        ],
+        costs=found.costs._replace(row=row_cost(run.model, run.data.target_length)),
+        body=None if run.model.gate is None else cost,
     )
-    if run.model.gate is None:
-        return found
-    return found._replace(body=body_multiply_adds(run.model, run.data.target_length))
+    return found
 
 
 def threshold_under(config: ModelConfig, deletion: Deletion) -> float | None:
@@ -214,12 +225,19 @@ def evaluation_folder(model_dir: AnyPath, task: str, split: str, step: int, vari
 
 
 def write_evaluation(
-    model_dir: AnyPath, evaluation: Evaluation, task: str, split: str, step: int, variant: str = ""
+    model_dir: AnyPath,
+    evaluation: Evaluation,
+    task: str,
+    split: str,
+    step: int,
+    variant: str = "",
+    settings: Mapping[str, Any] | None = None,
 ) -> FilePath:
     """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder.
 
     Args:
         variant: what tells it from other evaluations of the same checkpoint, for the folder's name.
+        settings: by which `finished.finished_evaluation` knows it again; None: it does not.
 
     Raises:
         UserError: it cannot be written.
@@ -236,9 +254,11 @@ def write_evaluation(
             name: _summary(group, evaluation.body) for name, group in group_by(records, "language").items() if name
         },
     }
+    if settings is not None:
+        summary[SETTINGS] = settings
     if evaluation.task_metrics:
         summary["task_metrics"] = evaluation.task_metrics
-    timing = {"milliseconds_per_batch": evaluation.milliseconds}
+    timing = {"milliseconds_per_batch": evaluation.milliseconds, **costs_to_json(evaluation.costs)}
     folder = evaluation_folder(model_dir, task, split, step, variant)
     try:
         write_atomically(folder / RECORDS, to_json_lines(records))

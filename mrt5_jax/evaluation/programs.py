@@ -47,6 +47,8 @@ class RowResults(NamedTuple):
     num_dropped_tokens: Int[Array, " batch"]
     rescued: Bool[Array, " batch"]
     rung: Int[Array, " batch"]
+    kept: Bool[Array, "batch length"]
+    """The positions that `num_kept_tokens` counts."""
 
 
 @runtime_checkable
@@ -161,6 +163,7 @@ def predict(logits: Float[Array, "rows target vocab"], targets: DeviceBatch) -> 
 
 def row_results(at_gate: AtGate, predicted: Predicted, rungs: Int[Array, " batch"]) -> Part:
     """Puts what was predicted beside what was deleted."""
+    kept = at_gate.keep if at_gate.with_slot is None else at_gate.with_slot
     results = RowResults(
         *predicted,
         num_input_tokens=count_kept(at_gate.mask),
@@ -168,5 +171,6 @@ def row_results(at_gate: AtGate, predicted: Predicted, rungs: Int[Array, " batch
         num_dropped_tokens=at_gate.dropped,
         rescued=at_gate.rescued,
         rung=rungs,
+        kept=kept & at_gate.mask,
     )
     return Part((), results)

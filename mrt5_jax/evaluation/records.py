@@ -1,6 +1,7 @@
 """One record an example and deletion: what an evaluation leaves behind, and what all tables are made of."""
 
 import functools
+import itertools
 import json
 import math
 import types
@@ -14,8 +15,11 @@ from mrt5_jax.objectives.metrics import Mean
 from mrt5_jax.runs.files import AnyPath, read_bytes
 from mrt5_jax.selection.deletions import GAP
 
-RECORD_SCHEMA = 2
-"""What `to_json_lines` writes. Schema 1 did not name itself and lacks the fields from `num_text_bytes` on."""
+RECORD_SCHEMA = 3
+"""What `to_json_lines` writes.
+
+Schema 2 lacks `kept_spans`; 1 did not name itself, and lacks all fields from `num_text_bytes` on.
+"""
 
 _SCHEMA_FIELD = "schema"
 
@@ -74,6 +78,8 @@ class Record(NamedTuple):
     """Log-probability of each label of a classification, nats; None where none was computed."""
     label_correct: bool = False
     """Whether the most probable label is the target."""
+    kept_spans: list[list[int]] | None = None
+    """The positions that `num_kept_tokens` counts, as [start, end) in order; None in records that do not say."""
 
 
 def summarize(records: Iterable[Record], body: BodyCost | None = None) -> dict[str, float]:
@@ -209,7 +215,14 @@ def _record(line: bytes, place: str) -> Record:
         if not _is_a(values[name], kind):
             shown = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
             raise UserError(f"{place}: {name} is {values[name]!r}, not of type {shown}")
+    if not _are_spans(values["kept_spans"] or []):
+        raise UserError(f"{place}: kept_spans is {values['kept_spans']!r}, no spans [start, end) in order")
     return Record(**values)
+
+
+def _are_spans(spans: list[list[int]]) -> bool:
+    edges = [-1, *(edge for span in spans for edge in span)]
+    return all(len(span) == 2 for span in spans) and all(a < b for a, b in itertools.pairwise(edges))
 
 
 def _refuse_number(name: str) -> NoReturn:
@@ -222,6 +235,8 @@ def _is_a(value: Any, kind: Any) -> bool:
         return any(_is_a(value, one) for one in get_args(kind))
     if get_origin(kind) is Literal:
         return value in get_args(kind)
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_is_a(one, *get_args(kind)) for one in value)
     if get_origin(kind) is dict:
         return isinstance(value, dict) and all(_is_a(one, float) for one in value.values())
     return type(value) is kind or (kind is float and type(value) is int)

@@ -45,6 +45,14 @@ _DELETION: Mapping[str, Callable[[float], str]] = {
     "loss_increase_correlation": "{:+.3f}".format,
 }
 
+_COST: Mapping[str, Callable[[float], str]] = {
+    "runtime": lambda value: f"{value:.3f}" if value < 10 else f"{value:,.1f}",
+    "speedup": "{:.2f}".format,
+    "multiply_adds": lambda value: f"{value / 1e6:,.1f}",
+    "ideal_speedup": "{:.2f}".format,
+}
+"""Figures of what forward passes cost."""
+
 _HEADINGS = {
     "bits_per_target_token": "bits per target token",
     "bits_per_text_byte": "bits per byte of text",
@@ -54,6 +62,10 @@ _HEADINGS = {
     "kept_length_p95": "kept, 95 %",
     "kept_length_max": "kept, most",
     "loss_increase_correlation": "r, deleted and loss increase",
+    "runtime": "ms an example",
+    "speedup": "speed-up",
+    "multiply_adds": "multiply-adds, millions",
+    "ideal_speedup": "ideal speed-up",
 }
 
 
@@ -68,18 +80,23 @@ class Sheet(NamedTuple):
 def sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
     """Makes the tables of some comparisons: a row for each system; by language and by task a table for each figure.
 
-    A cell is a figure with its standard error, or a dash where nothing was counted.
+    A cell is a figure with its standard error or its range, or a dash where nothing was counted.
     """
     found = []
     for comparison in comparisons:
         title = f"{comparison.task} ({comparison.split})" if comparison.split else comparison.task
         totals = [one.total for one in comparison.systems]
-        for kind, names in (("predictions", _quality_of(totals)), ("deletion", _known(_DELETION, totals))):
+        kinds = {
+            "predictions": _quality_of(totals),
+            "deletion": _known(_DELETION, totals),
+            "cost": _known(_COST, totals),
+        }
+        for kind, names in kinds.items():
             if names:
                 rows = [_system_row(one, names) for one in comparison.systems]
                 found.append(Sheet(f"{title}, {kind}", ["", "examples", *map(_heading, names)], rows))
         if len(comparison.languages) > 1:
-            names = [*_quality_of(totals), *_known(_DELETION, totals)]
+            names = [name for of_kind in kinds.values() for name in of_kind]
             found += [_by_language(f"{title}, {_heading(name)}", comparison, name) for name in names]
         if comparison.tasks:
             own = [*_quality_of(totals), *_known(_DELETION, totals)]
@@ -90,7 +107,8 @@ def sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
 def explain_figures(comparisons: Sequence[Comparison]) -> list[str]:
     """Says what each figure of the tables is, a line for each."""
     totals = [one.total for comparison in comparisons for one in comparison.systems]
-    return [f"{_heading(name)}: {describe_figure(name)}" for name in (*_quality_of(totals), *_known(_DELETION, totals))]
+    names = (*_quality_of(totals), *_known(_DELETION, totals), *_known(_COST, totals))
+    return [f"{_heading(name)}: {describe_figure(name)}" for name in names]
 
 
 def _quality_of(totals: Sequence[Estimates]) -> list[str]:
@@ -137,14 +155,17 @@ def _cell(estimates: Estimates, name: str) -> str:
     value, error = estimates.get(name, Estimate(math.nan))
     if math.isnan(value):
         return "-"
-    show = {**_QUALITY, **_DELETION}.get(name, "{:.2f}".format)
+    show = {**_QUALITY, **_DELETION, **_COST}.get(name, "{:.2f}".format)
+    least, most = (estimates.get(f"{name}_{end}") for end in ("min", "max"))
+    if least is not None and most is not None:
+        return f"{show(value)} ({show(least.value)} to {show(most.value)})"
     return show(value) if math.isnan(error) else f"{show(value)} \u00b1 {show(error)}"
 
 
 def terminal_grids(sheet: Sheet, width: int) -> Iterator[Grid]:
     """Yields a sheet as tables that fit a terminal, one below the other where the columns are too many for it.
 
-    A standard error stands below its figure; the first column is in every table.
+    A standard error or a range stands below its figure; the first column is in every table.
 
     Args:
         width: of the terminal, in cells.
@@ -186,7 +207,7 @@ def _width_of(heading: str, cells: Sequence[str]) -> int:
 
 
 def _in_lines(cell: str) -> str:
-    return cell.replace(" \u00b1 ", "\n\u00b1")
+    return cell.replace(" \u00b1 ", "\n\u00b1").replace(" (", "\n(")
 
 
 def to_markdown(comparisons: Sequence[Comparison]) -> str:

@@ -71,6 +71,16 @@ class WindowDealing:
 
 
 def undealt(results: Sequence[Any], places: Sequence[Int[np.ndarray, " batch"]]) -> list[Any]:
-    """Returns the results of a window's rows, trees of arrays [batch ...] on the host, as the rows were before."""
-    joined = jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+    """Returns the results of a window's rows, trees of arrays [batch ...] on the host, as the rows were before.
+
+    What there is of each position is filled up with zeros to the length of the window's longest batch.
+    """
+    joined = jax.tree.map(_join, *results)
     return [jax.tree.map(lambda leaf, own=own: leaf[own], joined) for own in places]
+
+
+def _join(*leaves: np.ndarray) -> np.ndarray:
+    if leaves[0].ndim == 1:
+        return np.concatenate(leaves)
+    length = max(leaf.shape[1] for leaf in leaves)
+    return np.concatenate([np.pad(leaf, ((0, 0), (0, length - leaf.shape[1]))) for leaf in leaves])

@@ -9,7 +9,7 @@ from mrt5_jax.data.mixing import Shard
 from mrt5_jax.inference.answers import NOT_FINITE, Job
 from mrt5_jax.inference.requests import Survey
 from mrt5_jax.inference.resumable import lines_made, resume_lines
-from mrt5_jax.inference.shards import WHOLE, answers_file, merge_shards, num_requests, shard_settings
+from mrt5_jax.inference.shards import WHOLE, merge_shards, num_requests, shard_file, shard_settings
 from mrt5_jax.runs.files import AnyPath, files_for, in_bucket
 
 Watch = Callable[[int, int], None]
@@ -35,7 +35,7 @@ def write_answers(
         requests_file: a local file.
         name: of the file that it is, or is a copy of.
         survey: of it.
-        output: of JSON lines, local or in a bucket; the answers of a shard are in a file beside it, `answers_file`.
+        output: of JSON lines, local or in a bucket; the answers of a shard are in a file beside it, `shard_file`.
         model: what tells the model and its deletion apart from others; the output goes on with the same one only.
         watch: sees how far it is.
 
@@ -45,7 +45,7 @@ def write_answers(
     Raises:
         UserError: the output was begun by something else, or cannot be written.
     """
-    settings, own_file = _settings(job, survey, model), answers_file(output, job.shard)
+    settings, own_file = _settings(job, survey, model), shard_file(output, job.shard)
     if job.shard != WHOLE:
         lines_made(output, settings)  # refuses early what could not be put together
     total = num_requests(job.shard, survey.num_lines)

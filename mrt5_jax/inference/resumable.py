@@ -24,7 +24,10 @@ from mrt5_jax.runs.files import (
 )
 from mrt5_jax.runs.model_dir import write_atomically
 
-_MADE_BY, _INFER = "made_by", "mrt5 infer"
+INFER = "mrt5 infer"
+"""The command whose lines are answers to a user's own requests."""
+
+_MADE_BY = "made_by"
 _BLOCK = 1 << 20
 
 
@@ -64,7 +67,7 @@ def check_output(path: AnyPath) -> None:
 
 
 @contextlib.contextmanager
-def resume_lines(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER) -> Iterator[ResumableLines | Parts]:
+def resume_lines(path: AnyPath, settings: dict[str, Any], made_by: str = INFER) -> Iterator[ResumableLines | Parts]:
     """Opens OUTPUT to append to it.
 
     OUTPUT.settings.json, beside it, says what made the lines. If it says the same again, what OUTPUT has is kept, but
@@ -98,7 +101,7 @@ def resume_lines(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER)
         yield ResumableLines(file, num_lines)
 
 
-def lines_made(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER) -> int:
+def lines_made(path: AnyPath, settings: dict[str, Any], made_by: str = INFER) -> int:
     """Counts the whole lines of an OUTPUT, which another process may be writing; changes nothing.
 
     Of one in a bucket only those that were put together, which a finished run does.
@@ -113,6 +116,18 @@ def lines_made(path: AnyPath, settings: dict[str, Any], made_by: str = _INFER) -
         if num_lines or exists(settings_path):
             _check_settings(path, settings_path, {_MADE_BY: made_by} | settings if num_lines else None, made_by)
     return num_lines
+
+
+def remove_lines(path: AnyPath) -> None:
+    """Removes an OUTPUT that nobody writes, and what says what made it, as far as they are there.
+
+    Raises:
+      UserError: they cannot be removed.
+    """
+    path = as_path(path)
+    with _explained(path):
+        for own in filter(exists, (path, _settings_path(path))):
+            files_for(own).remove(own)
 
 
 @contextlib.contextmanager
@@ -153,7 +168,7 @@ def _check_settings(path: FilePath, settings_path: FilePath, settings: dict[str,
         old = json.loads(read_bytes(settings_path))
     except (FileNotFoundError, ValueError):
         old = None
-    remedy = "give another --output" if made_by == _INFER else "move it elsewhere"
+    remedy = "give another --output" if made_by == INFER else "move it elsewhere"
     if not isinstance(old, dict) or old.get(_MADE_BY) != made_by:
         told = f"{settings_path.name} would say so"
         raise UserError(f"{path} was not made by {made_by} ({told}): {remedy}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from mrt5_jax.data.mixing import Shard
 from mrt5_jax.errors import UserError
-from mrt5_jax.inference.resumable import lines_made, resume_lines
+from mrt5_jax.inference.resumable import INFER, lines_made, remove_lines, resume_lines
 from mrt5_jax.runs.files import AnyPath, FilePath, as_path, explained, files_for
 
 WHOLE = Shard(0, 1)
@@ -50,8 +50,8 @@ def num_requests(shard: Shard, total: int) -> int:
     return len(range(shard.index, total, shard.count))
 
 
-def answers_file(output: AnyPath, shard: Shard) -> FilePath:
-    """Returns where the answers of a shard are: OUTPUT-00000-of-00004, and OUTPUT itself where it has all requests."""
+def shard_file(output: AnyPath, shard: Shard) -> FilePath:
+    """Returns where a shard's part of OUTPUT is: OUTPUT-00000-of-00004, and OUTPUT itself where it has everything."""
     path = as_path(output)
     return path if shard == WHOLE else path.with_name(f"{path.name}-{shard.index:05}-of-{shard.count:05}")
 
@@ -61,12 +61,15 @@ def shard_settings(settings: dict[str, Any], shard: Shard) -> dict[str, Any]:
     return settings if shard == WHOLE else settings | {"shard": shard_name(shard)}
 
 
-def merge_shards(output: AnyPath, settings: dict[str, Any], num_lines: int, count: int) -> list[Shard]:
+def merge_shards(
+    output: AnyPath, settings: dict[str, Any], num_lines: int, count: int, made_by: str = INFER
+) -> list[Shard]:
     """Puts the answers of `count` shards together in OUTPUT, or goes on where it stops; their files stay.
 
     Args:
         settings: that make OUTPUT.
         num_lines: requests in the file.
+        made_by: the command that writes the lines.
 
     Returns:
         The shards that are not complete: where there are some, OUTPUT is left as it is.
@@ -76,18 +79,28 @@ def merge_shards(output: AnyPath, settings: dict[str, Any], num_lines: int, coun
         UserError: OUTPUT or the file of a shard was begun by something else, or cannot be read or written.
     """
     shards = [Shard(index, count) for index in range(count)]
-    files = [answers_file(output, shard) for shard in shards]
+    files = [shard_file(output, shard) for shard in shards]
     missing = [
         shard
         for shard, file in zip(shards, files, strict=True)
-        if lines_made(file, shard_settings(settings, shard)) < num_requests(shard, num_lines)
+        if lines_made(file, shard_settings(settings, shard), made_by) < num_requests(shard, num_lines)
     ]
     if not missing:
-        with resume_lines(output, settings) as lines:
+        with resume_lines(output, settings, made_by) as lines:
             answers = islice(_in_turn(files[:num_lines]), lines.num_lines, num_lines)
             while found := list(islice(answers, _LINES_AT_ONCE)):
                 lines.append(found)
     return missing
+
+
+def remove_shards(output: AnyPath, count: int) -> None:
+    """Removes the files of `count` shards, as far as they are there.
+
+    Raises:
+        UserError: one cannot be removed.
+    """
+    for index in range(count):
+        remove_lines(shard_file(output, Shard(index, count)))
 
 
 def _in_turn(files: Sequence[FilePath]) -> Iterator[str]:

@@ -44,6 +44,8 @@ class AtGate(NamedTuple):
     selection: Selection | None
     dropped: Int[Array, " batch"]
     """Positions that a capacity had no slot for."""
+    with_slot: Bool[Array, "batch length"] | None = None
+    """Of `keep`, the positions that have a slot; None where only their number is known."""
 
     @property
     def rescued(self) -> Bool[Array, " batch"]:
@@ -236,7 +238,8 @@ def up_to_gate(
     signals = handed_signals(prefix.selection, setting.deletion)
     rows = GateRows(hidden, signals, prefix.mask, found._replace(keep=fitted), own)
     num_fitted = count_kept(fitted)
-    return Begun(rows, num_fitted, AtGate(prefix.mask, kept, selection, count_kept(found.keep) - num_fitted))
+    dropped = count_kept(found.keep) - num_fitted
+    return Begun(rows, num_fitted, AtGate(prefix.mask, kept, selection, dropped, kept & fitted))
 
 
 def teacher_forced(

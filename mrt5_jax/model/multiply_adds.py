@@ -31,8 +31,7 @@ def forward_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> M
     """Counts one row's forward pass, teacher-forced, with so many slots after the gate."""
     before = model.gate.layer if model.gate else model.num_encoder_layers
     return MultiplyAdds(
-        prefix=before * _encoder_layer(model, data.input_length)
-        + (data.input_length * model.emb_dim if model.gate else 0),
+        prefix=row_cost(model, data.target_length).before_gate(data.input_length),
         suffix=(model.num_encoder_layers - before) * _encoder_layer(model, slots),
         decoder=_decoder(model, data.target_length, slots),
     )
@@ -42,6 +41,43 @@ def body_multiply_adds(model: ModelConfig, target_length: int) -> Callable[[int]
     """Returns a function that counts what follows the gate in one row's forward pass, by its slots."""
     after = model.num_encoder_layers - model.gate.layer if model.gate else 0
     return lambda slots: after * _encoder_layer(model, slots) + _decoder(model, target_length, slots)
+
+
+class Polynomial(NamedTuple):
+    """Multiply-adds as a function of a length."""
+
+    constant: int
+    linear: int
+    square: int
+
+    def __call__(self, length: int) -> int:
+        return self.constant + self.linear * length + self.square * length**2
+
+
+class RowCost(NamedTuple):
+    """Multiply-adds of one row's teacher-forced forward pass, as functions of its lengths."""
+
+    before_gate: Polynomial
+    """Of the length of its batch's inputs; of a model without a gate, all encoder layers."""
+    after_gate: Polynomial
+    """Of the slots."""
+
+
+def row_cost(model: ModelConfig, target_length: int) -> RowCost:
+    """Returns what one row costs; `target_length` is that of its batch."""
+    layers = model.gate.layer if model.gate else model.num_encoder_layers
+
+    def before(length: int) -> int:
+        return layers * _encoder_layer(model, length) + (length * model.emb_dim if model.gate else 0)
+
+    return RowCost(_polynomial(before), _polynomial(body_multiply_adds(model, target_length)))
+
+
+def _polynomial(work: Callable[[int], int]) -> Polynomial:
+    """The polynomial that takes the same values."""
+    nothing, one, two = map(work, (0, 1, 2))
+    square = (two - 2 * one + nothing) // 2
+    return Polynomial(nothing, one - nothing - square, square)
 
 
 class BodyShare(NamedTuple):
@@ -60,9 +96,8 @@ class BodyShare(NamedTuple):
 
 def body_share(model: ModelConfig, target_length: int, length: int) -> BodyShare:
     """Returns the share for rows whose full length is `length`."""
-    nothing, one, two, full = map(body_multiply_adds(model, target_length), (0, 1, 2, length))
-    square = (two - 2 * one + nothing) / 2
-    return BodyShare(nothing / full, (one - nothing - square) / full, square / full)
+    body = body_multiply_adds(model, target_length)
+    return BodyShare(*(part / body(length) for part in _polynomial(body)))
 
 
 def training_multiply_adds(model: ModelConfig, data: DataConfig, slots: int) -> int:

@@ -5,6 +5,7 @@ Every process runs the same program on its own devices and reads its own rows of
 
 import sys
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -13,6 +14,7 @@ from jax.experimental import multihost_utils
 from mrt5_jax.errors import UserError
 
 _LONGEST_MESSAGE = 4096
+_Result = TypeVar("_Result")
 
 
 def join_cluster() -> None:
@@ -77,7 +79,24 @@ def in_any_process(flag: bool) -> bool:
     return bool(np.any(multihost_utils.process_allgather(np.asarray(flag))))
 
 
-def in_first_process(act: Callable[[], None]) -> None:
+def in_every_process(act: Callable[[], _Result]) -> _Result:
+    """Acts in every process, and waits for the others; where one refuses all do, so that none waits for one that left.
+
+    Raises:
+        UserError: what this process refuses; or that another one does, which says why itself.
+    """
+    found: list[_Result] = []
+    problem: UserError | None = None
+    try:
+        found.append(act())
+    except UserError as error:
+        problem = error
+    if in_any_process(problem is not None):
+        raise problem or UserError("another process could not do its part, and says why")
+    return found[0]
+
+
+def in_first_process(act: Callable[[], object]) -> None:
     """Acts in the first process; what it refuses is refused in all, so that none waits for one that has left."""
     problem = ""
     if jax.process_index() == 0:

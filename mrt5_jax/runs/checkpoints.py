@@ -276,8 +276,20 @@ def _writer(directory: FilePath, keep: _Keep) -> Manager:
     return ocp.CheckpointManager(directory, item_names=ITEMS, options=options)
 
 
-def save_model(model_dir: str | Path, params: Params, config: ModelConfig, *, allow_non_finite: bool = False) -> Path:
-    """Makes a MODEL_DIR of imported weights: evaluation reads it, and training starts from it at step 0.
+def save_model(
+    model_dir: str | Path, params: Params, config: ModelConfig, *, allow_non_finite: bool = False, step: int = 0
+) -> Path:
+    """Makes a MODEL_DIR of weights alone: evaluation reads it, and training starts from it at step 0.
+
+    Args:
+        model_dir: a new one.
+        params: the parameters.
+        config: of the model.
+        allow_non_finite: whether weights may be NaN or infinite.
+        step: under which the weights are saved; imported ones are of step 0.
+
+    Returns:
+        the folder of checkpoints.
 
     Raises:
         UserError: the directory has checkpoints already, or belongs to another model; or a weight is not finite and
@@ -292,7 +304,7 @@ def save_model(model_dir: str | Path, params: Params, config: ModelConfig, *, al
     write_model_config(model_dir, config)
     where_it_lies = jax.tree.map(lambda leaf: leaf.view(_NotCopied) if type(leaf) is np.ndarray else leaf, params)
     with ocp.CheckpointManager(directory, item_names=ITEMS) as manager:
-        _save(manager, 0, {"params": where_it_lies}, {NOT_FINITE_ALLOWED: True} if problem else {})
+        _save(manager, step, {"params": where_it_lies}, {NOT_FINITE_ALLOWED: True} if problem else {})
     return directory
 
 

@@ -2,6 +2,7 @@
 
 MODEL_DIR/
     model_config.json    the ModelConfig
+    threshold.json       what its gate values are compared with, if not with the trained threshold (stored_threshold.py)
     run_config.json      the RunConfig, compared at every resume
     data_files.json      the user's files that it is trained on, with their digests
     config.gin           the operative gin configuration (written by the command line)

@@ -91,6 +91,14 @@ def data_state_of(model_dir: AnyPath, step: int | None = None) -> dict[str, Any]
     return None
 
 
+def saved_steps(model_dir: AnyPath) -> list[int]:
+    """Returns the steps of the checkpoints that are there, in order; none before the first is saved."""
+    if not exists((as_path(model_dir) / CHECKPOINTS).absolute()):
+        return []
+    with _reader(model_dir) as manager:
+        return sorted(manager.all_steps())
+
+
 def best_step(model_dir: AnyPath) -> int | None:
     """Returns the step with the lowest cross-entropy under hard deletion of those there; None if unmeasured."""
     with _reader(model_dir) as manager:

@@ -14,6 +14,7 @@ from mrt5_jax.api.loading import load
 from mrt5_jax.api.model import Model
 from mrt5_jax.cli.main import main
 from mrt5_jax.errors import UserError
+from mrt5_jax.runs.stored_threshold import StoredThreshold, write_threshold
 
 from ..cli.small_run import make_model_dir
 from ..interop import hub_server
@@ -73,6 +74,50 @@ def test_a_threshold_takes_the_place_of_the_models_own(model: Model, tmp_path: P
     assert kept[0] > kept[1] == kept[3] > kept[2]
     models[0].save(tmp_path / "saved")
     assert load(tmp_path / "saved").config == models[0].config != model.config
+
+
+def test_a_stored_threshold_takes_the_place_of_the_trained_one_until_its_file_is_removed(
+    model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said in one line; a threshold that is given wins; what was trained stays as it is."""
+    folder = tmp_path / "model"
+    shutil.copytree(model.name, folder)
+    before = (folder / "model_config.json").read_bytes()
+    write_threshold(folder, StoredThreshold(-2.5, 0.7, "t:0123456789ab", "validation", 0))
+    stored = load(folder)
+    assert stored.config.gate is not None
+    assert stored.config.gate.threshold == -2.5
+    (said,) = (record.getMessage() for record in caplog.records if record.name == "mrt5_jax.api.loading")
+    assert (
+        f"{folder}/threshold.json: gate values are compared with -2.5, found at step 0 for a rate of 0.7 on t (val"
+        in said
+    )
+    caplog.clear()
+    given = load(folder, threshold=-20.0)
+    assert given.config.gate is not None
+    assert given.config.gate.threshold == -20.0
+    assert not [record for record in caplog.records if record.name == "mrt5_jax.api.loading"]
+    (folder / "threshold.json").unlink()
+    assert load(folder).config == model.config
+    assert (folder / "model_config.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "threshold.json is damaged, no JSON"),
+        ('{"threshold": -1.0}', r"threshold.json: missing field\(s\) target_rate"),
+        (
+            '{"threshold": -99.0, "target_rate": 0.5, "task": "t", "split": "validation", "step": 0}',
+            r"threshold.json is of another model \(.*should be between scale.*\): remove it",
+        ),
+    ],
+)
+def test_a_stored_threshold_that_cannot_be_used_is_named(model: Model, tmp_path: Path, text: str, message: str) -> None:
+    shutil.copytree(model.name, tmp_path / "model")
+    (tmp_path / "model" / "threshold.json").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path / "model")
 
 
 def test_deletions_differ_and_none_deletes_nothing(model: Model) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,7 @@ def test_a_window_changes_no_record_but_the_rung(dispatch: str, tmp_path: Path) 
         (["--deletion=gentle"], ["--deletion", "gentle", "soft"]),
         (["--num_examples=0"], ["--num_examples=0", "at least 1"]),
         (["--num_examples=x"], ["--num_examples", "x"]),
+        (["--timing_rounds=0"], ["--timing_rounds=0", "at least 1"]),
         (["--gin.NO_SUCH=1"], ["NO_SUCH"]),
         (["--gin_file=nowhere.gin"], ["nowhere.gin", "not found"]),
         (["--gin.config.ModelConfig.mlp_dim=32"], ["model_config.json", "mlp_dim 16 -> 32"]),
@@ -180,6 +182,24 @@ def test_tables_are_made_again_from_records_alone(evaluated, tmp_path: Path, cap
         assert found[deletion, "bits_per_target_token"] == pytest.approx(expected["bits_per_byte"])
         assert found[deletion, "deletion_rate"] == pytest.approx(expected["deletion_rate"])
         assert found[deletion, "bits_per_text_byte"] > found[deletion, "bits_per_target_token"], "ends are no text"
+
+
+def test_runtimes_and_work_lie_beside_the_records(model_dir: Path, tmp_path: Path) -> None:
+    """Tables of the folder alone have the very figures, the clocked ones among them."""
+    argv = ["eval", f"--model_dir={model_dir}", "--split=validation", "--num_examples=5", "--deletion", "none", "hard"]
+    assert main([*argv, "--timing_rounds=3", f"--tables={tmp_path / 'first.json'}"]) == 0
+    (folder,) = (model_dir / "eval").glob("diagnostics.vowel_removal*-validation-step0")
+    windows = json.loads((folder / "timing.json").read_text())["windows"]
+    assert [(one["deletion"], one["examples"]) for one in windows] == [("none", {"": 5}), ("hard", {"": 5})] * 3
+    assert main(["eval", "--from_records", str(folder), f"--tables={tmp_path / 'again.json'}"]) == 0
+    rows = json.loads((tmp_path / "first.json").read_text())
+    assert rows == json.loads((tmp_path / "again.json").read_text())
+    found = {row["figure"]: row["value"] for row in rows if (row["deletion"], row["language"]) == ("hard", None)}
+    assert found["runtime_min"] <= found["runtime"] <= found["runtime_max"]
+    none = {row["figure"]: row["value"] for row in rows if (row["deletion"], row["language"]) == ("none", None)}
+    assert found["speedup"] == pytest.approx(none["runtime"] / found["runtime"])
+    assert found["ideal_speedup"] >= none["ideal_speedup"] == 1
+    assert "speedup" not in none
 
 
 def test_an_evaluation_says_what_it_is_of(evaluated, model_dir: Path) -> None:
@@ -265,9 +285,52 @@ def test_a_rate_finds_its_threshold_and_random_deletion_deletes_as_much(model_di
     assert sorted(undeleted) == [0, 10]
 
 
+def test_a_threshold_that_was_found_is_stored_and_then_used(model_dir: Path, tmp_path: Path, capsys) -> None:
+    """In a file of its own: the trained configuration keeps its bytes, and the next evaluation its folder."""
+    own = tmp_path / "model"
+    shutil.copytree(model_dir, own, ignore=shutil.ignore_patterns("eval"))
+    before = contents(own)
+    argv = ["eval", f"--model_dir={own}", "--num_examples=10", "--deletion", "hard"]
+    assert main([*argv, "--target_rate=0.5", "--store_threshold"]) == 0
+    assert f"stored: {own}/threshold.json; remove it" in capsys.readouterr().out
+    assert {path: data for path, data in contents(own).items() if path in before} == before
+    stored = json.loads((own / "threshold.json").read_text())
+    assert (stored["target_rate"], stored["split"], stored["step"]) == (0.5, "validation", 0)
+    (found,) = (own / "eval").iterdir()
+    assert found.name.endswith(f"-threshold{stored['threshold']:.12g}")
+    shutil.rmtree(own / "eval")
+    assert main(argv) == 0
+    error = capsys.readouterr().err
+    assert f"mrt5: {own}/threshold.json: gate values are compared with {stored['threshold']:g}" in error
+    (again,) = (own / "eval").iterdir()
+    assert again.name == found.name
+    assert {record.threshold for record in read_records(again / "records.jsonl")} == {stored["threshold"]}
+
+
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
+        (["--follow", "--step=0"], ["--step", "--follow", "leave one"]),
+        (["--follow", "--target_rate=0.5", "--store_threshold"], ["--store_threshold", "--follow"]),
+        (["--keep_best=los"], ["--keep_best=los", "did you mean loss?", "it has loss, bits_per_target_token"]),
+        (["--keep_best=generated_accuracy"], ["this evaluation has no generated_accuracy"]),
+        (["--keep_best=loss:best"], ["this evaluation has no loss:best"]),
+        (["--keep_best=deletion_rate"], ["--keep_best=deletion_rate:min or --keep_best=deletion_rate:max"]),
+        (["--keep_best=loss", "--threshold=-15"], ["--keep_best=loss", "one threshold"]),
+        (["--keep_best=loss", "--task", "diagnostics.copy", "diagnostics.merge_abc"], ["2 tasks", "give one --task"]),
+    ],
+)
+def test_mistakes_about_checkpoints_are_one_line(failing, model_dir: Path, argv: list[str], words: list[str]) -> None:
+    error = failing(f"--model_dir={model_dir}", *argv)
+    for word in words:
+        assert word in error
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--store_threshold"], ["--store_threshold", "one --target_rate and one --task"]),
+        (["--store_threshold", "--target_rate", "0.5", "0.7"], ["--store_threshold", "one --target_rate"]),
         (["--threshold=-15", "--target_rate=0.5"], ["--threshold and --target_rate", "give one"]),
         (["--threshold=-40"], ["threshold", "-40", "between scale"]),
         (["--target_rate=1.5"], ["--target_rate=1.5", "between 0 and 1"]),

@@ -1,10 +1,6 @@
 """`mrt5 infer` by several processes: one file in the end, the one that a single process writes."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,7 @@ import pytest
 from mrt5_jax.cli.main import main
 
 from .infer_lines import TEXTS, read_lines, write_lines
+from .two_processes import run_two
 
 SHARDS = ("out.jsonl-00000-of-00002", "out.jsonl-00001-of-00002")
 SAMPLING = ["--search=sampling", "--seed=5"]
@@ -123,21 +120,5 @@ def test_two_processes_that_know_each_other_make_it_too(command: list[str], tmp_
     """With four devices each, over which they spread their lines."""
     command, whole = [*command, "--deletion=hard"], tmp_path / "whole.jsonl"
     assert main([*command, f"--output={whole}"]) == 0
-    with socket.socket() as any_port:
-        any_port.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{any_port.getsockname()[1]}"
-    place = [f"--coordinator_address={address}", "--num_processes=2"]
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "mrt5_jax", *command, *place, f"--process_id={number}"],
-            env=os.environ | {"JAX_NUM_CPU_DEVICES": "4"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    for process in running:
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
+    run_two(command)
     assert_same_answers(tmp_path / "out.jsonl", whole)

@@ -75,9 +75,10 @@ def test_evaluations_are_read_from_files_and_folders_under_names(tmp_path: Path)
     first = write(tmp_path / "a" / "records.jsonl", records)
     second = write(tmp_path / "b=c.jsonl", records)
     found = read_evaluations([str(tmp_path / "a"), f"other={second}"])
-    assert found == [*records, *(record._replace(model="other") for record in records)]
-    assert read_evaluations([first]) == records
-    assert read_evaluations([second]) == records, "what is there wins over a name"
+    assert found.records == [*records, *(record._replace(model="other") for record in records)]
+    assert read_evaluations([first]).records == records
+    assert read_evaluations([second]).records == records, "what is there wins over a name"
+    assert not found.costs, "nobody has clocked them"
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:

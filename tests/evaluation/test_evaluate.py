@@ -1,11 +1,14 @@
 """Evaluation: records follow from examples alone, not from batches; programs are compiled once for each deletion."""
 
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mrt5_jax.compaction.ladder import ByLength, Ladder
 from mrt5_jax.compaction.staged import Begun, Part
@@ -14,7 +17,7 @@ from mrt5_jax.data.arrangements import ExampleInfo, model_batch, smallest_length
 from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.vocabulary import EOS_ID, decode_to_text
 from mrt5_jax.evaluation import programs as module
-from mrt5_jax.evaluation.evaluate import Evaluation, collect_records, deletions_for, evaluate
+from mrt5_jax.evaluation.evaluate import Evaluation, collect_records, deletions_for, evaluate, spans_of
 from mrt5_jax.evaluation.programs import BatchByBatch, WindowEvaluator, evaluation_program
 from mrt5_jax.evaluation.records import Record, deletions_in, of_deletion, soft_hard_gap, summarize
 from mrt5_jax.model.forward import AtGate
@@ -79,6 +82,23 @@ def test_every_batch_runs_once_and_by_the_clock_the_first_of_a_length_twice(tiny
     assert seen == [([0], "soft"), ([0, 4], "soft"), ([0], "hard"), ([0, 4], "hard")]
 
 
+def test_deletions_take_turns_in_every_round_and_each_call_has_its_time(tiny) -> None:
+    """Two windows, of 8 examples and of 1, twice under either deletion; the records are those of one round."""
+
+    class Windowed:
+        window = 2
+
+        def __call__(self, params, batches, deletion):
+            return tiny.evaluator(params, batches, deletion)
+
+    batches = make_batches([*range(9)])
+    found = evaluate(Windowed(), tiny.params, batches, ("soft", "hard"), rounds=2)
+    clocked = [(time.deletion, time.examples) for time in found.costs.times]
+    assert clocked == [(deletion, {"en": count}) for count in (8, 1) for _ in range(2) for deletion in ("soft", "hard")]
+    assert all(time.milliseconds > 0 for time in found.costs.times)
+    assert found.records == collect_records(tiny.evaluator, tiny.params, batches, ("soft", "hard"))
+
+
 def test_what_a_capacity_drops_is_not_deleted(tiny, evaluated) -> None:
     """3 slots of 8: the deletion rate stays the gate's, and what has no slot is counted apart."""
     evaluator = BatchByBatch(evaluation_program(tiny.model, Ladder((3,), LENGTH)))
@@ -87,10 +107,17 @@ def test_what_a_capacity_drops_is_not_deleted(tiny, evaluated) -> None:
     for record, free in zip(records, hard, strict=True):
         assert record.num_kept_tokens == min(free.num_kept_tokens, 3)
         assert record.num_kept_tokens + record.num_dropped_tokens == free.num_kept_tokens
+        assert len(positions(record)) == record.num_kept_tokens
+        assert positions(record) <= positions(free)
     found, expected = summarize(records), summarize(hard)
     assert found["deletion_rate"] == expected["deletion_rate"]
     assert found["kept_length"] + found["dropped"] == pytest.approx(expected["kept_length"])
     assert found["dropped"] > 0
+
+
+def positions(record: Record) -> set[int]:
+    """Those that are kept."""
+    return {position for start, end in record.kept_spans or () for position in range(start, end)}
 
 
 def by_example(records: list[Record]) -> dict[tuple[str, int], Record]:
@@ -144,6 +171,8 @@ def test_deletions_relate(evaluated) -> None:
     for index in range(7):
         soft, hard, random = (found[deletion, index] for deletion in DELETIONS)
         assert soft.num_kept_tokens == hard.num_kept_tokens == random.num_kept_tokens
+        assert [len(positions(one)) for one in (soft, hard, random)] == [hard.num_kept_tokens] * 3
+        assert soft.kept_spans == hard.kept_spans
         assert soft.rung == LENGTH
         assert hard.rung in (4, 8)
     assert 0 < summarize(of_deletion(evaluated.records, "hard"))["deletion_rate"] < 1
@@ -255,7 +284,16 @@ def test_records_from_logits(tiny, monkeypatch, has_gate: bool) -> None:
             prediction=decode_to_text(best),
             input_length=LENGTH,
             num_text_bytes=int(((targets[row] >= 3) & (targets[row] < 3 + 0xF5)).sum()),
+            kept_spans=spans_of(keep[row] if has_gate else tokens[row] > 0),
         )
+
+
+@given(st.lists(st.booleans(), max_size=20))
+def test_spans_give_back_the_mask(kept: list[bool]) -> None:
+    """Whatever is kept; no two spans touch, so that there are as few as can be."""
+    spans = spans_of(np.array(kept, bool))
+    assert [position for start, end in spans for position in range(start, end)] == np.flatnonzero(kept).tolist()
+    assert all(end < start for (_, end), (start, _) in itertools.pairwise(spans))
 
 
 def test_deletions_for() -> None:

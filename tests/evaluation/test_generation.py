@@ -14,6 +14,7 @@ import pytest
 
 from mrt5_jax.config import DataConfig, MeshConfig, RunConfig, TrainingConfig
 from mrt5_jax.data import answers, registry
+from mrt5_jax.data.mixing import Shard
 from mrt5_jax.data.sources import Example, IndexedSource, one_by_one
 from mrt5_jax.data.streams import eval_examples
 from mrt5_jax.data.task_specs import TaskSpec
@@ -34,6 +35,7 @@ from mrt5_jax.inference.answers import NOT_FINITE, Job
 from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Greedy
 from mrt5_jax.inference.engine import Engine
+from mrt5_jax.inference.shards import number_of
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.parallel.mesh import make_mesh
 
@@ -79,8 +81,8 @@ def is_right(index: int) -> bool:
 
 
 def predict(job: Job, requests: Iterator[Any], num_done: int = 0) -> Iterator[list[dict[str, Any]]]:
-    """Answers in the place of a model, three at a time."""
-    todo = itertools.islice(requests, num_done, None)
+    """Answers a job's share in the place of a model, three at a time."""
+    todo = itertools.islice(requests, number_of(num_done, job.shard), None, job.shard.count)
     while some := list(itertools.islice(todo, 3)):
         found = []
         for request in some:
@@ -127,6 +129,41 @@ def test_answers_are_the_engines_and_a_stopped_file_becomes_the_same(model: Mode
     assert answers_file(model, tmp_path, eval_batch_size=5) != path
     trained_again = model._replace(loaded=dataclasses.replace(model.loaded, digest="0123456789ab"))
     assert answers_file(trained_again, tmp_path) != path
+
+
+def test_several_processes_make_the_file_of_one(model: Model, tmp_path: Path, monkeypatch) -> None:
+    """From files of their own, which are gone on with and then removed; a finished file is answered by nobody again."""
+    add_made_task(monkeypatch, 10)
+    monkeypatch.setattr(Job, "answers_to", predict)
+    whole, folder = answers_file(model, tmp_path / "one"), tmp_path / "three"
+
+    def answer(index: int) -> Path:
+        shard = Shard(index, 3)
+        path = generate_answers(model.loaded, RUN, TASK, SPLIT, "soft", Greedy(), folder, shard=shard)
+        assert isinstance(path, Path)
+        return path
+
+    for index in (2, 1):
+        with pytest.raises(UserError, match=r"the answers of 0/3.* are not beside it: MODEL_DIR has to lie in"):
+            answer(index)
+    share = folder / f"{whole.name}-00001-of-00003"
+    assert [json.loads(line)["index"] for line in share.read_text().splitlines()] == [1, 4, 7]
+    share.write_bytes(share.read_bytes()[:-9])
+    with pytest.raises(UserError, match="the answers of 1/3 are not beside it"):
+        answer(0)
+    assert not (folder / whole.name).exists(), "nothing is put together while a line is missing"
+    assert answer(1).read_bytes() == whole.read_bytes()
+    names = {whole.name, f"{whole.name}.settings.json"}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        name: (whole.parent / name).read_bytes() for name in names
+    }
+
+    def refuse(*args: Any) -> None:
+        raise AssertionError("everything has been answered")
+
+    monkeypatch.setattr(Job, "answers_to", refuse)
+    assert answer(0).read_bytes() == whole.read_bytes()
+    assert {path.name for path in folder.iterdir()} == names
 
 
 def test_the_table_of_a_known_predictor_has_its_shares(model: Model, tmp_path: Path, monkeypatch) -> None:

@@ -125,6 +125,14 @@ def test_what_was_generated_is_given_back(tmp_path, metrics: dict[str, float] | 
     assert read_records(path) == [found]
 
 
+def test_records_of_schema_2_are_read_and_say_not_which_positions_were_kept(tmp_path) -> None:
+    path = tmp_path / "records.jsonl"
+    known = RECORD._replace(kept_spans=[[0, 2], [4, 8]])
+    older = {name: value for name, value in known._asdict().items() if name != "kept_spans"}
+    path.write_text(json.dumps({"schema": 2} | older) + "\n" + to_json_lines([known]), encoding="utf-8")
+    assert read_records(path) == [RECORD, known]
+
+
 def test_every_line_says_its_schema_and_a_newer_one_is_refused(tmp_path) -> None:
     path = tmp_path / "records.jsonl"
     line = json.loads(to_json_lines([RECORD]))
@@ -148,6 +156,10 @@ def test_every_line_says_its_schema_and_a_newer_one_is_refused(tmp_path) -> None
         ({"metrics": {"f1": "1"}}, "metrics is {'f1': '1'}"),
         ({"sequence_correct": 1}, "sequence_correct is 1, not of type bool"),
         ({"unheard_of": 1}, "is no record"),
+        ({"kept_spans": [[0, "1"]]}, "kept_spans is [[0, '1']], not of type"),
+        ({"kept_spans": [[0, 1, 2]]}, "kept_spans is [[0, 1, 2]], no spans"),
+        ({"kept_spans": [[3, 4], [1, 2]]}, "kept_spans is [[3, 4], [1, 2]], no spans"),
+        ({"kept_spans": [[-1, 2]]}, "kept_spans is [[-1, 2]], no spans"),
     ],
 )
 def test_damage_is_named(tmp_path, change: dict, expected: str) -> None:

@@ -60,6 +60,7 @@ def results(batch: Any, kept: np.ndarray) -> RowResults:
         num_dropped_tokens=np.zeros_like(kept),  # pyright: ignore[reportArgumentType]
         rescued=np.zeros(len(kept), bool),  # pyright: ignore[reportArgumentType]
         rung=kept,  # pyright: ignore[reportArgumentType]
+        kept=inputs == LETTER,  # pyright: ignore[reportArgumentType]
     )
 
 

@@ -8,7 +8,13 @@ from mrt5_jax.compaction.ladder import Ladder
 from mrt5_jax.config import DataConfig, ExecutionConfig, GateConfig, ModelConfig
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import ForwardSetting, forward
-from mrt5_jax.model.multiply_adds import body_multiply_adds, body_share, forward_multiply_adds, training_multiply_adds
+from mrt5_jax.model.multiply_adds import (
+    body_multiply_adds,
+    body_share,
+    forward_multiply_adds,
+    row_cost,
+    training_multiply_adds,
+)
 from mrt5_jax.tools.compiled import cost_of
 
 UNROLLED = ExecutionConfig(scan_unroll=3, attention_rows="batched")
@@ -65,3 +71,17 @@ def test_the_share_of_the_body_is_that_of_its_multiply_adds() -> None:
     assert share(jnp.asarray(slots, jnp.float32)) == pytest.approx(expected, rel=1e-6)
     counted = [forward_multiply_adds(config, DATA, number) for number in slots]
     assert [body(number) for number in slots] == [one.suffix + one.decoder for one in counted]
+
+
+@pytest.mark.parametrize("gate", [None, GateConfig(layer=1), GateConfig(layer=2)])
+def test_the_polynomials_of_a_row_are_its_multiply_adds(gate: GateConfig | None) -> None:
+    """To the last one, at every length: tables of records have nothing else to count by."""
+    config = model(gate)
+    before, after = row_cost(config, DATA.target_length)
+    for slots in (0, 1, 17, 96):
+        counted = forward_multiply_adds(config, DATA, slots)
+        assert after(slots) == counted.suffix + counted.decoder
+        layers = gate.layer if gate else config.num_encoder_layers
+        width = config.num_heads * config.head_dim
+        layer = 4 * 96 * config.emb_dim * width + 2 * 96**2 * width + 3 * 96 * config.emb_dim * config.mlp_dim
+        assert before(96) == counted.prefix == layers * layer + (96 * config.emb_dim if gate else 0)
