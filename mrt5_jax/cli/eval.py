@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         TIMING,
         evaluate_task,
         evaluation_folder,
+        languages_line,
         num_evaluated,
         split_to_evaluate,
         write_evaluation,
@@ -123,6 +124,8 @@ def run(args: argparse.Namespace) -> int:
         evaluation = evaluate_task(point.loaded, point.run, task, split, point.deletions, watch, rounds)
         if not evaluation.records:
             raise UserError(f"task {label_of(task)}: its {split} split has no examples")
+        if configured.evaluation.num_examples is None and (line := languages_line(evaluation.records, task, split)):
+            progress.print(f"mrt5: {line}", soft_wrap=True, highlight=False, markup=False)
         place = point.loaded, point.run, (task, split)
         if search is not None:
             evaluation = generated(evaluation, *place, search, folder, progress, total)
