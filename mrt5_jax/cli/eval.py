@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from mrt5_jax.cli import gin_setup
 
     parser.add_argument("--model_dir", type=given_path, metavar="MODEL_DIR", help="made by train or convert")
-    parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
+    parser.add_argument(
+        "--step", type=int, nargs="+", action="extend", metavar="N", help="checkpoints (default: the newest)"
+    )
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="TASK", help="tasks or mixtures (default: the run's eval_tasks)"
     )

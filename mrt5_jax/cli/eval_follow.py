@@ -10,9 +10,10 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.spelling import nearest
 
 if TYPE_CHECKING:
-    from mrt5_jax.evaluation.best_checkpoint import BestCheckpoint
+    from mrt5_jax.evaluation.best_checkpoint import BestCheckpoint, Better
     from mrt5_jax.evaluation.model_dirs import LoadedModel
 
+_ENDS: "Mapping[str, Better]" = {"min": "min", "max": "max"}
 _SECONDS_BETWEEN_LOOKS = 10
 
 
@@ -42,9 +43,9 @@ def check_follow(args: argparse.Namespace) -> None:
 
     if not args.follow:
         return
-    for flag, value in (("step", args.step), ("store_threshold", args.store_threshold or None)):
-        if value is not None:
-            raise UserError(f"--{flag}: is about one checkpoint, and --follow evaluates all: leave one of them out")
+    for flag in ("step", "store_threshold"):
+        if getattr(args, flag):
+            raise UserError(f"--{flag}: names checkpoints, and --follow evaluates all: leave one of them out")
     if read_run(args.model_dir) is None:
         raise UserError(f"--follow: {args.model_dir} was made by convert, and no run trains there: leave it out")
 
@@ -72,12 +73,13 @@ def best_to_keep(
         raise UserError(f"{flag}: checkpoints are compared at one threshold: leave out --threshold and --target_rate")
     ((task, split),) = splits.items()
     metric, _, end = args.keep_best.rpartition(":")
-    if end not in ("min", "max"):
-        metric, end = args.keep_best, None
+    better = _ENDS.get(end)
+    if better is None:
+        metric = args.keep_best
     names = metric_names(run, task, split, generated=args.generate, labelled=args.labels)
     if metric not in names:
         raise UserError(f"{flag}: this evaluation has no {metric}{nearest(metric, names)} (it has {', '.join(names)})")
-    better = end or better_end(metric)
+    better = better or better_end(metric)
     if better is None:
         raise UserError(f"{flag}: say which end is better, --keep_best={metric}:min or --keep_best={metric}:max")
     deletion = MEASURE_OF_BEST if MEASURE_OF_BEST in deletions else deletions[0]
@@ -90,12 +92,13 @@ def steps_to_evaluate(args: argparse.Namespace, console: Any) -> Iterator[int | 
 
     Under --follow those that are there, in order, and others as they appear: the last is that of the run's last step.
     """
-    if not args.follow:
-        yield args.step
-        return
-    from mrt5_jax.runs.restoring import saved_steps
+    from mrt5_jax.runs.restoring import check_steps, saved_steps
     from mrt5_jax.runs.run_files import read_run
 
+    if not args.follow:
+        check_steps(args.model_dir, args.step or ())
+        yield from dict.fromkeys(args.step or (None,))
+        return
     seen: set[int] = set()
     waiting = False
     while True:

@@ -65,6 +65,12 @@ def test_checkpoints_are_evaluated_as_they_appear_and_the_best_is_kept(
     assert {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()} == before
     rows = json.loads((tmp_path / "table.json").read_text())
     assert {row["step"] for row in rows} == {0, last}
+    monkeypatch.undo()
+    again = ["eval", f"--model_dir={model_dir / 'best_loss'}", "--deletion", "hard", "--num_examples=4"]
+    assert main([*again, f"--step={best}"]) == 0
+    (folder,) = (model_dir / "best_loss" / "eval").iterdir()
+    found, known = (read_records(one / "records.jsonl") for one in (folder, folders[best]))
+    assert [one._replace(model="") for one in found] == [one._replace(model="") for one in known]
 
 
 def test_a_checkpoint_that_was_cleared_away_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
