@@ -28,8 +28,9 @@ def add_follow_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--keep_best",
-        metavar="METRIC[:min|max]",
-        help="keep the weights with the best METRIC in MODEL_DIR/best_METRIC, a MODEL_DIR of its own",
+        metavar="METRIC",
+        help="keep the weights with the best METRIC in MODEL_DIR/best_METRIC, a MODEL_DIR of its own; METRIC:min or "
+        "METRIC:max says which end is better",
     )
 
 
