@@ -23,7 +23,7 @@ DEVELOPMENT := $(VENV)/installed-for-development
 help:  ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-17s %s\n", $$1, $$2 }'
 
-quickstart: $(RUNTIME)  ## train a tiny MrT5 and a ByT5 on vowel removal, print a table, write a page (about 10 minutes)
+quickstart: $(RUNTIME)  ## train a tiny MrT5 on vowel removal; a page of what it deletes, and a table (minutes)
 	$(BIN)/mrt5 quickstart
 
 test: $(DEVELOPMENT)  ## the tests that take minutes

@@ -1,6 +1,7 @@
 """Whether a configuration makes sense: what the types of config.py cannot say.
 
-Touches no data and no device: what depends on those (tasks, the mesh) is checked where they are opened.
+Touches no data and no device: what depends on those (tasks, the mesh) is checked where they are opened. One file is
+read, that of an oracle's masks.
 """
 
 import dataclasses
@@ -57,7 +58,7 @@ LANGUAGE_TARGETS = Rule(
 STEPS = Rule(lambda value: 1 <= value[0] <= value[1], "a first and a last step, as in (10, 12)")
 
 RULES: dict[type, dict[str, Rule]] = {
-    config.GateConfig: {"kind": SELECTOR, "stride": STRIDE, "scale": NEGATIVE, "deletion_probability": SHARE},
+    config.GateConfig: {"kind": SELECTOR, "stride": STRIDE, "scale": NEGATIVE, "deletion_probability": RATE},
     config.ModelConfig: {
         "emb_dim": POSITIVE,
         "num_heads": POSITIVE,

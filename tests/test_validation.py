@@ -30,7 +30,7 @@ OUT_OF_RANGE = {
     "model.gate.layer": [0, 3, -1],
     "model.gate.scale": [0.0, 1.0, float("nan")],
     "model.gate.threshold": [-30.0, 0.0, -31.0],
-    "model.gate.deletion_probability": [-0.1, 1.1],
+    "model.gate.deletion_probability": [-0.1, 0.0, 1.0],
     "model.emb_dim": [0],
     "model.num_heads": [-1],
     "model.vocab_size": [256],

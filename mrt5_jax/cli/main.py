@@ -29,7 +29,7 @@ class Command:
 
 COMMANDS = {
     "quickstart": Command(
-        "train a tiny MrT5 and a ByT5 on vowel removal, and compare them: minutes on two cores",
+        "train a tiny MrT5 on vowel removal, and show what it deletes: minutes on two cores",
         "mrt5 quickstart",
     ),
     "train": Command(

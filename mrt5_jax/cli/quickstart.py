@@ -1,4 +1,4 @@
-"""`mrt5 quickstart`: trains a tiny ByT5 and a tiny MrT5 on vowel removal, and shows what deletion costs and saves."""
+"""`mrt5 quickstart`: trains a tiny MrT5 on vowel removal, at first as a ByT5, and shows what it deletes."""
 
 import argparse
 import dataclasses
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from mrt5_jax.config import Deletion, RunConfig
-from mrt5_jax.runs.files import given_local_path
+from mrt5_jax.errors import UserError
+from mrt5_jax.runs.files import explained, given_local_path
 
 if TYPE_CHECKING:
     from mrt5_jax.evaluation.evaluate import Evaluation
@@ -18,27 +19,24 @@ if TYPE_CHECKING:
     from mrt5_jax.evaluation.records import Record
 
 GIN_FILE = "runs/quickstart.gin"
-BYT5_BINDINGS = (
-    "config.ModelConfig.gate=None",
-    "config.ModelConfig.softmax1=False",
-    "config.RunConfig.controller=None",
-    "config.LossConfig.score_penalty=0.0",
-    "TRAIN_STEPS=1500",
-)
-"""What makes a plain ByT5 of the run's MrT5. It has no gate to wait for, and needs fewer steps."""
-
+LENGTHS = ("config.ExecutionConfig.rounding=28",)
+"""Without their vowels the strings keep 26 of 32 ids on average, and most fit 28: the programs' one shorter length.
+By default they would have 12 and 22, which hardly any string fits, and would compile longer."""
 NUM_STRINGS = 2000
 NUM_EXAMPLES = 30
 SPLIT = "test"
 PAGE = "examples.html"
+TITLE = "MrT5 on vowel removal: what the gate deletes"
 
 
 class Quickstart(NamedTuple):
-    """What the two models do on unseen strings."""
+    """What the model does on unseen strings."""
 
     byt5: "Evaluation"
+    """Without deletion, after `gate_step`: until then nothing has pushed its gate."""
     mrt5: "Evaluation"
-    """Under soft and hard deletion."""
+    """At the end, under soft and hard deletion."""
+    gate_step: int
     vowels: "VowelStatistics"
     """Of hard deletion."""
     page: Path
@@ -62,7 +60,8 @@ def run(args: argparse.Namespace) -> int:
 
     from mrt5_jax.evaluation.tables import COLUMNS_EXPLAINED, deletion_rows, gap_line, results_table
 
-    results = quickstart(Path(args.output_dir), args.seed)
+    output_dir = Path(args.output_dir)
+    results = quickstart(output_dir, args.seed)
     rows = [
         *deletion_rows(results.byt5.records, results.byt5.milliseconds),
         *deletion_rows(results.mrt5.records, results.mrt5.milliseconds, results.mrt5.body),
@@ -71,66 +70,93 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     console.print(results_table(f"vowel removal, {NUM_STRINGS:,} unseen strings", rows))
     console.print(COLUMNS_EXPLAINED, style="dim", highlight=False, soft_wrap=True)
-    for line in (gap_line(results.mrt5.records), *vowel_lines(results.vowels)):
+    before = f"ByT5: the same model at step {results.gate_step:,}, before its gate is pushed, without deletion"
+    for line in (before, gap_line(results.mrt5.records), *vowel_lines(results.vowels)):
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"coloured examples: {results.page}", soft_wrap=True, highlight=False)
-    console.print(f"the models: {args.output_dir}/byt5, {args.output_dir}/mrt5", soft_wrap=True, highlight=False)
+    for line in (f"coloured examples: {results.page}", f"the model: {output_dir / 'mrt5'}"):
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
     return 0
 
 
 def quickstart(output_dir: Path, seed: int | None = None) -> Quickstart:
-    """Trains both models below `output_dir`, or goes on where they stand; evaluates them and writes the page.
+    """Trains the model below `output_dir`, or goes on where it stands; evaluates it and writes the page.
+
+    Until `LossConfig.regularizer_delay` nothing pushes its gate: with the gate ignored it is a ByT5 then.
 
     Raises:
-        UserError: `output_dir` has models of another seed or recipe.
+        UserError: `output_dir` has a model of another seed or recipe, or cannot be written; or the seed is none.
     """
-    byt5_run = _train(output_dir / "byt5", seed, BYT5_BINDINGS)
-    byt5 = _evaluate(byt5_run, _load(byt5_run), ("none",))
-    mrt5_run = _train(output_dir / "mrt5", seed, ())
-    loaded = _load(mrt5_run)
-    mrt5 = _evaluate(mrt5_run, loaded, ("soft", "hard"))
-    vowels, sections = inspect_strings(mrt5_run, loaded, mrt5.records)
     from mrt5_jax.evaluation.page import render_page
     from mrt5_jax.runs.model_dir import write_atomically
 
-    gate = mrt5_run.model.gate
+    page = output_dir / PAGE
+    run = _train(output_dir / "mrt5", seed, page)
+    gate_step = run.loss.regularizer_delay
+    byt5 = _evaluate(run, _load(run, gate_step), ("none",))
+    loaded = _load(run)
+    mrt5 = _evaluate(run, loaded, ("soft", "hard"))
+    vowels, sections = inspect_strings(run, loaded, mrt5.records)
+    gate = run.model.gate
     assert gate is not None
     introduction = f"Unseen strings; the model is to write them without their vowels. {' '.join(vowel_lines(vowels))}"
-    page = output_dir / PAGE
-    write_atomically(
-        page, render_page("MrT5 on vowel removal: what the gate deletes", introduction, sections, gate.scale)
-    )
-    return Quickstart(byt5, mrt5, vowels, page)
+    with explained(page):
+        write_atomically(page, render_page(TITLE, introduction, sections, gate.scale))
+    return Quickstart(byt5, mrt5, gate_step, vowels, page)
 
 
-def _train(model_dir: Path, seed: int | None, bindings: Sequence[str]) -> RunConfig:
-    """Trains a model, or goes on where it stands; returns its run, to be evaluated on NUM_STRINGS strings."""
+def _train(model_dir: Path, seed: int | None, page: Path) -> RunConfig:
+    """Trains the model, or goes on where it stands; returns its run, to be evaluated on NUM_STRINGS strings.
+
+    Args:
+        page: where the strings are shown while it trains.
+    """
     from mrt5_jax.cli import gin_setup
+    from mrt5_jax.cli.pictures import Pictures
     from mrt5_jax.training.loop import train
 
     seeded = () if seed is None else (f"SEED={seed}",)
-    configured = gin_setup.resolve([GIN_FILE], bindings=[f"MODEL_DIR={str(model_dir)!r}", *seeded, *bindings])
+    configured = gin_setup.resolve([GIN_FILE], bindings=[f"MODEL_DIR={str(model_dir)!r}", *seeded, *LENGTHS])
     configured.check()
+    run = configured.run
+    _check_earlier(run)
     configured.print_notes()
-    print(f"training {model_dir}", file=sys.stderr)
-    train(configured.run, configured.config_text)
-    evaluation = dataclasses.replace(configured.run.evaluation, num_examples=NUM_STRINGS)
-    return dataclasses.replace(configured.run, evaluation=evaluation)
+    print(f"training {model_dir} to step {run.training.num_steps:,}", file=sys.stderr)
+    train(run, configured.config_text, hooks=[Pictures(run, SPLIT, NUM_EXAMPLES, TITLE, page)])
+    return dataclasses.replace(run, evaluation=dataclasses.replace(run.evaluation, num_examples=NUM_STRINGS))
 
 
-def _load(run: RunConfig) -> "LoadedModel":
+def _check_earlier(run: RunConfig) -> None:
+    """Refuses a MODEL_DIR that an earlier command has left, if this one cannot go on with it or compare it."""
+    from mrt5_jax.runs.model_dir import CHECKPOINTS
+    from mrt5_jax.runs.run_files import read_run
+
+    saved = read_run(run.model_dir)
+    if saved is not None and saved.training.seed != run.training.seed:
+        raise UserError(
+            f"{run.model_dir} was begun with --seed={saved.training.seed}: give that seed, or another --output_dir"
+        )
+    checkpoints, gate_step = Path(run.model_dir, CHECKPOINTS), run.loss.regularizer_delay
+    steps = [int(folder.name) for folder in checkpoints.glob("*") if folder.name.isdigit()]
+    if gate_step not in steps and any(step > gate_step for step in steps):
+        raise UserError(
+            f"{checkpoints} has later steps than {gate_step}, and not that one, with which the table compares: give "
+            "another --output_dir"
+        )
+
+
+def _load(run: RunConfig, step: int | None = None) -> "LoadedModel":
     from mrt5_jax.evaluation.model_dirs import load_model
 
-    return load_model(run.model_dir, run.model, None, run.execution)
+    return load_model(run.model_dir, run.model, step, run.execution)
 
 
 def _evaluate(run: RunConfig, loaded: "LoadedModel", deletions: Sequence[Deletion]) -> "Evaluation":
-    """Evaluates a run's model on its first task, and writes that to its MODEL_DIR."""
+    """Evaluates the run's model on its first task, and writes that to its MODEL_DIR."""
     from mrt5_jax.cli.progress import watched
     from mrt5_jax.evaluation.model_dirs import evaluate_task, write_evaluation
 
     task, total = run.data.eval_tasks[0], -(-NUM_STRINGS // run.data.eval_batch_size)
-    print(f"evaluating {run.model_dir}", file=sys.stderr)
+    print(f"evaluating {run.model_dir}, step {loaded.step:,}", file=sys.stderr)
     found = evaluate_task(loaded, run, task, SPLIT, deletions, lambda batches: watched(batches, "batches", total))
     write_evaluation(run.model_dir, found, task, SPLIT, loaded.step)
     return found

@@ -56,7 +56,7 @@ def spelling_pairs(
         if split_of(line) != split:
             continue
         generator = random.Random(f"{seed} {line}")
-        foreign = sorted({letter for word in line.split() if not word.isascii() for letter in _letters(word)})
+        foreign = sorted({letter for word in line.split() if not word.isascii() for letter in split_letters(word)})
         num_rows = 0
         for words in _pieces(line.split(), max_bytes - 4):
             misspelt = [_misspell(word, generator, foreign) if _chosen(word, generator) else word for word in words]
@@ -89,20 +89,20 @@ def word_search_pairs(
         left_out: counts the words of the split that gave no row, by reason.
     """
     words = [(word.strip().lower(), hint) for word, _, hint in (entry.strip().partition("\t") for entry in entries)]
-    alphabets = _alphabets([word for word, _ in words])
+    alphabets = alphabets_by_script([word for word, _ in words])
     for word, hint in words:
         if split_of(word) != split:
             continue
-        if reason := _unfit(word):
+        if reason := reason_unfit(word):
             if left_out is not None and word:
                 left_out[reason] += 1
             continue
         generator = random.Random(f"{seed} {word}")
-        own = _letters(word)
-        hint = _cut(_letters(hint) if hint else sorted(own), max_bytes - num_letters - 2)
-        alphabet = _LETTERS if word.isascii() else sorted(alphabets[_script(word)])
+        own = split_letters(word)
+        hint = _cut(split_letters(hint) if hint else sorted(own), max_bytes - num_letters - 2)
+        alphabet = _LETTERS if word.isascii() else sorted(alphabets[script_name(word)])
         letters = generator.choices(alphabet, k=max(num_letters - len(own), 0))
-        letters = _letters(_cut(letters, max_bytes - len(f"{hint}: {word}".encode())))
+        letters = split_letters(_cut(letters, max_bytes - len(f"{hint}: {word}".encode())))
         place = generator.randrange(len(letters) + 1)
         letters[place:place] = own if generator.random() < 0.5 else own[::-1]
         yield Pair(f"{hint}: {''.join(letters)}", word)
@@ -131,22 +131,22 @@ def longest_in_ids(texts: Iterable[str]) -> int:
     return max(len(text.encode()) + 1 for text in texts)
 
 
-def _alphabets(words: Iterable[str]) -> dict[str, set[str]]:
-    """The letters of the words that can be searched for, by script: others would give a word away."""
+def alphabets_by_script(words: Iterable[str]) -> dict[str, set[str]]:
+    """Returns the letters of fit words, by the words' script: letters of another script would give a word away."""
     alphabets: dict[str, set[str]] = {}
     for word in words:
-        if not _unfit(word):
-            alphabets.setdefault(_script(word), set()).update(_letters(word))
+        if not reason_unfit(word):
+            alphabets.setdefault(script_name(word), set()).update(split_letters(word))
     return alphabets
 
 
-def _script(word: str) -> str:
-    """Of the first letter: LATIN, CYRILLIC, ..."""
+def script_name(word: str) -> str:
+    """Returns the script of a word's first letter: LATIN, CYRILLIC, ..."""
     return unicodedata.name(word[0], "").partition(" ")[0]
 
 
-def _unfit(word: str) -> str:
-    """Why a word cannot be searched for; empty where it can."""
+def reason_unfit(word: str) -> str:
+    """Says why a word cannot be searched for, or asked about; empty where it can."""
     if not all(_is_letter_or_mark(character) for character in word) or not word[:1].isalpha():
         return "words with other characters than letters"
     if len(word) < _SHORTEST_WORD:
@@ -160,8 +160,8 @@ def _is_letter_or_mark(character: str) -> bool:
     return character.isalpha() or unicodedata.category(character).startswith("M") or character in _JOINERS
 
 
-def _letters(text: str) -> list[str]:
-    """Characters, each with the marks that follow it and what a joiner ties to it."""
+def split_letters(text: str) -> list[str]:
+    """Cuts a text into letters: characters, each with the marks that follow it and what a joiner ties to it."""
     letters: list[str] = []
     for character in text:
         tied = unicodedata.category(character).startswith("M") or character in _JOINERS
@@ -198,9 +198,9 @@ def _pieces(words: list[str], max_bytes: int) -> Iterator[list[str]]:
 
 def _parts(word: str, max_bytes: int) -> Iterator[str]:
     """The word cut between letters; what remains at the end is left out."""
-    letters = _letters(word)
+    letters = split_letters(word)
     while part := _cut(letters, max_bytes):
-        letters = letters[len(_letters(part)) :]
+        letters = letters[len(split_letters(part)) :]
         if not letters:
             return
         yield part
@@ -216,7 +216,7 @@ def _misspell(word: str, generator: random.Random, foreign: Sequence[str]) -> st
     Args:
         foreign: letters to replace those of words that are not ASCII.
     """
-    own = _letters(word)
+    own = split_letters(word)
     place = generator.randrange(1, len(own)) if len(own) > 1 else 0
     kind = generator.choice(("drop", "double", "replace", "swap"))
     if kind == "drop" and len(own) > 1:

@@ -63,10 +63,10 @@ def open_former_corpus(
 def _open(
     train: Patterns, validation: Patterns | None, chunk_length: int, field: str, language: Callable[[FilePath], str]
 ) -> Splits:
-    splits = {"train": _regions(train, field, language)}
+    splits = {"train": open_regions(train, field, language)}
     if validation is None:
         return _hold_out(splits["train"], chunk_length)
-    splits["validation"] = _regions(validation, field, language)
+    splits["validation"] = open_regions(validation, field, language)
     check_no_overlap(files_of(splits))
     return splits
 
@@ -134,8 +134,18 @@ def languages_of(splits: Splits) -> tuple[str, ...]:
     return tuple(sorted({region.language for regions in splits.values() for region in regions}))
 
 
-def _regions(patterns: Patterns, field: str, language: Callable[[FilePath], str]) -> list[Region]:
-    """One a language; languages without a line of text are left out."""
+def open_regions(
+    patterns: Patterns, field: str = "text", language: Callable[[FilePath], str] = language_of
+) -> list[Region]:
+    """Opens files that match globs and returns a region of each language that has a line of text.
+
+    Args:
+        field: of JSON lines, TFRecords and Parquet files, that holds the text.
+        language: of a file.
+
+    Raises:
+        UserError: a glob matches nothing, or only empty files; a file is damaged; there are only empty lines.
+    """
     paths = sorted(find_files(patterns), key=lambda path: (language(path), path))
     streams = {name: TextStream(list(found), field) for name, found in itertools.groupby(paths, key=language)}
     regions = [Region(name, stream, 0, stream.length) for name, stream in streams.items() if stream.length]

@@ -25,7 +25,11 @@ def count_documents(files: Sequence[SourceFile]) -> str:
 
 
 def describe_files(files: Sequence[SourceFile]) -> list[str]:
-    """Returns lines that say what was understood: of every split its languages, files, formats and documents."""
+    """Returns lines that say what was understood: of every split its languages, files, formats and documents.
+
+    A file that several tasks read is told of once.
+    """
+    files = list({(file.split, file.language, str(file.path)): file for file in files}.values())
     lines = []
     for split, in_split in _groups(files, "split").items():
         by_language = _groups(in_split, "language")

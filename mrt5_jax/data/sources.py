@@ -91,6 +91,16 @@ class ExampleSource(Protocol):
         ...
 
 
+def generator_of(example: Example, seed: int) -> np.random.Generator:
+    """Returns the generator from which a transformation of an example draws: it follows from both seeds alone.
+
+    Args:
+        example: as its source gives it, with SEED_FEATURE.
+        seed: of the transformation, at least 0.
+    """
+    return np.random.default_rng([seed, *np.asarray(example[SEED_FEATURE]).astype(np.uint64).tolist()])
+
+
 def every(step: int = 1, first: int = 0) -> Positions:
     """Yields the positions first, first + step, first + 2 step, ... without end."""
     for begin in itertools.count(first, step * BLOCK):

@@ -15,6 +15,13 @@ from mrt5_jax.runs.files import AnyPath, as_path, exists, explained, files_for, 
 from mrt5_jax.selection.deletions import DELETIONS
 
 
+class TaskResults(NamedTuple):
+    """What a system does on a task of a mixture."""
+
+    num_examples: int
+    estimates: Estimates
+
+
 class System(NamedTuple):
     """What a row of a table is about: a model and how it was used."""
 
@@ -50,6 +57,8 @@ class SystemResults:
     """Of each language."""
     total: Estimates
     """See `combine_languages`."""
+    tasks: Mapping[str, TaskResults]
+    """Of a mixture with several tasks of a language, each of its tasks by its name; else empty."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +74,11 @@ class Comparison:
     def languages(self) -> list[str]:
         """All that any system has been evaluated on, in order of appearance."""
         return list(dict.fromkeys(language for one in self.systems for language in one.languages))
+
+    @property
+    def tasks(self) -> list[str]:
+        """Those of a mixture that any system has results of, sorted by what people read."""
+        return sorted({task for one in self.systems for task in one.tasks}, key=lambda task: (label_of(task), task))
 
 
 def compare(
@@ -140,7 +154,10 @@ def _results(
     estimates = {language: estimate(own, undeleted, resamples, seed) for language, own in by_language.items()}
     counts = {language: len(own) for language, own in by_language.items()}
     groups = [(own, estimates[language]) for language, own in by_language.items()]
-    return SystemResults(system, label, estimates, counts, combine_languages(groups, undeleted))
+    told_by_language = len({(record.task, record.language) for record in records}) == len(by_language)
+    by_task = {} if told_by_language else group_by(records, "task")
+    tasks = {task: TaskResults(len(own), estimate(own, undeleted, resamples, seed)) for task, own in by_task.items()}
+    return SystemResults(system, label, estimates, counts, combine_languages(groups, undeleted), tasks)
 
 
 def undeleted_records(system: System, systems: Mapping[System, list[Record]]) -> list[Record]:

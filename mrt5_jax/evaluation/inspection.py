@@ -92,6 +92,11 @@ def split_text(data: bytes, input_length: int) -> list[bytes]:
     return [*windows, data]
 
 
+def first_bytes(data: bytes, size: int) -> bytes:
+    """Returns at most `size` bytes of a text, cut before a character that would not fit."""
+    return split_text(data[: size + 1], size + 1)[0]
+
+
 def inspect_windows(
     inspector: Inspector, params: Params, windows: Sequence[bytes], input_length: int, batch_size: int = 1
 ) -> Iterator[list[Piece]]:

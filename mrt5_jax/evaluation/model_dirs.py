@@ -32,6 +32,7 @@ from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.costs import COSTS_FILE, costs_to_json
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate
+from mrt5_jax.evaluation.first_batches import check_first_evaluated
 from mrt5_jax.evaluation.programs import BatchByBatch, Evaluator, WindowEvaluator, evaluation_program
 from mrt5_jax.evaluation.records import (
     Record,
@@ -155,9 +156,10 @@ def evaluate_task(
 
     Raises:
         UserError: an unknown task or split; an eval_batch_size that the devices cannot share; a window larger than
-            their memory.
+            their memory; first examples that the model's selector needs more of than there is.
     """
     check_batch_size(run.data.eval_batch_size, loaded.mesh, "eval_batch_size")
+    check_first_evaluated(run.model.gate, task, run.data, split)
     execution, capacity = run.execution, run.evaluation.capacity
     shards, chunks = row_shards(loaded.mesh).count, fixed_chunks(execution)
     if run.data.eval_batch_size % (shards * chunks):

@@ -2,8 +2,10 @@
 
 import dataclasses
 import html
+import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from mrt5_jax.data.vocabulary import BYTE_OFFSET, NUM_BYTES
 from mrt5_jax.evaluation.inspection import TOKEN_KINDS, Piece, tally
@@ -34,9 +36,13 @@ _PAGE_STYLE = """
 :root { color-scheme: light dark }
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.4rem } h2 { font-size: 1rem; margin: 1.5rem 0 .3rem }
-table { border-collapse: collapse }
+table { border-collapse: collapse; margin: .5rem 0 }
+caption { text-align: left; font-weight: 600 }
 th, td { text-align: right; padding: .1rem .8rem; border-bottom: 1px solid var(--rule) }
 th:first-child { text-align: left }
+.wide { overflow-x: auto }
+.beside { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 0 1.5rem }
+.beside > div { min-width: 0 }
 .note { margin: 0; overflow-wrap: anywhere }
 """
 
@@ -49,22 +55,37 @@ class Section:
     pieces: Sequence[Piece]
     note: str = ""
     """A line below the text."""
+    remarks: Sequence[str] = ()
+    """What is said of each of the text's ids, besides its value, where one points at it; nothing where empty."""
 
 
-def render_page(title: str, introduction: str, sections: Sequence[Section], scale: float) -> str:
-    """Returns the page as text.
+class CountTable(NamedTuple):
+    """Counts as a page shows them; the first column names the rows."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def render_page(
+    title: str, introduction: str, sections: Sequence[Section], scale: float, tables: Sequence[CountTable] = ()
+) -> str:
+    """Returns the page as text; several sections stand beside each other where there is room.
 
     Args:
       sections: one text each.
       scale: k, the gate value of full deletion; colours show gate values as shares of it.
+      tables: above the texts; none: their bytes by kind, all texts together.
     """
     everything = [piece for section in sections for piece in section.pieces]
     body = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{html.escape(introduction)}</p>",
         _legend(scale),
-        _statistics(everything),
+        *map(_table, tables or [_statistics(everything)]),
+        '<div class="beside">',
         *(_section(section, scale) for section in sections),
+        "</div>",
     ]
     return "\n".join(
         [
@@ -83,7 +104,7 @@ def render_fragment(sections: Sequence[Section], scale: float) -> str:
     for section in sections:
         if section.heading:
             parts.append(f'<p class="heading">{html.escape(section.heading)}</p>')
-        parts.append(_text(section.pieces, scale))
+        parts.append(_text(section, scale))
     counted = html.escape(statistics_line([piece for section in sections for piece in section.pieces]))
     return f'<div class="mrt5"><style>{_TEXT_STYLE}</style>\n{"".join(parts)}\n<p>{counted}</p>\n{_legend(scale)}</div>'
 
@@ -99,28 +120,38 @@ def _legend(scale: float) -> str:
     )
 
 
-def _statistics(everything: Sequence[Piece]) -> str:
-    rows = [
-        f'<tr><th scope="row">{TOKEN_KINDS[kind]}</th><td>{count.total:,}</td><td>{count.total - count.deleted:,}</td>'
-        f"<td>{count.deleted:,}</td><td>{count.rate:.1%}</td></tr>"
-        for kind, count in tally(everything).items()
-    ]
-    heads = "".join(
-        f'<th scope="col">{name}</th>' for name in ("in the texts below", "all", "kept", "deleted", "deleted share")
+def _statistics(everything: Sequence[Piece]) -> CountTable:
+    rows = []
+    for kind, (total, deleted) in tally(everything).items():
+        counts = (f"{count:,}" for count in (total, total - deleted, deleted))
+        rows.append([TOKEN_KINDS[kind], *counts, f"{deleted / total:.1%}"])
+    return CountTable("", ("in the texts below", "all", "kept", "deleted", "deleted share"), rows)
+
+
+def _table(table: CountTable) -> str:
+    caption = f"<caption>{html.escape(table.title)}</caption>" if table.title else ""
+    heads = "".join(f'<th scope="col">{html.escape(heading)}</th>' for heading in table.headings)
+    rows = "\n".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>{"".join(f"<td>{html.escape(cell)}</td>" for cell in cells)}</tr>'
+        for name, *cells in table.rows
     )
-    return f"<table><tr>{heads}</tr>\n" + "\n".join(rows) + "\n</table>"
+    return f'<div class="wide"><table>{caption}<tr>{heads}</tr>\n{rows}\n</table></div>'
 
 
 def _section(section: Section, scale: float) -> str:
     note = f'\n<p class="note">{html.escape(section.note)}</p>' if section.note else ""
-    return f"<h2>{html.escape(section.heading)}</h2>\n{_text(section.pieces, scale)}{note}"
+    return f"<div><h2>{html.escape(section.heading)}</h2>\n{_text(section, scale)}{note}</div>"
 
 
-def _text(pieces: Sequence[Piece], scale: float) -> str:
-    return f'<p class="text" dir="auto">{"".join(_piece(piece, scale) for piece in pieces)}</p>'
+def _text(section: Section, scale: float) -> str:
+    parts, remarks = [], iter(section.remarks)
+    for piece in section.pieces:
+        own = itertools.islice(remarks, len(piece.ids))
+        parts.append(_piece(piece, scale, "\n".join([describe_piece(piece), *filter(None, own)])))
+    return f'<p class="text" dir="auto">{"".join(parts)}</p>'
 
 
-def _piece(piece: Piece, scale: float) -> str:
+def _piece(piece: Piece, scale: float, title: str) -> str:
     deleted = math.fsum(value / scale for value in piece.values) / len(piece.values)
     styles = [f"--d:{deleted:.2f}"] if deleted >= 0.005 else []
     classes = []
@@ -135,7 +166,7 @@ def _piece(piece: Piece, scale: float) -> str:
     if piece.is_escaped:
         classes.append("escape")
     tag = "del" if piece.state == "deleted" else "span"
-    attributes = f' title="{html.escape(describe_piece(piece))}"'
+    attributes = f' title="{html.escape(title)}"'
     attributes += f' class="{" ".join(classes)}"' if classes else ""
     attributes += f' style="{";".join(styles)}"' if styles else ""
     shown, newline = ("\u21b5", "\n") if piece.text == "\n" else (piece.text, "")

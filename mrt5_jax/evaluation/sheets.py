@@ -13,7 +13,8 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table as Grid
 
-from mrt5_jax.evaluation.comparison import Comparison, SystemResults
+from mrt5_jax.data.task_names import label_of
+from mrt5_jax.evaluation.comparison import Comparison, SystemResults, TaskResults
 from mrt5_jax.evaluation.estimates import OWN_METRIC, Estimate, Estimates, describe_figure
 
 TOTAL = "all, by examples"
@@ -77,7 +78,7 @@ class Sheet(NamedTuple):
 
 
 def sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
-    """Makes the tables of some comparisons: a row for each system, and by language a table for each figure.
+    """Makes the tables of some comparisons: a row for each system; by language and by task a table for each figure.
 
     A cell is a figure with its standard error or its range, or a dash where nothing was counted.
     """
@@ -97,6 +98,9 @@ def sheets(comparisons: Sequence[Comparison]) -> list[Sheet]:
         if len(comparison.languages) > 1:
             names = [name for of_kind in kinds.values() for name in of_kind]
             found += [_by_language(f"{title}, {_heading(name)}", comparison, name) for name in names]
+        if comparison.tasks:
+            own = [*_quality_of(totals), *_known(_DELETION, totals)]
+            found += [_by_task(f"{title}, {_heading(name)} by task", comparison, name) for name in own]
     return found
 
 
@@ -136,6 +140,15 @@ def _by_language(title: str, comparison: Comparison, name: str) -> Sheet:
     count = max(sum(one.num_examples.values()) for one in comparison.systems)
     rows.append([TOTAL, f"{count:,}", *(_cell(one.total, name) for one in comparison.systems)])
     return Sheet(title, ["language", "examples", *(one.label for one in comparison.systems)], rows)
+
+
+def _by_task(title: str, comparison: Comparison, name: str) -> Sheet:
+    rows = []
+    for task in comparison.tasks:
+        found = [one.tasks.get(task, TaskResults(0, {})) for one in comparison.systems]
+        count = max(own.num_examples for own in found)
+        rows.append([label_of(task), f"{count:,}", *(_cell(own.estimates, name) for own in found)])
+    return Sheet(title, ["task", "examples", *(one.label for one in comparison.systems)], rows)
 
 
 def _cell(estimates: Estimates, name: str) -> str:
@@ -248,14 +261,16 @@ _VALUE_FIELDS = (
 def values(comparisons: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
     """Yields one figure at a time, by name, with all that it is of; those that nothing was counted for are left out.
 
-    `language` is null for all languages together; numbers that nobody knows are null.
+    `language` is null for all languages together; numbers that nobody knows are null. Tasks of a mixture come after it.
     """
     for comparison in comparisons:
         for one in comparison.systems:
             counts = one.num_examples
-            groups = [(language, counts[language], own) for language, own in one.languages.items()]
-            for language, count, estimates in [*groups, (None, sum(counts.values()), one.total)]:
-                about = {"task": comparison.task, "split": comparison.split, **one.system._asdict()}
+            languages = [(comparison.task, language, counts[language], own) for language, own in one.languages.items()]
+            total = comparison.task, None, sum(counts.values()), one.total
+            tasks = [(label_of(task), None, own.num_examples, own.estimates) for task, own in one.tasks.items()]
+            for task, language, count, estimates in (*languages, total, *tasks):
+                about = {"task": task, "split": comparison.split, **one.system._asdict()}
                 about |= {"language": language, "num_examples": count}
                 for name, (value, error) in estimates.items():
                     if not math.isnan(value):

@@ -119,7 +119,7 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
         if deletion_type not in tuple(_KINDS):
             raise UserError(f"{place}: deletion_type {deletion_type!r} is not one of scaled_sigmoid, random, fixed")
         kind = _KINDS[deletion_type]
-        share = {"random": "random_deletion_probability", "fixed": "fixed_deletion_amount"}
+        share = {"random": "random_deletion_probability", "fixed": "fixed_deletion_amount"}.get(kind)
         gate = GateConfig(
             layer=get(layer, int),
             kind=kind,
@@ -127,7 +127,7 @@ def model_config(fields: dict[str, Any], place: str) -> ModelConfig:
             threshold=get("deletion_threshold", float),
             layer_norm=get("gate_layer_norm", bool),
             gumbel_noise=get("use_gumbel_noise", bool),
-            deletion_probability=get(share.get(kind, "random_deletion_probability"), float),
+            deletion_probability=GateConfig.deletion_probability if share is None else get(share, float),
         )
     config = ModelConfig(
         emb_dim=get("d_model", int),

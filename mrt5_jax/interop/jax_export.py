@@ -39,8 +39,10 @@ PLATFORMS: tuple[Platform, ...] = get_args(Platform)
 _BACKENDS = {"cpu": "cpu", "cuda": "gpu", "tpu": "tpu"}
 """Platform -> JAX's name of the backend, which rungs and the way of attention depend on."""
 
-_FIRST_JAX_NOT_PROMISED = "0.13"
-"""A program is promised to run in the version of jax that made it and in later ones, up to this one."""
+FIRST_JAX_NOT_PROMISED = "0.13"
+"""A program is promised to run in the version of jax that made it and in later ones, but for this one and what follows.
+
+It comes after the newest that constraints.txt pins, in which the tests run programs."""
 
 FlatParams = dict[str, Any]
 """Parameters by their path, "encoder/gate/kernel"."""
@@ -78,7 +80,7 @@ def export_programs(model: Model, folder: Path, sizes: ExportSizes, platforms: S
     manifest = {
         "format": 1,
         "made_by": {"mrt5_jax": metadata.version("mrt5-jax"), "jax": jax.__version__},
-        "jax": f">={jax.__version__},<{_FIRST_JAX_NOT_PROMISED}",
+        "jax": f">={jax.__version__},<{FIRST_JAX_NOT_PROMISED}",
         "functions": {"generate": "greedy search", "score": "log-probability of given targets"},
         "not_included": "sampling and beam search",
         "deletion": "none" if model.config.gate is None else "hard",

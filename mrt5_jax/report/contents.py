@@ -6,14 +6,8 @@ from collections.abc import Mapping, Sequence
 from mrt5_jax.evaluation.comparison import Comparison, compare
 from mrt5_jax.evaluation.sheets import explain_figures, sheets
 from mrt5_jax.report.charts import Cell, Chart, ChartTable
-from mrt5_jax.report.evaluation_charts import (
-    changed_tables,
-    example_charts,
-    language_charts,
-    loss_charts,
-    runtime_chart,
-    runtime_table,
-)
+from mrt5_jax.report.evaluation_charts import language_charts, loss_charts, runtime_chart, runtime_table
+from mrt5_jax.report.example_charts import changed_tables, example_chart, task_examples
 from mrt5_jax.report.reading import RunResults
 from mrt5_jax.report.texts import TextsOfModel, coloured_texts, kind_chart
 from mrt5_jax.report.training_charts import training_charts
@@ -40,7 +34,10 @@ class ReportSection:
 
 
 def report_sections(
-    runs: Sequence[RunResults], texts: Sequence[TextsOfModel] = (), notes: Sequence[str] = ()
+    runs: Sequence[RunResults],
+    texts: Sequence[TextsOfModel] = (),
+    notes: Sequence[str] = (),
+    example_tasks: int = 4,
 ) -> list[ReportSection]:
     """Makes the sections of a report; those for which there are no numbers are left out.
 
@@ -48,11 +45,19 @@ def report_sections(
         runs: whose names differ.
         texts: what models delete of the same texts.
         notes: sentences about what was left out, beside those of the runs.
+        example_tasks: of how many tasks, the first ones, examples are shown one by one.
     """
     records = [record for run in runs for record in run.records]
     comparisons = compare(records)
     runtime = runtime_chart(runs)
+    examples = task_examples(comparisons, records)
+    shown = examples[:example_tasks]
     said = [*notes, *(note for run in runs for note in run.notes)]
+    if left_out := [one.title for one in examples[len(shown) :]]:
+        said.append(
+            f"Examples are shown of {len(shown)} of {len(examples)} tasks; left out (--example_tasks): "
+            f"{'; '.join(left_out)}"
+        )
     sections = [
         ReportSection("Runs", list(map(visible_text, said)), tables={"": _run_table(runs)}),
         ReportSection("Training", charts=training_charts(runs)),
@@ -67,8 +72,8 @@ def report_sections(
                 "The tables have the examples whose loss rises most, and what the model writes to them: by itself or, "
                 "where nothing was generated, token by token given the target before it."
             ],
-            example_charts(comparisons, records),
-            changed_tables(comparisons, records),
+            list(map(example_chart, shown)),
+            {title: table for one in shown for title, table in changed_tables(one).items()},
         ),
         ReportSection(
             "What is deleted",
@@ -83,7 +88,7 @@ def report_sections(
 def _run_table(runs: Sequence[RunResults]) -> ChartTable:
     rows: list[list[Cell]] = []
     for run in runs:
-        steps = int(run.metrics[-1]["step"]) if run.metrics else "-"
+        steps = run.last_step if run.metrics else "-"
         of = "-" if run.num_steps is None else run.num_steps
         rows.append([visible_text(run.name), visible_text(run.folder), steps, of, len(run.records)])
     return ChartTable(["run", "MODEL_DIR", "steps made", "of", "records"], rows)

@@ -1,29 +1,12 @@
-"""Charts of evaluations, from their records: compression by language, loss against kept length, time, examples."""
+"""Charts of evaluations, from their records: compression by language, loss against kept length, time."""
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
 
-from mrt5_jax.data.task_names import label_of
-from mrt5_jax.evaluation.comparison import Comparison, System, SystemResults, group_systems, undeleted_records
-from mrt5_jax.evaluation.records import Record
-from mrt5_jax.report.charts import (
-    CategoryChart,
-    Cell,
-    ChartTable,
-    Point,
-    PointChart,
-    Series,
-    pareto_front,
-    thinned,
-)
+from mrt5_jax.evaluation.comparison import Comparison, SystemResults
+from mrt5_jax.report.charts import CategoryChart, Cell, ChartTable, Point, PointChart, Series, pareto_front
 from mrt5_jax.report.reading import RunResults
 from mrt5_jax.report.visible import visible_text
-from mrt5_jax.selection.deletions import DELETIONS, removes_positions
-
-MOST_EXAMPLES = 1000
-"""Of a system in the chart of examples."""
-MOST_CHANGED = 10
-"""Examples that are shown with what the model writes."""
+from mrt5_jax.selection.deletions import DELETIONS
 
 _ALL = "all languages"
 
@@ -41,7 +24,7 @@ def language_charts(comparisons: Sequence[Comparison]) -> list[CategoryChart]:
             for one in systems
         }
         if series:
-            title = f"Compression by language, {_title(comparison)}"
+            title = f"Compression by language, {task_title(comparison)}"
             note = "Bars are standard errors."
             places = list(names.values())
             charts.append(
@@ -61,12 +44,17 @@ def loss_charts(comparisons: Sequence[Comparison]) -> list[PointChart]:
         front = pareto_front(point for one in series for point in one.points)
         if len(front) > 1:
             series.append(Series("Pareto front", front, "front", len(series)))
-        title = f"Loss against kept length, {_title(comparison)}"
+        title = f"Loss against kept length, {task_title(comparison)}"
         labels = "kept length, input tokens", "loss, nats per target token"
         note = "Of all languages, weighted by examples; bars are standard errors. On the front "
         note += "are those of which no other system has both a length and a loss that are no higher."
         charts.append(PointChart(f"loss_kept_{number}", title, *labels, series, note))
     return charts
+
+
+def task_title(comparison: Comparison) -> str:
+    """Returns what a task with its split is called."""
+    return visible_text(f"{comparison.task} ({comparison.split})" if comparison.split else comparison.task)
 
 
 def _loss_point(one: SystemResults) -> Point:
@@ -115,112 +103,3 @@ def runtime_table(runs: Sequence[RunResults]) -> ChartTable:
     ]
     headings = ["run", "evaluation", "deletion", "ms a batch", "ms without deletion", "work saved", "saved if exact"]
     return ChartTable(headings, rows)
-
-
-class ExampleChange(NamedTuple):
-    """What deletion does to an example."""
-
-    before: Record
-    """Without deletion."""
-    after: Record
-
-    @property
-    def deleted_share(self) -> float:
-        """Of the input tokens, those that the gate deletes."""
-        one = self.after
-        return (one.num_input_tokens - one.num_kept_tokens - one.num_dropped_tokens) / one.num_input_tokens
-
-    @property
-    def increase(self) -> float:
-        """Of the loss, nats per target token."""
-        return (self.after.nll - self.before.nll) / self.after.num_target_tokens
-
-
-def example_charts(comparisons: Sequence[Comparison], records: Sequence[Record]) -> list[PointChart]:
-    """Makes a chart a task: the increase of each example's loss over that without deletion, against what is deleted.
-
-    Args:
-        comparisons: of the records.
-    """
-    charts = []
-    for number, (comparison, systems) in enumerate(_paired(comparisons, records), start=1):
-        series = []
-        for one in comparison.systems:
-            changes = example_changes(one.system, systems)
-            if changes:
-                points = [
-                    Point(change.deleted_share, change.increase, name=_example(change.after)) for change in changes
-                ]
-                label = visible_text(one.label)
-                series.append(Series(label, thinned(points, MOST_EXAMPLES), "samples", len(series)))
-        if series:
-            title = f"Examples, {_title(comparison)}"
-            labels = "deleted share of the example", "increase of its loss, nats per target token"
-            note = f"Against the same checkpoint without deletion. Of more than {MOST_EXAMPLES:,} examples every k-th."
-            charts.append(PointChart(f"examples_{number}", title, *labels, series, note))
-    return charts
-
-
-def changed_tables(comparisons: Sequence[Comparison], records: Sequence[Record]) -> dict[str, ChartTable]:
-    """Returns the examples whose loss deletion raises most, by what they are of: with what the model writes to them.
-
-    Args:
-        comparisons: of the records.
-    """
-    tables = {}
-    for comparison, systems in _paired(comparisons, records):
-        for one in comparison.systems:
-            changes = sorted(example_changes(one.system, systems), key=lambda change: change.increase, reverse=True)
-            rows: list[list[Cell]] = [
-                [
-                    _example(change.after),
-                    visible_text(change.after.language),
-                    change.deleted_share,
-                    change.increase,
-                    visible_text(_written(change.before)),
-                    visible_text(_written(change.after)),
-                ]
-                for change in changes[:MOST_CHANGED]
-            ]
-            if rows:
-                title = f"{_title(comparison)}: {visible_text(one.label)}"
-                headings = ["example", "language", "deleted share", "increase of the loss", "without deletion", "with"]
-                tables[title] = ChartTable(headings, rows)
-    return tables
-
-
-def example_changes(system: System, systems: Mapping[System, list[Record]]) -> list[ExampleChange]:
-    """Pairs a system's records with those of the same checkpoint without deletion, in order.
-
-    Returns:
-        a pair for each example that both have, with input and target; none of a system that removes no positions.
-    """
-    if not removes_positions(system.deletion):
-        return []
-    before = {(record.task, record.index): record for record in undeleted_records(system, systems)}
-    pairs = [(before.get((record.task, record.index)), record) for record in systems[system]]
-    return [
-        ExampleChange(own, record)
-        for own, record in pairs
-        if own is not None and record.num_input_tokens and record.num_target_tokens
-    ]
-
-
-def _paired(
-    comparisons: Sequence[Comparison], records: Sequence[Record]
-) -> list[tuple[Comparison, dict[System, list[Record]]]]:
-    """Comparisons with the records that they were made of; both group them alike."""
-    return list(zip(comparisons, group_systems(records).values(), strict=True))
-
-
-def _example(record: Record) -> str:
-    return visible_text(f"{label_of(record.task)} {record.index}")
-
-
-def _written(record: Record) -> str:
-    """What the model wrote by itself or, if it did not, token by token given the target before it."""
-    return record.prediction if record.generated is None else record.generated
-
-
-def _title(comparison: Comparison) -> str:
-    return visible_text(f"{comparison.task} ({comparison.split})" if comparison.split else comparison.task)

@@ -63,7 +63,12 @@ class RunResults:
     """What was left out, a sentence each."""
 
     @property
-    def is_training(self) -> bool:
+    def last_step(self) -> int:
+        """The last step that there are metrics of; 0 where there are none."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
+    @property
+    def is_unfinished(self) -> bool:
         """Whether steps are left to be made, or the evaluation after the last one."""
         if self.num_steps is None:
             return False

@@ -1,18 +1,39 @@
 """A report as files: the page, and each chart as SVG and PNG beside it."""
 
 import html
+import os
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
+from mrt5_jax.errors import UserError
 from mrt5_jax.report.charts import Chart
 from mrt5_jax.report.contents import ReportSection
 from mrt5_jax.report.drawing import Draw, draw_chart, inline_svg
 from mrt5_jax.report.page import render_report
-from mrt5_jax.runs.files import AnyPath, FilePath, as_path, explained, files_for
+from mrt5_jax.runs.files import AnyPath, FilePath, as_path, explained, files_for, in_bucket
 
 REPORT_PAGE = "index.html"
 
 ChartWatch = Callable[[Sequence[Chart]], Iterator[Chart]]
 """Sees the charts go by while they are drawn, to show progress."""
+
+
+def check_report_folder(folder: AnyPath) -> None:
+    """Refuses a folder on this machine that a report cannot be written to, before anything is read or drawn.
+
+    Raises:
+        UserError: it, or what it would lie in, is a file or may not be written to.
+    """
+    if in_bucket(folder):
+        return
+    place = Path(folder).absolute()
+    nearest = next((one for one in (place, *place.parents) if os.path.lexists(one)), place)
+    if not nearest.is_dir():
+        raise UserError(f"--out: {folder}: {nearest} is not a folder: give another name")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(f"--out: {folder}: {nearest} may not be written to: give another name")
+    if (place / REPORT_PAGE).is_dir():
+        raise UserError(f"--out: {folder}: {REPORT_PAGE} in it is a folder: give another name")
 
 
 def write_report(

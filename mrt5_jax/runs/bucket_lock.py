@@ -100,6 +100,31 @@ def _wait_until_stale(place: BucketPath, number: int, what: str) -> None:
             raise _in_use(what, by)
 
 
+class BucketLockWatch:
+    """Says whether anybody holds a folder of lock objects, by the heartbeats between its looks; takes nothing."""
+
+    def __init__(self, place: BucketPath) -> None:
+        self._place = place
+        self._seen: tuple[int, dict[str, Any]] | None = None
+        self._since = 0.0
+
+    def __call__(self) -> bool:
+        """Returns False where the lock is released, or has shown no life for as long as makes it stale.
+
+        Raises:
+            UserError: the bucket cannot be read.
+        """
+        with explained(self._place):
+            number = _last_number(self._place)
+            state = _read(self._place, number) if number else {"released": True}
+        if state.get("released"):
+            return False
+        if (number, state) != self._seen:
+            self._seen, self._since = (number, state), time.monotonic()
+        every = float(state.get("every", _DEFAULT_HEARTBEAT))
+        return time.monotonic() - self._since <= _BEATS_TO_STALE * every
+
+
 class _Holder:
     """Keeps a lock object alive until it is released."""
 

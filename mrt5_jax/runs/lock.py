@@ -2,19 +2,22 @@
 
 import contextlib
 import fcntl
+import io
 import logging
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.bucket_lock import bucket_lock
-from mrt5_jax.runs.files import AnyPath, as_path, explain
+from mrt5_jax.runs.bucket_lock import BucketLockWatch, bucket_lock
+from mrt5_jax.runs.files import AnyPath, as_path, explain, explained
 
 LOCK = "run.lock"
-
+_SECONDS_OF_A_LOOK = 0.05
+"""Far longer than `lock_watch` keeps a run from its lock."""
 
 _log = logging.getLogger(__name__)
 
@@ -41,7 +44,7 @@ def run_lock(model_dir: AnyPath) -> Iterator[None]:
         raise UserError(f"MODEL_DIR {model_dir!r} cannot be written ({reason}): give a folder that can") from None
     with opened as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take(file)
         except BlockingIOError:
             file.seek(0)
             raise UserError(
@@ -57,3 +60,38 @@ def run_lock(model_dir: AnyPath) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _take(file: io.TextIOWrapper) -> None:
+    """Takes the lock, at need on a second try: who only looks has a share in it for a moment."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        time.sleep(_SECONDS_OF_A_LOOK)
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def lock_watch(model_dir: AnyPath) -> Callable[[], bool]:
+    """Returns a function that says whether a run holds MODEL_DIR now; to look takes it from nobody.
+
+    In a bucket a lock whose holder was killed counts as held until it has shown no life for several heartbeats, from
+    the first look on. The function raises UserError where the lock cannot be read.
+    """
+    path = as_path(model_dir) / LOCK
+    return partial(_is_locked, path) if isinstance(path, Path) else BucketLockWatch(path)
+
+
+def _is_locked(path: Path) -> bool:
+    with explained(path):
+        try:
+            file = path.open(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        with file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            except OSError:  # no locks on this file system, as `run_lock` has said: its note is all there is
+                return bool(file.read().strip())
+    return False

@@ -67,4 +67,5 @@ ORACLE = SelectorRule(
     settings=_SETTINGS,
     check=_check,
     check_examples=_check_examples,
+    evaluates_alone=False,
 )

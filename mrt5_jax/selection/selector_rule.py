@@ -61,9 +61,12 @@ class SelectorRule:
     settings: Settings = dataclasses.field(default_factory=dict)
     """Its own settings, see `selection.settings`; `reads` then has "settings"."""
     check: Callable[[GateConfig], None] = lambda gate: None
-    """Refuses settings that do not fit each other, or files that cannot be read, by a UserError."""
-    check_examples: Callable[[GateConfig, np.ndarray, np.ndarray | None], None] = lambda gate, tokens, segments: None
-    """Refuses a first batch (tokens, segments of packed rows) that does not bring what the selector needs."""
+    """Refuses settings that do not fit each other, or a file that is needed and cannot be read, by a UserError."""
+    check_examples: Callable[[GateConfig, np.ndarray, np.ndarray | None], None] | None = None
+    """Refuses a batch of training (tokens, segments of packed rows) that does not bring what the selector needs of it,
+    by a UserError; None: it needs nothing."""
+    evaluates_alone: bool = True
+    """Whether it needs nothing of the batches of evaluation, in the way of `check_examples`."""
     parameters: Callable[[ModelConfig], Mapping[str, tuple[int, ...]]] | None = None
     """Shapes of its parameters by their names below `encoder/gate`; None: none, or a gate's (`interop.names`)."""
     multiply_adds: Callable[[ModelConfig], int] = lambda config: 0

@@ -3,7 +3,10 @@
 To add one, write its file and its line here; `config.GateConfig.kind` takes the name.
 """
 
+from collections.abc import Iterable, Mapping
+
 import flax.linen as nn
+import numpy as np
 
 from mrt5_jax.config import Deletion, GateConfig, ModelConfig, TrainingDeletion
 from mrt5_jax.errors import UserError
@@ -86,6 +89,28 @@ def check_stride(gate: GateConfig | None, length: int, field: str) -> None:
     """
     if gate is not None and "stride" in selector_rule(gate).reads and gate.stride > length:
         raise UserError(f"{field} = {length}: should be at least config.GateConfig.stride = {gate.stride}")
+
+
+def check_examples(
+    gate: GateConfig | None, batches: Iterable[Mapping[str, np.ndarray]], *, evaluation: bool = False
+) -> None:
+    """Refuses batches that do not bring what a selector needs of them, such as masks in its file.
+
+    Args:
+        gate: of the model, if it has one.
+        batches: host arrays [batch ...]; read only where the selector needs something.
+        evaluation: whether they are to be evaluated, for which most selectors need nothing.
+
+    Raises:
+        UserError: names the first example that lacks it.
+    """
+    if gate is None:
+        return
+    rule = selector_rule(gate)
+    if rule.check_examples is None or (evaluation and rule.evaluates_alone):
+        return
+    for batch in batches:
+        rule.check_examples(gate, batch["encoder_input_tokens"], batch.get("encoder_segment_ids"))
 
 
 def make_selector(config: ModelConfig) -> nn.Module:

@@ -62,12 +62,8 @@ class TaughtBoundaries(BoundaryPredictor):
         return selection._replace(penalties={"teacher": penalty})
 
 
-def _check(gate: GateConfig) -> None:
-    if (teacher := given(gate, _SETTINGS, "teacher")) != WHITE_SPACE:
-        read_masks(teacher, "teacher")
-
-
 def _check_examples(gate: GateConfig, tokens: np.ndarray, segments: np.ndarray | None) -> None:
+    # The file is read here and not with the settings: evaluation and inference do without it.
     if (teacher := given(gate, _SETTINGS, "teacher")) != WHITE_SPACE:
         check_known(read_masks(teacher, "teacher"), teacher, tokens, segments)
 
@@ -80,7 +76,6 @@ TAUGHT_BOUNDARIES = SelectorRule(
     has_gate_values=False,
     causal=True,
     settings=_SETTINGS,
-    check=_check,
     check_examples=_check_examples,
     parameters=predictor_shapes(lambda gate: 1),
     multiply_adds=lambda config: config.mlp_dim * (config.emb_dim + 1),

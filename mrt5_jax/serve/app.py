@@ -131,6 +131,7 @@ def make_app(service: Service, token: str | None = None, loopback_names_alone: b
         Exception: _failed,
     }
     app = Starlette(routes=routes, exception_handlers=handlers, lifespan=lifespan)
+    app.router.redirect_slashes = False  # a path with a slash too many is none; a redirect would have no reason
     guarded = Guard(app, token, loopback_names_alone)  # before whatever the framework does itself
     return CountRequests(guarded, service.metrics, [route.path for route in routes])
 

@@ -112,11 +112,7 @@ class Batcher:
                 shape, tickets = self._take()
                 start = time.perf_counter()
                 works = [ticket.work for ticket in tickets]
-                try:
-                    answers = await loop.run_in_executor(thread, self._compute, shape, works)
-                except Exception as error:  # a bug must not end the queue: whoever asked is told, and the log
-                    _log.exception("a batch failed: %s", shape)
-                    answers = [error] * len(tickets)
+                answers = await loop.run_in_executor(thread, self._answers, shape, works)
                 seconds = time.perf_counter() - start
                 self._seconds = (
                     seconds if not self._seconds else (_FORGETTING * self._seconds + (1 - _FORGETTING) * seconds)
@@ -124,6 +120,17 @@ class Batcher:
                 self._observe(shape, len(tickets), seconds)
                 for ticket, answer in zip(tickets, answers, strict=True):
                     _settle(ticket.future, answer)
+
+    def _answers(self, shape: BatchShape, works: Sequence[Work]) -> Sequence[Any]:
+        """Computes a batch. A bug in it must not end the queue: whoever asked is told, and the log.
+
+        Futures take no StopIteration, so that an error of any kind becomes one of a kind that they take.
+        """
+        try:
+            return self._compute(shape, works)
+        except Exception as error:
+            _log.exception("a batch failed: %s", shape)
+            return [RuntimeError(f"a batch failed: {error!r}")] * len(works)
 
     async def _gather(self) -> None:
         """Waits for a work, and then for others to go with it, until they fill a batch or it has waited long enough."""

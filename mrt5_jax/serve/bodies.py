@@ -8,7 +8,7 @@ from mrt5_jax.api.given import Text, text_bytes
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.inspection import split_text
 from mrt5_jax.inference.requests import request_of
-from mrt5_jax.serve.limits import RefusedError, ServeLimits
+from mrt5_jax.serve.limits import REPEATED_CHARACTERS, RefusedError, ServeLimits
 from mrt5_jax.serve.warm_model import Endpoint, WarmModel, Work
 from mrt5_jax.spelling import nearest
 
@@ -19,10 +19,6 @@ BODY_FIELDS: Mapping[Endpoint, tuple[str, ...]] = {
     "embeddings": ("texts", "threshold", "truncate"),
 }
 """What each endpoint reads; the first one is needed."""
-
-
-_SHOWN = 40
-"""Characters of a name that a refusal repeats."""
 
 
 class Asked(NamedTuple):
@@ -38,12 +34,13 @@ def asked_of(endpoint: Endpoint, fields: Mapping[str, Any], warm: WarmModel, lim
     """Checks a body's fields and turns them into works.
 
     Raises:
-        RefusedError: they are not what the endpoint takes (422), or too many texts (413).
+        RefusedError: they are not what the endpoint takes (422), or too many texts, or their answer would be too large
+            (413).
     """
     known = BODY_FIELDS[endpoint]
     for name in fields:
         if name not in known:
-            short = name[:_SHOWN]
+            short = name[:REPEATED_CHARACTERS]
             raise RefusedError(
                 422, f"{endpoint} takes no field {short!r}{nearest(short, known)}; it takes {', '.join(known)}"
             )
@@ -64,7 +61,20 @@ def asked_of(endpoint: Endpoint, fields: Mapping[str, Any], warm: WarmModel, lim
         raise RefusedError(
             413, f"{known[0]}: cut into {len(works)} windows, more than {limits.texts}: send fewer at once"
         )
+    if endpoint == "embeddings":
+        _check_answer_fits(works, warm, limits)
     return Asked(works, list(map(len, by_item)), _flag(fields, "stream"))
+
+
+def _check_answer_fits(works: list[Work], warm: WarmModel, limits: ServeLimits) -> None:
+    """Refuses texts whose hidden states would be too many for an answer, even if some of them are deleted."""
+    ids = sum(len(work.request.input_ids) for work in works)
+    most = limits.embedding_ids(warm.width, warm.limits.input_length)
+    if ids > most:
+        raise RefusedError(
+            413,
+            f"texts: {ids} ids together, more than the {most} whose hidden states fit an answer: send fewer at once",
+        )
 
 
 def _items(fields: Mapping[str, Any], name: str, limits: ServeLimits) -> list[Any]:

@@ -4,9 +4,14 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import math
+from collections import Counter
 from typing import Any, NoReturn
 
 from starlette.requests import Request as HttpRequest
+
+REPEATED_CHARACTERS = 40
+"""Of a name or a number, in the refusal that repeats it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +27,17 @@ class ServeLimits:
     """Texts of all requests that wait; more are refused."""
     seconds: float = 60.0
     """From a request's body to its last answer."""
+    hidden_numbers: int = 1 << 21
+    """Of the hidden states in an answer, positions times width; those of one longest input always fit."""
+
+    def embedding_ids(self, width: int, input_length: int) -> int:
+        """Returns how many ids the texts of a request for embeddings may have together.
+
+        Args:
+            width: of a hidden state.
+            input_length: the most ids of a text.
+        """
+        return max(self.hidden_numbers // width, input_length)
 
 
 class RefusedError(Exception):
@@ -58,13 +74,15 @@ async def read_fields(request: HttpRequest, limits: ServeLimits) -> dict[str, An
 
 
 def parse_fields(body: bytes) -> dict[str, Any]:
-    """Parses a JSON object; neither NaN nor Infinity is one of its numbers.
+    """Parses a JSON object. No name comes twice in it, and its numbers are finite.
 
     Raises:
         RefusedError: it is none (400).
     """
     try:
-        fields = json.loads(body.decode(), parse_constant=_no_number)
+        fields = json.loads(
+            body.decode(), parse_constant=_no_number, parse_float=_finite, object_pairs_hook=_with_names_once
+        )
     except (ValueError, RecursionError) as error:  # what is no UTF-8 is a ValueError, too
         raise RefusedError(400, f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -74,3 +92,18 @@ def parse_fields(body: bytes) -> dict[str, Any]:
 
 def _no_number(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError(f"{digits[:REPEATED_CHARACTERS]} is beyond the largest number")
+    return number
+
+
+def _with_names_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        ((name, _),) = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name {name[:REPEATED_CHARACTERS]!r} comes twice: leave one of the two out")
+    return fields

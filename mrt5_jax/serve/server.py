@@ -1,19 +1,26 @@
 """Listening: a port of one's own, and a stop that lets running requests finish."""
 
+import asyncio
 import contextlib
+import logging
 import math
 import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from mrt5_jax.errors import UserError
 from mrt5_jax.serve.app import Service
+from mrt5_jax.serve.connection import Connection
 
 _BACKLOG = 2048
 """Connections that may wait to be accepted."""
+
+_uvicorn_log = logging.getLogger("uvicorn.error")
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -37,6 +44,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
 def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable[[], None]) -> None:
     """Answers requests until SIGTERM or SIGINT; then those that are running are finished, for as long as they may take.
 
+    Call it in the main thread, which alone gets signals.
+
     Args:
         app: of the service.
         bound: the port.
@@ -44,6 +53,7 @@ def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable
 
     Raises:
         UserError: another process, which had bound the port as well, listens on it already.
+        KeyboardInterrupt: a second SIGINT came; whoever still waited is cut off.
     """
     try:
         bound.listen(_BACKLOG)
@@ -53,7 +63,7 @@ def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=Connection,
         ws="none",
         lifespan="on",
         log_config=None,
@@ -64,11 +74,13 @@ def listen(app: ASGIApp, service: Service, bound: socket.socket, ready: Callable
         timeout_graceful_shutdown=math.ceil(service.limits.seconds) + 1,
     )
     # uvicorn gives a signal that it has heeded to whoever had it before, and that would end the process with an error.
-    before = signal.signal(signal.SIGTERM, lambda number, frame: None)
+    before = {number: signal.signal(number, lambda number, frame: None) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _Server(config, service, ready).run(sockets=[bound])
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _uvicorn_log.disabled = False
 
 
 def _unusable(host: str, port: int, error: Exception) -> UserError:
@@ -83,6 +95,12 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._ready = service, ready
 
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Is called by signals: stops, and at a second Ctrl-C at once."""
+        if self.should_exit and sig == signal.SIGINT:
+            asyncio.get_running_loop().call_soon_threadsafe(self._cut_off)
+        super().handle_exit(sig, frame)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self.started:
@@ -91,3 +109,10 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._service.stopping = True
         await super().shutdown(sockets=sockets)
+
+    def _cut_off(self) -> NoReturn:
+        _uvicorn_log.disabled = True  # else it prints a traceback of each request
+        for connection in list(self.server_state.connections):
+            if isinstance(connection, Connection):
+                connection.transport.abort()
+        raise KeyboardInterrupt

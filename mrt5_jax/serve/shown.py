@@ -49,6 +49,7 @@ def about_model(warm: WarmModel, limits: ServeLimits) -> dict[str, Any]:
         "input_length": model.input_length,
         "target_length": model.target_length,
         "texts": limits.texts,
+        "embedding_ids": limits.embedding_ids(warm.width, warm.limits.input_length),
     }
 
 

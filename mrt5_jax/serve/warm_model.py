@@ -72,6 +72,7 @@ class WarmModel:
 
     Attributes:
         name: of the model, without its folder.
+        width: of its hidden states.
         limits, cutting_limits: what inputs are refused by, or cut to.
         lengths: static lengths of inputs, rising.
         sizes: numbers of rows of a batch, rising.
@@ -84,6 +85,7 @@ class WarmModel:
     def __init__(self, model: Model, most_rows: int) -> None:
         self.name = as_path(model.name).name
         self.model = dataclasses.replace(model, name="this model")  # messages go to whoever asks, who knows no paths
+        self.width = model.config.emb_dim
         job = self.model.job("predict", batch_size=most_rows)
         self.limits = job.limits
         self.cutting_limits = job.limits._replace(long_inputs="truncate")

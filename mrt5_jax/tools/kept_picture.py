@@ -18,6 +18,7 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.runs.files import explained, files_for, given_path
 from mrt5_jax.runs.model_dir import read_model_config
 from mrt5_jax.runs.restoring import restore_params
+from mrt5_jax.selection.selectors import check_examples
 
 SENTENCES = (
     "All human beings are born free.",
@@ -43,7 +44,7 @@ def keep_of(model_dir: str, name: str) -> Drawn:
     """Runs a model as far as its selector.
 
     Raises:
-        UserError: there is no model, or it has no gate.
+        UserError: there is no model, it has no gate, or an oracle's file does not have the sentences.
     """
     config = read_model_config(model_dir)
     if config.gate is None:
@@ -52,6 +53,7 @@ def keep_of(model_dir: str, name: str) -> Drawn:
     tokens = np.zeros((len(ids), max(map(len, ids))), np.int32)
     for row, one in enumerate(ids):
         tokens[row, : len(one)] = one
+    check_examples(config.gate, [{"encoder_input_tokens": tokens}], evaluation=True)
     keep = np.asarray(make_inspector(MrT5(config))(restore_params(model_dir, None).params, tokens).keep)
     nothing = np.zeros(tokens.shape[1], np.float32)
     return Drawn(

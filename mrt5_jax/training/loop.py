@@ -28,13 +28,13 @@ from mrt5_jax.runs.files import given_path
 from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.run_files import check_claim, claim, under_saved_names, with_saved_choices
 from mrt5_jax.selection.held_targets import with_held_target
-from mrt5_jax.selection.selectors import selector_rule
 from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.training.choosing import Choices
 from mrt5_jax.training.clock import Clock, count_bytes
 from mrt5_jax.training.compiling import Compilers
 from mrt5_jax.training.dealing import dealing_line, dealing_of
 from mrt5_jax.training.event_files import TensorBoardWriter
+from mrt5_jax.training.first_batches import check_first_batches
 from mrt5_jax.training.hooks import Evaluate, Hook, Moment, Monitor, Report, Save, UsersHook, check_hooks
 from mrt5_jax.training.learning import make_learning
 from mrt5_jax.training.outcomes import Outcomes
@@ -108,6 +108,7 @@ def train(
     with_controllers = row_controllers(run, own.languages)
     batches = Prefetched(own, lambda rows: PlacedBatch(rows, put_batch(with_controllers(rows), mesh)))
     check_evaluation(run.data)
+    check_first_batches(run, own)
 
     # In this order, so that nothing is touched in a MODEL_DIR that is another run's.
     with ExitStack() as opened:
@@ -235,9 +236,6 @@ class _Loop:
         if first > num_steps:
             return state
         data_state, batch = self._next_batch()
-        if (gate := self._run.model.gate) is not None:
-            ids, segments = batch.rows["encoder_input_tokens"], batch.rows.get("encoder_segment_ids")
-            selector_rule(gate).check_examples(gate, ids, segments)
         for step in range(first, num_steps + 1):
             with self._saved_if_a_hook_fails(step - 1, state, data_state):
                 for hook in reversed(self._hooks):

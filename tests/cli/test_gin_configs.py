@@ -10,6 +10,9 @@ import pytest
 from mrt5_jax import config
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.cli.main import main
+from mrt5_jax.data.noise_kinds import NOISES
+from mrt5_jax.data.registry import tasks_of
+from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
 from mrt5_jax.selection.selector_rule import GATE_MEAN
 from mrt5_jax.selection.selectors import SELECTORS
@@ -39,7 +42,7 @@ RECIPES = {
     "runs/large_on_v5p_4x4x4.gin": ("large", 16),
     "runs/xl_on_v5p_4x4x4.gin": ("xl", 16),
 }
-OVERLAYS = {"runs/eval.gin", "runs/two_sided_control.gin", *RECIPES}
+OVERLAYS = {"runs/eval.gin", "runs/noise.gin", "runs/noisy_text.gin", "runs/two_sided_control.gin", *RECIPES}
 RUNS = [name for name in FILES if name.startswith("runs/") and name not in INCLUDED | OVERLAYS]
 
 SIZES = {
@@ -58,12 +61,15 @@ def resolve(tmp_path: Path) -> Callable[[str], gin_setup.Resolved]:
     (tmp_path / "en.txt").write_text("All work and no play makes Jack a dull boy. " * 2000)
     (tmp_path / "pairs.tsv").write_text("a dul boy\ta dull boy\n")
     (tmp_path / "unseen.tsv").write_text("al work\tall work\n")
+    (tmp_path / "words").mkdir()
+    (tmp_path / "words/en.txt").write_text("".join(f"{a}{b}den\n" for a in ("gar", "mon", "fel") for b in "aeiou"))
     values = {
         "MODEL_DIR": tmp_path / "model",
         "TEXT_FILES": tmp_path / "*.txt",
         "TASK_NAME": "spelling",
         "TRAIN_FILES": tmp_path / "pairs.tsv",
         "VALIDATION_FILES": tmp_path / "unseen.tsv",
+        "WORD_FILES": tmp_path / "words/*.txt",
     }
 
     def resolve(name: str, bindings: Sequence[str] = (), models: Sequence[str] = ()) -> gin_setup.Resolved:
@@ -178,6 +184,29 @@ def test_recipes_of_larger_sizes_are_laid_over_the_papers(
     assert (resolved.run.model.emb_dim, resolved.run.model.num_encoder_layers) == (SIZES[size][0], SIZES[size][3])
     assert resolved.run.execution.mesh == config.MeshConfig(fsdp=fsdp)
     assert (resolved.run.execution.remat, resolved.run.data.batch_size) == ("full", 1024)
+
+
+@pytest.mark.parametrize(
+    ("file", "label", "binding", "rates"),
+    [
+        ("runs/noise.gin", "diagnostics.vowel_removal.length32", "NOISE_RATES=(0.1, 1)", ("0.1", "1")),
+        ("runs/noisy_text.gin", "copied_text.en", "NOISY_FILES='en.txt'", ("0.05", "0.1", "0.2")),
+    ],
+)
+def test_noise_is_laid_over_the_configuration_of_a_model(
+    file: str, label: str, binding: str, rates: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On its own task, or on text; what it is trained on stays."""
+    monkeypatch.chdir(tmp_path)
+    Path("en.txt").write_text("All work and no play makes Jack a dull boy.\n" * 9)
+    base = gin_setup.resolve(["runs/quickstart.gin"])
+    resolved = gin_setup.resolve([file], bindings=[binding], base_text=base.config_text)
+    resolved.check()
+    assert not resolved.notes
+    assert resolved.run.data.train_task == base.run.data.train_task
+    (suite,) = resolved.run.data.eval_tasks
+    noisy = {f"{label}.{kind}_{rate}" for kind in NOISES for rate in rates}
+    assert {label_of(spec.name) for spec in tasks_of(suite)} == {label, *noisy}
 
 
 def test_diagnostics_are_the_papers_setting(resolve: Callable[[str], gin_setup.Resolved]) -> None:

@@ -1,5 +1,6 @@
 """`mrt5 inspect`: any bytes in, what is deleted out; mistakes in one line."""
 
+import json
 import re
 from pathlib import Path
 
@@ -69,6 +70,65 @@ def test_many_texts_have_a_table_of_what_is_deleted(
     assert re.findall("<h2>(.*?)</h2>", page) == list(texts)
 
 
+def test_a_folder_is_a_gallery(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """All texts of a folder in the order of their names, the beginning of each."""
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    texts = {"en": b"an ox", "ar": "\u0627\u0644\u0633\u0644\u0627\u0645".encode()}
+    for name, data in texts.items():
+        (folder / f"{name}.txt").write_bytes(data)
+    (folder / "notes.md").write_text("not shown")
+    page = tmp_path / "gallery.html"
+    given = [f"--model_dir={model_dir}", f"--folder={folder}", "--text_bytes=7", f"--html={page}"]
+    assert main(["inspect", *given]) == 0
+    out = capsys.readouterr().out
+    assert "ar: the first 6 of 12 bytes" in out
+    assert "en: the first" not in out
+    shown = page.read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", shown) == ["ar", "en"]
+    assert re.findall('<th scope="row">(.*?)</th><td>(.*?)</td>', shown) == [("ar", "6"), ("en", "5")]
+    assert "ar: the first 6 of 12 bytes" in shown
+
+
+def test_attention_to_deleted_positions_is_shown_and_written(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line a text; on the page and in the lines of each deleted id, which kept one attends to it most."""
+    data = bytes(range(65, 105))
+    (tmp_path / "bytes.bin").write_bytes(data)
+    page, lines = tmp_path / "page.html", tmp_path / "lines.jsonl"
+    given = [f"--model_dir={model_dir}", f"--file={tmp_path / 'bytes.bin'}", f"--html={page}", f"--json={lines}"]
+    assert main(["inspect", *given, "--attention_to_deleted"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "of the attention of kept positions, deleted ones receive" in out
+    assert f"written: {lines}" in out
+    (found,) = load(str(model_dir)).deletions([data])
+    line = json.loads(lines.read_text())
+    assert (line["text"], line["model"], line["step"]) == ("bytes.bin", str(model_dir), 0)
+    assert [token for window in line["windows"] for token in window["ids"]] == found.ids
+    assert [kept for window in line["windows"] for kept in window["keep"]] == found.keep
+    for window in line["windows"]:
+        attended = window["attention_to_deleted"]["attended_most_by"]
+        assert [one["position"] for one in attended] == [at for at, kept in enumerate(window["keep"]) if not kept]
+        assert all(window["keep"][one["by"]] for one in attended)
+    assert page.read_text(encoding="utf-8").count("attended to most by") == found.keep.count(False) > 0
+
+
+def test_files_of_one_name_are_told_apart_and_one_is_not_taken_twice(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [tmp_path / folder / "x.txt" for folder in ("a", "b")]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(b"ox")
+    page = tmp_path / "page.html"
+    assert main(["inspect", f"--model_dir={model_dir}", "--file", *map(str, paths), f"--html={page}"]) == 0
+    assert re.findall("<h2>(.*?)</h2>", page.read_text(encoding="utf-8")) == list(map(str, paths))
+    capsys.readouterr()
+    assert main(["inspect", f"--model_dir={model_dir}", "--file", *map(str, paths), str(paths[0])]) == 2
+    assert capsys.readouterr().err == f"mrt5: --file={paths[0]}: is given twice\n"
+
+
 def test_two_models_are_compared(model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Both stand below each other, with how many bytes they think alike of."""
     other = make_model_dir(tmp_path / "other", "config.GateConfig.threshold=-1.0")
@@ -117,6 +177,11 @@ def test_model_without_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["--file=nowhere.txt"], ["nowhere.txt", "No such file"]),
         (["--text=a", "--html=no/such/page.html"], ["no/such/page.html", "no/such is not there"]),
         (["--text", "a", ""], ["--text: text 2 empty"]),
+        (["--text=a", "--text_bytes=0"], ["--text_bytes=0", "at least 1"]),
+        (["--folder=nowhere"], ["--folder=nowhere", ".txt"]),
+        (["--text=a", "--json=no/such/lines.jsonl"], ["--json=no/such/lines.jsonl", "no/such is not there"]),
+        (["--text=a", "--html=."], ["--html=.", "a folder"]),
+        (["--text=a", "--html=same", "--json=same"], ["--json=same", "--html"]),
         (["--text=a", "--against_step=0"], ["--against_step=0", "--against"]),
         (["--text=a", "--against=nowhere"], ["nowhere"]),
         (["--text=a", "--step=5"], ["no step 5"]),

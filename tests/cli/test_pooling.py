@@ -18,6 +18,11 @@ POOLED = ModelConfig(8, 2, 4, 8, 2, 1, gate=GateConfig(1, "every_kth", stride=4)
         (["config.TrainingConfig.deletion='soft'"], "deletion = 'soft': a model that pools trains under 'hard' alone"),
         (["config.TrainingConfig.deletion='saturated'"], "deletion = 'saturated': a model that pools"),
         (["config.EvaluationConfig.deletions=('hard', 'soft')"], "EvaluationConfig.deletions = 'soft'"),
+        (["config.EvaluationConfig.deletions=('hard', 'random')"], "EvaluationConfig.deletions = 'random'"),
+        (
+            ["config.TrainingConfig.deletion='auto'", "config.TrainingConfig.hard_probability=0.2"],
+            "hard_probability: all steps of a model that pools delete by 'hard' alone; set it to 0.0",
+        ),
         (["STRIDE=1"], "stride = 1: should be at least 2"),
         (["STRIDE=33"], "= 32: should be at least config.GateConfig.stride = 33"),
         (["config.GateConfig.drop_tail=True", "config.DataConfig.rows='packed'"], "drop_tail: in packed rows a window"),

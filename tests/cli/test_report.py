@@ -1,5 +1,7 @@
 """`mrt5 report`: mistakes in one line; texts of a real model; a page that follows a run."""
 
+import contextlib
+import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -8,12 +10,14 @@ from types import SimpleNamespace
 import pytest
 
 from mrt5_jax.cli.main import main
+from mrt5_jax.config import GateConfig
 from mrt5_jax.evaluation.evaluate import Evaluation
 from mrt5_jax.evaluation.model_dirs import write_evaluation
+from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.model_dir import METRICS
 
 from ..evaluation.many_records import random_evaluation
-from ..report.made_runs import TIMES, PageReader, make_run, training_lines, work, write_metrics
+from ..report.made_runs import CONFIG, TIMES, PageReader, make_run, training_lines, work, write_metrics
 from .small_run import make_model_dir
 
 TEXT = "<b>\u05d0</b> \U0001f600 a\u0301\n".encode() + b"\xff\0"
@@ -52,6 +56,7 @@ def test_model_dirs_that_cannot_be_reported_are_named(refused, tmp_path: Path) -
         (["--follow", "--texts=a.txt"], ["--texts", "--follow"]),
         (["--text_bytes=5"], ["--text_bytes=5", "no effect without --texts"]),
         (["--text_bytes=0", "--texts=a.txt"], ["--text_bytes=0", "at least 1"]),
+        (["--example_tasks=-1"], ["--example_tasks=-1", "at least 0"]),
         (["--texts=nowhere.txt"], ["--texts: nowhere.txt", "No such file"]),
     ],
 )
@@ -71,6 +76,30 @@ def test_texts_that_cannot_be_shown_are_named(refused, tmp_path: Path) -> None:
     given = [str(tmp_path / name) for name in ("a/de.txt", "b/de.txt")]
     assert "two files are called de" in refused("report", str(folder), "--texts", *given)
     assert "en.txt is empty" in refused("report", str(folder), "--texts", str(tmp_path / "c/en.txt"))
+
+
+@pytest.mark.usefixtures("drawable")
+@pytest.mark.parametrize("gate", [None, GateConfig(1, "every_kth", stride=4)], ids=["no gate", "pooling"])
+def test_texts_need_a_model_with_gate_values(
+    refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: GateConfig | None
+) -> None:
+    """Models without are not even loaded: these have no checkpoint."""
+    monkeypatch.setattr(sys.modules[make_run.__module__], "CONFIG", dataclasses.replace(CONFIG, gate=gate))
+    folder, _ = make_run(tmp_path / "run", num_examples=4)
+    (tmp_path / "de.txt").write_bytes(b"text")
+    message = refused("report", str(folder), "--texts", str(tmp_path / "de.txt"))
+    assert message == "--texts: none of the models has gate values: leave it out"
+
+
+def test_a_place_that_is_no_folder_is_refused_before_anything_is_read(refused, tmp_path: Path) -> None:
+    """Also without matplotlib, and where MODEL_DIR is none."""
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "out" / "index.html").mkdir(parents=True)
+    for out in ("file", "file/below"):
+        expected = f"--out: {tmp_path / out}: {tmp_path / 'file'} is not a folder: give another name"
+        assert refused("report", "nowhere", f"--out={tmp_path / out}") == expected
+    assert "index.html in it is a folder" in refused("report", "nowhere", f"--out={tmp_path / 'out'}")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_without_matplotlib_one_line_names_the_extra(refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +133,9 @@ def test_a_model_and_its_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert error.startswith(f"mrt5: --out: {tmp_path / 'x.txt'}")
 
 
-def test_a_page_follows_a_run_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_follows_a_run_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It is written when there are new numbers, and only then; the last one is not read again by browsers."""
     pytest.importorskip("matplotlib", reason="needs matplotlib: the extra report")
     folder, _ = make_run(tmp_path / "run", num_examples=0, steps=5, num_steps=10)
@@ -123,8 +154,38 @@ def test_a_page_follows_a_run_to_its_end(tmp_path: Path, monkeypatch: pytest.Mon
             write_metrics(folder, training_lines(10))
 
     monkeypatch.setattr("mrt5_jax.cli.report.time", SimpleNamespace(sleep=sleep))
-    assert main(["report", str(folder), f"--out={out}", "--follow"]) == 0
+    with run_lock(folder):
+        assert main(["report", str(folder), f"--out={out}", "--follow"]) == 0
     assert last_steps == [5, 5, 6]
     assert pages[0] == pages[1] < pages[2]
     assert "refresh" not in (out / "index.html").read_text(encoding="utf-8")
     assert page_in(out).rows("chart-training_loss")[-1][1] == 10
+    assert "nothing more to follow: training has ended" in capsys.readouterr().out
+
+
+def test_following_ends_where_a_run_stops_short_of_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has the last numbers of the run, and says why it ends; of one that has stopped before, at once."""
+    pytest.importorskip("matplotlib", reason="needs matplotlib: the extra report")
+    folder, _ = make_run(tmp_path / "run", num_examples=0, steps=5, num_steps=10)
+    out, training = tmp_path / "out", contextlib.ExitStack()
+    training.enter_context(run_lock(folder))
+
+    def sleep(seconds: float) -> None:
+        with (folder / METRICS).open("a") as file:
+            file.write(json.dumps({"step": 6, "loss": 0.5}) + "\n")
+        training.close()
+
+    monkeypatch.setattr("mrt5_jax.cli.report.time", SimpleNamespace(sleep=sleep))
+    assert main(["report", str(folder), f"--out={out}", "--follow"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == (
+        "nothing more to follow: run stopped at step 6 of 10, and nothing trains there now (`mrt5 train` goes on)"
+    )
+    assert "refresh" not in (out / "index.html").read_text(encoding="utf-8")
+    assert page_in(out).rows("chart-training_loss")[-1][1] == 6
+    write_metrics(folder, training_lines(10)[:-1])
+    monkeypatch.setattr("mrt5_jax.cli.report.time", None)
+    assert main(["report", str(folder), f"--out={out}", "--follow"]) == 0
+    assert "run stopped at step 10 of 10, before its evaluation, and" in capsys.readouterr().out

@@ -4,20 +4,24 @@ import http.client
 import json
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
 import pytest
 
 pytest.importorskip("starlette", reason="needs the extra serve")
 pytest.importorskip("uvicorn", reason="needs the extra serve")
+pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 from mrt5_jax.cli import serve
 from mrt5_jax.cli.main import main
+from mrt5_jax.serve import server
 from mrt5_jax.serve.warm_model import WarmModel
 
 from ..serve.child import served
+from ..serve.toy import ToyModel
 from .small_run import make_model_dir
 
 TOKEN = "a-token-that-nobody-guesses"
@@ -112,15 +116,53 @@ def test_a_model_that_does_not_fit_is_one_line(
     assert "does not fit into the memory with --batch_size=16" in message
 
 
+@pytest.mark.parametrize(
+    ("numbers", "status", "last_line"),
+    [
+        ([signal.SIGTERM], 0, "stopped"),
+        ([signal.SIGINT], 0, "stopped"),
+        ([signal.SIGINT, signal.SIGINT], 130, "mrt5: interrupted"),
+        ([signal.SIGTERM, signal.SIGINT], 130, "mrt5: interrupted"),
+    ],
+    ids=["SIGTERM", "Ctrl-C", "Ctrl-C twice", "SIGTERM, then Ctrl-C"],
+)
+def test_a_signal_to_stop_is_no_error_and_ctrl_c_after_it_ends_at_once(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    numbers: list[signal.Signals],
+    status: int,
+    last_line: str,
+) -> None:
+    listen = server.listen
+
+    def listen_and_stop(app: Any, service: Any, bound: socket.socket, ready: Callable[[], None]) -> None:
+        def get_signals() -> None:
+            ready()
+            for number in numbers:
+                signal.raise_signal(number)
+
+        listen(app, service, bound, get_signals)
+
+    monkeypatch.setattr(server, "listen", listen_and_stop)
+    monkeypatch.setattr(serve, "_warm_model", lambda args: ToyModel())
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert main(["serve", "--model_dir=toy", "--port=0"]) == status
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+    said = capsys.readouterr()
+    assert said.out.startswith("listening on http://127.0.0.1:")
+    assert (said.out + said.err).splitlines()[-1] == last_line
+
+
 @pytest.mark.slow
-def test_a_signal_to_stop_lets_running_requests_finish(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_stop_lets_running_requests_finish(tmp_path: Path, number: signal.Signals) -> None:
     """The stream's head has come, so that it is running; every one of its texts is answered."""
     with served(make_model_dir(tmp_path / "model"), "--batch_size=1", "--max_rungs=1") as (process, address):
         connection = http.client.HTTPConnection(address, timeout=300)
         body = json.dumps({"texts": ["#HelloWorl"] * 64, "stream": True})
         connection.request("POST", "/v1/generate", body, {"content-type": "application/json"})
         response = connection.getresponse()
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         events = response.read().decode()
         connection.close()
         assert process.wait(timeout=120) == 0

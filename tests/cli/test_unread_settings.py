@@ -8,12 +8,18 @@ import pytest
 
 from mrt5_jax import config
 from mrt5_jax.cli import gin_setup
-from mrt5_jax.cli.quickstart import BYT5_BINDINGS, GIN_FILE
+from mrt5_jax.cli.quickstart import GIN_FILE, LENGTHS
 from mrt5_jax.errors import UserError
 
 HEADER = "from __gin__ import dynamic_registration\nfrom mrt5_jax import config\n"
 QUICKSTART = "include 'runs/quickstart.gin'\n"
 DIAGNOSTICS = "include 'runs/diagnostics.gin'\n"
+BYT5 = (
+    "config.ModelConfig.gate=None",
+    "config.ModelConfig.softmax1=False",
+    "config.RunConfig.controller=None",
+    "config.LossConfig.score_penalty=0.0",
+)
 
 
 @pytest.fixture
@@ -153,8 +159,8 @@ def test_a_file_that_is_included_twice_repeats_nothing(write: Callable[..., str]
     assert gin_setup.resolve([write(QUICKSTART + "include 'models/mrt5_tiny.gin'\n")]).notes == ()
 
 
-@pytest.mark.parametrize("bindings", [(), BYT5_BINDINGS])
-def test_both_runs_of_the_quickstart_resolve(bindings: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("bindings", [(), LENGTHS, BYT5])
+def test_the_quickstarts_run_resolves_with_and_without_a_gate(bindings: tuple[str, ...]) -> None:
     resolved = gin_setup.resolve([GIN_FILE], bindings=bindings)
     resolved.check()
     assert len(resolved.notes) == len([binding for binding in bindings if binding.endswith("=None")])

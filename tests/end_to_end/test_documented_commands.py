@@ -13,8 +13,16 @@ from mrt5_jax.cli.main import main
 
 from ..cli.small_run import make_model_dir
 
-DOCUMENTS = ("README.md", "docs/INFERENCE.md", "docs/PARITY.md", "docs/TRAINING.md", "docs/DATA.md", "docs/hub.md")
-OF_OTHER_MODELS = ("docs/EVALUATION.md",)
+DOCUMENTS = (
+    "README.md",
+    "docs/INFERENCE.md",
+    "docs/PARITY.md",
+    "docs/TRAINING.md",
+    "docs/DATA.md",
+    "docs/hub.md",
+    "docs/tasks.md",
+)
+OF_OTHER_MODELS = ("docs/EVALUATION.md", "docs/REPORT.md")
 """Documents whose commands take models that are not made here: only their flags are looked at."""
 
 SMALLER = {
@@ -23,11 +31,13 @@ SMALLER = {
         "--gin.TARGET_LENGTH=32",
         "--gin.BATCH_SIZE=2",
         "--gin.TRAIN_STEPS=2",
+        "--gin.config.OptimizerConfig.warmup_steps=0",
         "--gin.config.ModelConfig.emb_dim=8",
         "--gin.config.ModelConfig.mlp_dim=8",
         "--gin.config.ModelConfig.head_dim=4",
         "--gin.config.ExecutionConfig.scan_unroll=1",
         "--gin.config.ExecutionConfig.max_rungs=1",
+        "--gin.config.OptimizerConfig.warmup_steps=0",
         "--gin.config.TrainingConfig.eval_batches=1",
     ],
     "eval": ["--num_examples=2"],
@@ -47,7 +57,7 @@ def documented(repository: Path, documents: Sequence[str] = DOCUMENTS) -> list[l
 
 @pytest.fixture
 def workplace(repository: Path, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with what the documents take for granted: a corpus, a trained model, weights to convert."""
+    """A folder with what the documents take for granted: text, words, a trained model, weights to convert."""
     monkeypatch.chdir(tmp_path)
     text = "Bytes are read one by one; most of them say little that the others do not.\n"
     for language in ("en", "de"):
@@ -60,6 +70,10 @@ def workplace(repository: Path, shared: Path, tmp_path: Path, monkeypatch: pytes
     byt5 = make_model_dir(tmp_path / "plain", *without_gate, "config.ModelConfig.num_encoder_layers=4")
     assert main(["convert", "hf-export", str(byt5), "byt5-small"]) == 0
     shutil.copytree(shared / "golden/t5x_legacy/checkpoint_1003", "checkpoint_1000000")
+    shutil.copytree("corpus", "unseen")
+    words = [f"{a}{b}{c}\n" for a in ("gar", "mon", "fel") for b in "aeiou" for c in ("den", "sty", "lick")]
+    Path("words").mkdir()
+    Path("words/en.txt").write_text("".join(words), encoding="utf-8")
     return tmp_path
 
 

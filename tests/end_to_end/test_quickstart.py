@@ -14,8 +14,6 @@ from pathlib import Path
 from mrt5_jax.cli import quickstart as module
 from mrt5_jax.evaluation.records import of_deletion, summarize
 
-# The ByT5 beside it is not judged, and hardly trained.
-module.BYT5_BINDINGS = (*module.BYT5_BINDINGS[:-1], "TRAIN_STEPS=120")
 results = module.quickstart(Path(sys.argv[1]), int(sys.argv[2]))
 hard = of_deletion(results.mrt5.records, "hard")
 vowels = results.vowels

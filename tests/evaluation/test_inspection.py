@@ -13,6 +13,7 @@ from mrt5_jax.data.vocabulary import EOS_ID, PAD_ID, decode, encode
 from mrt5_jax.evaluation.evaluate import INDEX
 from mrt5_jax.evaluation.inspection import (
     Tally,
+    first_bytes,
     inspect_windows,
     make_inspector,
     pieces,
@@ -90,6 +91,15 @@ def test_windows_fit_and_join_to_the_text(data: bytes, input_length: int) -> Non
 def test_windows_do_not_cut_characters(text: str, input_length: int) -> None:
     data = text.encode(errors="replace")
     assert "".join(window.decode() for window in split_text(data, input_length)) == data.decode()
+
+
+@given(CONTENTS, st.integers(1, 12))
+def test_first_bytes_are_as_many_whole_characters_as_fit(data: bytes, size: int) -> None:
+    found = first_bytes(data, size)
+    assert data.startswith(found)
+    assert min(len(data), max(1, size - 3)) <= len(found) <= size
+    if len(found) < min(len(data), size):
+        assert data[len(found)] & 0xC0 != 0x80, "cut before a character"
 
 
 def test_inspection_shows_what_hard_deletion_keeps(tiny) -> None:

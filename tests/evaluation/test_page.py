@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from mrt5_jax.data.vocabulary import EOS_ID, encode
 from mrt5_jax.evaluation.inspection import Piece, pieces
-from mrt5_jax.evaluation.page import Section, describe_piece, render_page
+from mrt5_jax.evaluation.page import CountTable, Section, describe_piece, render_page
 
-TAGS = {"html", "meta", "title", "style", "h1", "h2", "p", "span", "small", "del", "table", "tr", "th", "td"}
+TAGS = {"html", "meta", "title", "style", "h1", "h2", "p", "div", "span", "small", "del", "table", "tr", "th", "td"}
 CONTENTS = st.one_of(st.binary(max_size=40), st.text(max_size=20).map(lambda text: text.encode(errors="replace")))
 
 
@@ -95,3 +95,20 @@ def test_statistics_are_by_kind() -> None:
     assert "bytes of letters</th><td>3</td><td>2</td><td>1</td><td>33.3%" in page
     assert "other bytes</th><td>1</td><td>0</td><td>1</td><td>100.0%" in page
     assert "special tokens</th><td>2</td><td>1</td><td>1</td><td>50.0%" in page
+
+
+def test_remarks_stand_at_the_characters_of_their_ids() -> None:
+    """In their order, where there are any; no markup comes of them."""
+    section = Section("h", make_pieces("né".encode(), {2}), remarks=["", "first", '<"second">', ""])
+    page = Reader(render_page("t", "i", [section], -30.0))
+    titles = [attributes["title"] for tag, attributes in page.tags if "title" in attributes]
+    assert titles == ["6E -0.25 kept", 'C3 -0.25 kept, A9 -29.75 deleted\nfirst\n<"second">', "-0.25 kept"]
+
+
+def test_tables_stand_in_place_of_the_counts_of_all_texts() -> None:
+    table = CountTable("<t>", ("text", "<b>"), [["<i>", "1"]])
+    page = render_page("t", "i", [Section("h", make_pieces(b"a", set()))], -30.0, [table])
+    assert "<caption>&lt;t&gt;</caption>" in page
+    assert '<th scope="col">&lt;b&gt;</th>' in page
+    assert '<th scope="row">&lt;i&gt;</th><td>1</td>' in page
+    assert "in the texts below" not in page

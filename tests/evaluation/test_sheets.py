@@ -60,6 +60,27 @@ def test_tasks_without_languages_have_no_table_of_them() -> None:
     assert [sheet.title for sheet in sheets(compare(one, 20))] == ["t, predictions", "t, deletion"]
 
 
+def test_several_tasks_of_a_language_have_a_table_for_each_figure() -> None:
+    """In the order of their labels, whatever that of the records; where languages tell tasks apart, there is none."""
+    keys = {"noise.swap_0.1": ":0123456789ab", "noise": ":ba9876543210", "noise.swap_0.05": ":aaaaaaaaaaaa"}
+    mixed = [
+        record._replace(mixture="suite", task=f"{label}{key}", nll=record.nll + number)
+        for number, (label, key) in enumerate(keys.items())
+        for record in TWO
+    ]
+    found = {sheet.title: sheet for sheet in sheets(compare(mixed, 20))}
+    loss = found["suite, loss by task"]
+    assert loss.headings == ["task", "examples", "hard"]
+    assert [row[:2] for row in loss.rows] == [["noise", "3"], ["noise.swap_0.05", "3"], ["noise.swap_0.1", "3"]]
+    assert [row[2].split(" ")[0] for row in loss.rows] == ["0.7500", "1.0000", "0.5000"]
+    rows = [row for row in csv.DictReader(io.StringIO(to_csv(compare(mixed, 20)))) if row["figure"] == "loss"]
+    assert {row["task"]: float(row["value"]) for row in rows if row["language"] == "all"} == {
+        "suite": 0.75, "noise": 0.75, "noise.swap_0.05": 1.0, "noise.swap_0.1": 0.5,
+    }  # fmt: skip
+    apart = [record._replace(mixture="suite", task=f"t.{record.language}") for record in TWO]
+    assert not any("by task" in sheet.title for sheet in sheets(compare(apart, 20)))
+
+
 def test_csv_has_the_values_of_json_to_the_last_digit() -> None:
     rows = list(csv.DictReader(io.StringIO(to_csv(COMPARED))))
     values = json.loads(to_json(COMPARED))

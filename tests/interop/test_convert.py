@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from mrt5_jax.cli.main import main
 from mrt5_jax.config import GateConfig
@@ -108,9 +109,11 @@ def test_a_mistake_is_one_line_and_leaves_nothing(hugging_face, tmp_path, capsys
     ("gate", "complaint"),
     [
         (GateConfig(layer=1, kind="log_sigmoid"), "a gate of kind = 'log_sigmoid' has no name"),
+        (GateConfig(layer=1, kind="hnet"), "a gate of kind = 'hnet' has no name"),
         (GateConfig(layer=1, kind="every_kth", stride=2, reduction="segment_mean"), "has no model that pools"),
+        (GateConfig(layer=1, kind="boundary_predictor"), "has no model that pools"),
     ],
-    ids=["log_sigmoid", "pooling"],
+    ids=["log_sigmoid", "hnet", "pooling", "boundary_predictor"],
 )
 def test_a_model_that_transformers_cannot_express_is_refused(
     tmp_path, byt5, random_params, capsys, gate, complaint
@@ -144,12 +147,53 @@ def test_an_exported_mrt5_has_its_code_and_a_card_with_the_figures_of_its_run(tm
     }  # fmt: skip
 
 
-def test_a_damaged_file_is_named_and_leaves_nothing(hugging_face, tmp_path, capsys) -> None:
-    weights = hugging_face / "model.safetensors"
+def truncate(weights: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def pickle_alone(weights: Path) -> None:
+    weights.rename(weights.with_name("pytorch_model.bin"))
+
+
+def in_one_shard(weights: Path, **homes: str) -> None:
+    """With an index of more than is there."""
+    files = dict.fromkeys(load_file(weights), SHARD) | homes
+    weights.rename(weights.with_name(SHARD))
+    index = {"metadata": {}, "weight_map": files}
+    weights.with_name("model.safetensors.index.json").write_text(json.dumps(index))
+
+
+SHARD, LOST = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (truncate, "model.safetensors is damaged"),
+        (pickle_alone, "pytorch_model.bin is a pickle, which can hold code and is never opened"),
+        (lambda weights: in_one_shard(weights, more=LOST), f"names the file {LOST}, which is not beside it"),
+        (lambda weights: in_one_shard(weights, more=SHARD), f"{SHARD} lacks more, which model.safetensors.index.json"),
+    ],
+    ids=["truncated", "pickle", "lost shard", "tensor that is not there"],
+)
+def test_weights_that_cannot_be_read_are_named_in_one_line_and_leave_nothing(
+    hugging_face, tmp_path, capsys, damage, complaint
+) -> None:
+    damage(hugging_face / "model.safetensors")
     assert main(["convert", "hf-import", str(hugging_face), str(tmp_path / "model")]) == 2
-    assert str(weights) in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert str(hugging_face) in line
+    assert complaint in line
     assert names_in(tmp_path) == {"byt5"}
+
+
+def test_code_that_a_folder_names_is_not_run_by_an_import(hugging_face, tmp_path, capsys) -> None:
+    config = hugging_face / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"auto_map": {"AutoConfig": "theirs.Config"}}))
+    (hugging_face / "theirs.py").write_text(f"open({str(tmp_path / 'touched')!r}, 'w')\n")
+    assert main(["convert", "hf-import", str(hugging_face), str(tmp_path / "model")]) == 0
+    assert "names code (auto_map): it is not run" in capsys.readouterr().out
+    assert names_in(tmp_path) == {"byt5", "model"}
 
 
 def test_a_repeat_check_that_fails_leaves_nothing(hugging_face, tmp_path, monkeypatch, capsys) -> None:

@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
 from mrt5_jax.cli.main import main
 from mrt5_jax.config import GateConfig
@@ -16,6 +20,8 @@ from mrt5_jax.inference.engine import Engine
 from mrt5_jax.interop import exported_loader, jax_export
 from mrt5_jax.interop.models import Model
 
+NEWEST_JAX_VARIABLE = "MRT5_PYTHON_WITH_NEWEST_JAX"
+"""Names the absolute path of a Python with numpy and the newest jax in which exported programs are promised to run."""
 SIZES = ["--input_length=128", "--max_target_length=8", "--batch_size=4", "--platforms=cpu"]
 
 
@@ -41,6 +47,63 @@ def requests_of(english: Path, number: int) -> list[dict[str, str]]:
     return [{"inputs": text} for text in texts[:number]]
 
 
+def run_loader(folder: Path, requests: list[dict[str, str]], python: str = sys.executable) -> list[dict[str, Any]]:
+    """Answers of a folder's own loader in a process that finds nothing of ours, by this Python or another one."""
+    script = f"""
+import runpy, sys
+sys.modules["mrt5_jax"] = sys.modules["flax"] = None
+sys.path.insert(0, {str(folder)!r})  # before what is installed, so that the folder's own flatbuffers has to do
+import flatbuffers
+assert flatbuffers.__file__.startswith({str(folder)!r})
+runpy.run_path({str(folder / "load.py")!r}, run_name="__main__")
+"""
+    ours = () if python == sys.executable else ("XLA_FLAGS", "PYTHONPATH")  # for this jaxlib and this Python alone
+    environment = {name: value for name, value in os.environ.items() if name not in ours}
+    given = "".join(json.dumps(request) + "\n" for request in requests)
+    ran = subprocess.run(
+        [python, "-c", script], input=given, capture_output=True, text=True, cwd="/", env=environment, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+def newest_pin(repository: Path) -> Version:
+    """The newest jax that constraints.txt pins for any Python."""
+    lines = (repository / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line.startswith("jax==")]
+    return max(Version(specifier.version) for pin in pins for specifier in pin.specifier)
+
+
+@pytest.fixture
+def newest_jax(repository: Path) -> str:
+    """A Python that has it."""
+    if not (python := os.environ.get(NEWEST_JAX_VARIABLE)):
+        pytest.skip(f"needs a Python with jax {newest_pin(repository)} and numpy, its path in {NEWEST_JAX_VARIABLE}")
+    return python
+
+
+def test_the_promised_window_ends_after_the_newest_jax_that_is_pinned(repository: Path) -> None:
+    """So a new pin moves it, and is tested there."""
+    major, minor = newest_pin(repository).release[:2]
+    assert f"{major}.{minor + 1}" == jax_export.FIRST_JAX_NOT_PROMISED
+
+
+def test_programs_run_at_both_ends_of_the_promised_window(
+    newest_jax: str, repository: Path, tmp_path: Path, mrt5, random_params
+) -> None:
+    """In the jax that exports them here, and in the newest."""
+    jax_export.export_programs(Model(mrt5, random_params(mrt5)), tmp_path, jax_export.ExportSizes(32, 4, 2), ["cpu"])
+    asked = [newest_jax, "-c", "import jax; print(jax.__version__)"]
+    version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert SpecifierSet(manifest["jax"]).contains(version)
+    assert Version(version).release[:2] == newest_pin(repository).release[:2]
+    requests = [{"inputs": "some text"}, {"inputs": "é"}, {"inputs": "more of it"}, {"inputs": "x", "targets": "ab"}]
+    here, there = (run_loader(tmp_path, requests, python) for python in (sys.executable, newest_jax))
+    assert [answer.get("prediction_ids") for answer in there] == [answer.get("prediction_ids") for answer in here]
+    np.testing.assert_allclose([one["score"] for one in there], [one["score"] for one in here], rtol=1e-4)
+
+
 def test_the_exported_programs_give_what_infer_gives(model_dir, exported, shared, tmp_path) -> None:
     """In a process of its own that finds nothing of ours, on texts of both lengths and of a last batch not full."""
     requests = requests_of(shared / "data" / "english" / "validation.txt", 22)
@@ -49,21 +112,8 @@ def test_the_exported_programs_give_what_infer_gives(model_dir, exported, shared
     flags = ["--input_length=128", "--max_target_length=8"]
     assert main(["infer", f"--model_dir={model_dir}", f"--input={asked}", f"--output={answered}", *flags]) == 0
     expected = [json.loads(line) for line in answered.read_text().splitlines()]
-    script = f"""
-import runpy, sys
-sys.modules["mrt5_jax"] = sys.modules["flax"] = None
-sys.path.insert(0, {str(exported)!r})  # before what is installed, so that the folder's own flatbuffers has to do
-import flatbuffers
-assert flatbuffers.__file__.startswith({str(exported)!r})
-runpy.run_path({str(exported / "load.py")!r}, run_name="__main__")
-"""
     pairs = [request | {"targets": "abc"} for request in requests[:3]]
-    given = "".join(json.dumps(request) + "\n" for request in [*requests, *pairs])
-    ran = subprocess.run(
-        [sys.executable, "-c", script], input=given, capture_output=True, text=True, cwd="/", env=dict(os.environ)
-    )
-    assert ran.returncode == 0, ran.stderr
-    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    answers = run_loader(exported, [*requests, *pairs])
     assert [answer["prediction_ids"] for answer in answers[: len(requests)]] == [e["prediction_ids"] for e in expected]
     assert [answer["prediction"] for answer in answers[: len(requests)]] == [e["prediction"] for e in expected]
     assert len({len(json.dumps(answer["prediction_ids"])) for answer in answers[: len(requests)]}) > 1

@@ -160,6 +160,8 @@ def test_workflows_run_what_there_is_on_every_supported_python(repository: Path)
     jobs = {f"{name}/{job}": body for name, flow in workflows.items() for job, body in flow["jobs"].items()}
     for job in ("test/test", "release/try"):
         assert jobs[job]["strategy"]["matrix"]["python"] == list(PYTHONS)
+    assert jobs.pop("release/test") == {"uses": "./.github/workflows/test.yml"}
+    assert set(jobs["release/publish"]["needs"]) == {"test", "try"}
     commands = [step["run"] for body in jobs.values() for step in body["steps"] if "run" in step]
     targets = re.findall(r"\bmake ([\w-]+)", "\n".join(commands))
     assert {"lint", "test", "wheel"} == set(targets)

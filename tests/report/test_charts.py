@@ -4,7 +4,9 @@ import itertools
 import math
 import re
 import xml.etree.ElementTree as ET
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -90,3 +92,44 @@ def test_drawings(chart: Chart) -> None:
     assert all(name.startswith(f"{chart.name}-") for name in names)
     for reference in re.findall(r'(?:href="#|url\(#)([^")]+)', tags):
         assert reference in names
+
+
+def axes_of(chart: Chart, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What is drawn of a chart, before it becomes a picture."""
+    figure = pytest.importorskip("matplotlib.figure", reason="needs matplotlib: the extra report")
+    drawn = []
+
+    def savefig(self: Any, file: Any, **_: Any) -> None:
+        drawn.append(self.axes[0])
+        file.write(b"<svg>")
+
+    monkeypatch.setattr(figure.Figure, "savefig", savefig)
+    draw_chart(chart)
+    return drawn[0]
+
+
+def test_points_are_drawn_where_the_table_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All styles, with their errors; a number that is none leaves a gap."""
+    x, y = zip(*(point[:2] for point in POINTS), strict=True)
+    axes = axes_of(CHARTS[0], monkeypatch)
+    assert len(axes.lines) == len(STYLES) - 1
+    for line in axes.lines:
+        np.testing.assert_array_equal(line.get_xdata(), x)
+        np.testing.assert_array_equal(line.get_ydata(), y)
+    (samples,) = (one.get_offsets() for one in axes.collections if not hasattr(one, "get_segments"))
+    np.testing.assert_array_equal(np.ma.filled(samples, np.nan)[:2], [point[:2] for point in POINTS[:2]])
+    across, upright = (one.get_segments()[0] for one in axes.collections if hasattr(one, "get_segments"))
+    np.testing.assert_allclose(across, [[-0.1, 1.0], [0.1, 1.0]])
+    np.testing.assert_allclose(upright, [[0.0, 0.8], [0.0, 1.2]])
+
+
+def test_categories_and_shares_are_drawn_where_the_table_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    axes = axes_of(CHARTS[1], monkeypatch)
+    assert len(axes.lines) == len(LABELS)
+    for line in axes.lines:
+        np.testing.assert_array_equal(line.get_xdata(), [0.5, math.nan])
+    for errors in axes.collections:
+        np.testing.assert_allclose(errors.get_segments()[0][:, 0], [0.4, 0.6])
+    (mesh,) = axes_of(CHARTS[2], monkeypatch).collections
+    shares = np.ma.filled(mesh.get_array(), np.nan).reshape(2, len(LABELS))
+    np.testing.assert_array_equal(shares, [[0.25] * 6, [math.nan, 1, 1, 1, 1, 1]])

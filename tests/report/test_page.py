@@ -1,5 +1,6 @@
 """The page: every number on it is the records' or the run's, any text is shown as it is, nothing runs or is loaded."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -8,18 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrt5_jax.evaluation.comparison import compare
+from mrt5_jax.evaluation.estimates import estimate
 from mrt5_jax.evaluation.records import Record, group_by, of_deletion, summarize, to_json_lines
-from mrt5_jax.evaluation.sheets import sheets
+from mrt5_jax.evaluation.sheets import TOTAL, sheets
 from mrt5_jax.report.charts import ChartTable
 from mrt5_jax.report.contents import ReportSection, report_sections
-from mrt5_jax.report.evaluation_charts import MOST_CHANGED
+from mrt5_jax.report.example_charts import MOST_CHANGED, MOST_LETTERS, ExampleChange, TaskExamples, changed_tables
 from mrt5_jax.report.page import render_report, render_table
-from mrt5_jax.report.reading import read_run_results
+from mrt5_jax.report.reading import RunResults, read_run_results
 from mrt5_jax.report.texts import TextsOfModel
 from mrt5_jax.report.visible import visible_text
 from mrt5_jax.report.writing import REPORT_PAGE, write_report
 
-from .made_runs import STEP, TARGET, PageReader, deletions_of, make_run, sketch, training_lines
+from ..evaluation.many_records import random_evaluation
+from .made_runs import STEP, TARGET, PageReader, deletions_of, make_run, sketch, training_lines, work
 
 NAMES = ("byt5", "mrt5")
 DELETED = {"none": 0, "hard": 1}
@@ -48,6 +51,20 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(tmp_path_factory.mktemp("runs"))
 
 
+def test_every_table_is_looked_at_by_a_test(made: Made) -> None:
+    """So that no new one goes unchecked: all numbers of a page stand in tables, those of its charts too."""
+    charts = ["training_loss", "deletion", "alpha", "soft_hard_gap"]
+    charts += ["compression_1", "loss_kept_1", "runtime", "examples_1"]
+    changed = [f"tasks (test): {name}, hard" for name in NAMES]
+    figures = [sheet.title for sheet in sheets(compare([record for run in made.runs for record in run.records]))]
+    assert made.page.tables.keys() == {*(f"chart-{name}" for name in charts), "", "Clocked", *changed, *figures}
+
+
+def test_runs_are_told_with_their_steps_and_records(made: Made) -> None:
+    expected = [[name, run.folder, 20, 20, len(made.records[name])] for name, run in zip(NAMES, made.runs, strict=True)]
+    assert made.page.rows("") == expected
+
+
 def test_curves_are_those_of_metrics(made: Made) -> None:
     lines = training_lines(20)
     for chart, metric in (("training_loss", "loss"), ("alpha", "alpha")):
@@ -62,18 +79,22 @@ def test_curves_are_those_of_metrics(made: Made) -> None:
 
 
 def test_deletion_rates_are_those_of_the_records(made: Made) -> None:
-    found = {(row[0], row[1]): row[2] for row in made.page.rows("chart-compression_1")}
-    expected = {
-        (f"{name}, hard", language): summarize(own)["deletion_rate"]
+    groups = {
+        (f"{name}, hard", language): own
         for name in NAMES
         for language, own in group_by(of_deletion(made.records[name], "hard"), "language").items()
     }
-    assert found == pytest.approx(expected, rel=1e-12)
+    rows = made.page.rows("chart-compression_1")
+    rates = {key: summarize(own)["deletion_rate"] for key, own in groups.items()}
+    assert {(row[0], row[1]): row[2] for row in rows} == pytest.approx(rates, rel=1e-12)
+    errors = {key: estimate(own)["deletion_rate"].error for key, own in groups.items()}
+    assert {(row[0], row[1]): row[3] for row in rows} == pytest.approx(errors, rel=1e-12)
+    assert min(errors.values()) > 0
 
 
 def test_losses_and_kept_lengths_are_those_of_the_records(made: Made) -> None:
-    """Of the languages, weighted by their examples."""
-    expected = {}
+    """Of the languages, weighted by their examples; their errors are independent."""
+    expected, errors = {}, {}
     for name in NAMES:
         for deletion in DELETED:
             groups = group_by(of_deletion(made.records[name], deletion), "language").values()
@@ -82,9 +103,15 @@ def test_losses_and_kept_lengths_are_those_of_the_records(made: Made) -> None:
             expected[f"{name}, {deletion}"] = [
                 sum(len(own) * summarize(own)[figure] for own in groups) / count for figure in figures
             ]
+            errors[f"{name}, {deletion}"] = [
+                math.hypot(*(len(own) * estimate(own)[figure].error for own in groups)) / count for figure in figures
+            ]
     rows = made.page.rows("chart-loss_kept_1")
     systems = {row[0]: row[1:3] for row in rows if row[0] != "Pareto front"}
     assert systems.keys() == expected.keys()
+    for row in rows:
+        if row[0] in errors:
+            assert row[3:] == pytest.approx(errors[str(row[0])], rel=1e-12)
     for label, values in systems.items():
         assert values == pytest.approx(expected[label], rel=1e-12)
     front = [row for row in rows if row[0] == "Pareto front"]
@@ -102,7 +129,12 @@ def test_times_are_those_of_the_evaluations(made: Made) -> None:
         [name, f"tasks (test), step {STEP}, hard", pytest.approx(1 - 7.5 / 10)] for name in NAMES
     ]
     clocked = made.page.rows("Clocked")
-    assert [row[3:5] for row in clocked] == [[7.5, 10.0]] * 2
+    saved = [summarize(of_deletion(made.records[name], "hard"), work) for name in NAMES]
+    assert clocked == [
+        [name, f"tasks (test), step {STEP}", "hard", 7.5, 10.0, own["saved"], own["saved_if_exact"]]
+        for name, own in zip(NAMES, saved, strict=True)
+    ]
+    assert rows[-2:] == [["ideal", "", 0, 0], ["ideal", "", 1, 1]]
     assert (
         [row[2] for row in rows[:-2]]
         == [row[6] for row in clocked]
@@ -120,8 +152,10 @@ def test_differences_of_examples_are_those_of_the_records(made: Made) -> None:
             expected.append([f"{name}, hard", f"t {record.index}", deleted / record.num_input_tokens, increase])
     assert made.page.rows("chart-examples_1") == expected
     for name in NAMES:
-        own = sorted((row[3] for row in expected if row[0] == f"{name}, hard"), reverse=True)
-        assert [row[3] for row in made.page.rows(f"tasks (test): {name}, hard")] == own[:MOST_CHANGED]
+        languages = {f"t {record.index}": record.language for record in made.records[name]}
+        own = sorted((row[1:] for row in expected if row[0] == f"{name}, hard"), key=lambda row: row[2], reverse=True)
+        worst = [[example, languages[example], share, increase, "", ""] for example, share, increase in own]
+        assert made.page.rows(f"tasks (test): {name}, hard") == worst[:MOST_CHANGED]
 
 
 def test_all_figures_are_the_tables_of_eval(made: Made) -> None:
@@ -130,6 +164,25 @@ def test_all_figures_are_the_tables_of_eval(made: Made) -> None:
     assert found
     for sheet in found:
         assert made.page.tables[sheet.title] == [sheet.headings, *sheet.rows]
+
+
+@pytest.mark.parametrize(("title", "figure"), [("loss", "loss"), ("deletion rate", "deletion_rate")])
+def test_figures_by_language_and_totals_are_those_of_the_records(made: Made, title: str, figure: str) -> None:
+    """Read off the page, and computed from the records once more."""
+    systems = [(name, deletion) for name in NAMES for deletion in DELETED]
+    headings, *rows = made.page.tables[f"tasks (test), {title}"]
+    assert headings == ["language", "examples", *(f"{name}, {deletion}" for name, deletion in systems)]
+    for column, (name, deletion) in enumerate(systems, start=2):
+        groups = group_by(of_deletion(made.records[name], deletion), "language")
+        expected = {language: summarize(own)[figure] for language, own in groups.items()}
+        total = sum(len(own) for own in groups.values())
+        expected[TOTAL] = sum(len(own) * expected[language] for language, own in groups.items()) / total
+        shown = {str(row[0]): _number_of(str(row[column]).split(" \u00b1 ")[0]) for row in rows}
+        assert shown == pytest.approx(expected, abs=0.5001e-4), "four decimals are shown"
+
+
+def _number_of(text: str) -> float:
+    return float(text.rstrip("%")) / (100 if text.endswith("%") else 1)
 
 
 def test_nothing_runs_and_nothing_is_loaded(made: Made) -> None:
@@ -247,13 +300,54 @@ def test_full_precision_and_nothing_for_what_was_not_counted() -> None:
 
 def test_many_examples_are_thinned_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     most = 12
-    monkeypatch.setattr("mrt5_jax.report.evaluation_charts.MOST_EXAMPLES", most)
+    monkeypatch.setattr("mrt5_jax.report.example_charts.MOST_EXAMPLES", most)
     folder, records = make_run(tmp_path / "run", num_examples=most * 4 + 1)
     sections = report_sections([read_run_results(str(folder))])
     (chart,) = (chart for one in sections for chart in one.charts if chart.name == "examples_1")
     (series,) = chart.series
     assert most // 2 < len(series.points) <= most
     assert series.points[-1].name == f"t {of_deletion(records, 'hard')[-1].index}"
+
+
+def run_with(folder: Path, records: list[Record]) -> RunResults:
+    """A run without training that has these records."""
+    make_run(folder, num_examples=0)
+    return dataclasses.replace(read_run_results(str(folder)), metrics=[], records=records)
+
+
+def test_of_many_tasks_the_first_are_shown_and_the_others_are_named(tmp_path: Path) -> None:
+    one = random_evaluation(4)
+    records = [record._replace(mixture=f"task{number}") for number in range(5) for record in one]
+    sections = report_sections([run_with(tmp_path / "run", records)], example_tasks=2)
+    charts = [chart.name for section in sections for chart in section.charts]
+    assert [name for name in charts if name.startswith("examples_")] == ["examples_1", "examples_2"]
+    (examples,) = (section for section in sections if section.heading == "Examples")
+    assert list(examples.tables) == ["task0 (test): hard", "task1 (test): hard"]
+    assert sections[0].lines == [
+        "Examples are shown of 2 of 5 tasks; left out (--example_tasks): task2 (test); task3 (test); task4 (test)"
+    ]
+
+
+def test_many_systems_share_a_chart_and_the_rows_of_their_tables(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mrt5_jax.report.example_charts.MOST_EXAMPLES_TOGETHER", 12)
+    monkeypatch.setattr("mrt5_jax.report.example_charts.MOST_CHANGED_TOGETHER", 6)
+    none, hard = (of_deletion(random_evaluation(20), deletion) for deletion in DELETED)
+    swept = [record._replace(threshold=threshold) for threshold in (-1.0, -2.0, -3.0) for record in hard]
+    sections = report_sections([run_with(tmp_path / "run", [*none, *swept])])
+    (examples,) = (section for section in sections if section.heading == "Examples")
+    (chart,) = examples.charts
+    assert [len(series.points) for series in chart.series] == [4, 4, 4]
+    assert "Of more than 4 examples of a system" in chart.note
+    assert [len(table.rows) for table in examples.tables.values()] == [2, 2, 2]
+
+
+def test_of_long_outputs_the_beginning_is_shown_and_the_rest_is_counted() -> None:
+    before, after = random_evaluation(1)
+    change = ExampleChange(before, after._replace(prediction="\u00e9" * (MOST_LETTERS + 1234)))
+    (table,) = changed_tables(TaskExamples(1, "t", {"hard": [change]})).values()
+    assert table.rows[0][4:] == ["", "\u00e9" * MOST_LETTERS + "\u2026 (1,234 more characters)"]
 
 
 def test_a_section_without_anything_is_left_out() -> None:

@@ -26,7 +26,8 @@ def test_a_run_is_read_whole_under_its_name(tmp_path: Path) -> None:
     assert found.metrics == training_lines(20)
     assert found.targets == {"": TARGET}
     assert sorted(found.records) == sorted(record._replace(model="mrt5") for record in records)
-    assert not found.is_training
+    assert not found.is_unfinished
+    assert found.last_step == 20
     assert not found.notes
     renamed = read_run_results(f"other={folder}")
     assert renamed.name == "other"
@@ -49,9 +50,11 @@ def test_a_run_that_trains_is_read_up_to_its_last_whole_line(tmp_path: Path) -> 
         file.write('{"step": 6, "los')
     found = read_run_results(str(folder))
     assert found.metrics == training_lines(5)
-    assert found.is_training
+    assert found.is_unfinished
     (folder / METRICS).unlink()
-    assert read_run_results(str(folder)).is_training
+    found = read_run_results(str(folder))
+    assert found.is_unfinished
+    assert found.last_step == 0
 
 
 def test_numbers_that_json_lacks_are_read(tmp_path: Path) -> None:

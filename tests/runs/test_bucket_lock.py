@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.bucket_lock import HEARTBEAT, bucket_lock, check_held
+from mrt5_jax.runs.bucket_lock import HEARTBEAT, BucketLockWatch, bucket_lock, check_held
 from mrt5_jax.runs.files import as_path, files_for, read_bytes
 
 EVERY = 0.1
@@ -44,6 +44,22 @@ def test_a_lock_without_a_heartbeat_is_taken(place: Any) -> None:
     dead_lock(place)
     with bucket_lock(place, "the run"):
         assert files_for(place).below(place) == ["00000007.json", "00000008.json"]
+
+
+def test_a_watch_tells_a_live_holder_from_a_dead_one(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than a lock without a heartbeat would count as held."""
+    monkeypatch.setenv(HEARTBEAT, "0.4")
+    is_held = BucketLockWatch(place)
+    assert not is_held()
+    with bucket_lock(place, "the run"):
+        end = time.monotonic() + 2.4
+        while time.monotonic() < end:
+            assert is_held()
+            time.sleep(0.1)
+    assert not is_held()
+    dead_lock(place)
+    assert is_held()
+    _until(lambda: not is_held())
 
 
 def test_of_several_that_take_a_stale_lock_one_wins(place: Any) -> None:

@@ -1,6 +1,7 @@
 """A MODEL_DIR knows its model, and no other run writes into it."""
 
 import dataclasses
+import fcntl
 import json
 import os
 import subprocess
@@ -10,7 +11,7 @@ import pytest
 
 from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.errors import UserError
-from mrt5_jax.runs.lock import LOCK, run_lock
+from mrt5_jax.runs.lock import LOCK, lock_watch, run_lock
 from mrt5_jax.runs.model_dir import MODEL_CONFIG, read_model_config, write_atomically, write_model_config
 
 MODEL = ModelConfig(
@@ -122,3 +123,24 @@ def test_a_killed_run_leaves_the_model_dir_free(tmp_path):
     subprocess.run([sys.executable, "-c", code, str(tmp_path / LOCK)], check=False)
     with run_lock(tmp_path):
         assert str(os.getpid()) in (tmp_path / LOCK).read_text()
+
+
+def test_a_look_at_a_lock_says_whether_it_is_held(tmp_path):
+    """Not where there is no lock, and not where a killed run has left its note."""
+    is_held = lock_watch(tmp_path / "new")
+    assert not is_held()
+    with run_lock(tmp_path / "new"):
+        assert is_held()
+        assert is_held()
+    assert not is_held()
+    (tmp_path / "new" / LOCK).write_text("process 1 on a machine that is gone")
+    assert not is_held()
+    assert (tmp_path / "new" / LOCK).read_text().startswith("process 1")
+
+
+def test_who_only_looks_keeps_no_run_from_its_lock(tmp_path, monkeypatch):
+    with (tmp_path / LOCK).open("w+") as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        monkeypatch.setattr("mrt5_jax.runs.lock.time.sleep", lambda seconds: look.close())
+        with run_lock(tmp_path):
+            assert look.closed

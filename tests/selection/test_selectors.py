@@ -1,6 +1,7 @@
 """What holds for every selector of the table, those that are added later too."""
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.forward import run_prefix
 from mrt5_jax.selection.protocol import Selection
-from mrt5_jax.selection.selectors import SELECTORS, make_selector, selector_rule
+from mrt5_jax.selection.selectors import SELECTORS, check_examples, make_selector, selector_rule
 
 from ..model.small import LENGTH, make_batch, make_config, make_params
 
@@ -48,6 +49,28 @@ def test_what_a_selector_returns_is_what_its_rule_says(kind: str, packed: bool) 
 def test_an_unknown_selector_is_refused_by_name() -> None:
     with pytest.raises(UserError, match=r"kind = 'lerned': should be 'learned' or .*did you mean learned\?"):
         selector_rule(GateConfig(kind="lerned"))
+
+
+def test_a_file_is_asked_for_masks_where_they_are_needed_and_batches_are_read_there_alone() -> None:
+    """In training those of a teacher and of an oracle, in evaluation an oracle's."""
+    batch = {"encoder_input_tokens": np.ones((1, 4), np.int32)}
+    read = []
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        read.append(True)
+        yield batch
+
+    taught, oracle = (
+        GateConfig(1, kind, settings=((setting, "nowhere.jsonl"),))
+        for kind, setting in (("taught_boundaries", "teacher"), ("oracle", "masks"))
+    )
+    for gate, evaluation in ((None, False), (GateConfig(1), False), (taught, True)):
+        check_examples(gate, batches(), evaluation=evaluation)
+    assert not read
+    for gate, evaluation in ((taught, False), (oracle, False), (oracle, True)):
+        with pytest.raises(UserError, match=r"' = nowhere\.jsonl"):
+            check_examples(gate, batches(), evaluation=evaluation)
+    assert len(read) == 3
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import base64
 import errno
 import json
 import socket
-import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -25,8 +24,9 @@ from mrt5_jax.serve.limits import ServeLimits
 from mrt5_jax.serve.page import page_text
 from mrt5_jax.serve.warm_model import ENDPOINTS, WarmModel
 
-from .asgi import SECONDS, Client, Reply, running
+from .asgi import Client, Reply, running
 from .conftest import LENGTH, TARGET_LENGTH
+from .held import Held
 
 TEXTS = ["#HelloWorld", "", "naïve, דג סקרן, 視野無限廣窗外有藍天", "a long one: " + "xyz " * 25]
 PAIRS = [[text, text[:3]] for text in TEXTS]
@@ -130,6 +130,7 @@ def test_a_stream_has_an_event_for_each_text_and_an_end(warm: WarmModel, model: 
         ("/v1/deletions", {"texts": ["a" * (33 * LENGTH)] * 2}, 413, ["windows, more than 64"]),
         ("/v1/embeddings", [1], 400, ["not a JSON object"]),
         ("/v1/nothing", {}, 404, ["Not Found"]),
+        ("/v1/generate/", {"texts": ["a"]}, 404, ["Not Found"]),
         ("/healthz", {}, 405, ["Not Allowed"]),
     ],
 )
@@ -178,10 +179,20 @@ def test_no_body_breaks_it(warm: WarmModel, endpoint: str, body: bytes, content_
 
 @pytest.mark.parametrize(
     "body",
-    [b"[" * 100_000, b'{"texts": ["\xff"]}', b'{"threshold": NaN}', b"9" * 5000, b""],
-    ids=["nested", "not UTF-8", "NaN", "digits", "empty"],
+    [
+        b"[" * 100_000,
+        b'{"texts": ["\xff"]}',
+        b'{"texts": ["a"], "threshold": NaN}',
+        b'{"texts": ["a"], "threshold": -1e999}',
+        b'{"texts": ["a"], "texts": ["b"]}',
+        b'{"texts": [{"base64": "", "base64": ""}]}',
+        b"9" * 5000,
+        b"",
+    ],
+    ids=["nested", "not UTF-8", "NaN", "infinite", "twice", "twice within", "digits", "empty"],
 )
 def test_what_is_no_json_is_refused(warm: WarmModel, body: bytes) -> None:
+    """Nor are numbers beyond the largest taken, and names that come twice, of which one would be lost."""
     headers = {"content-type": "application/json"}
     reply = serve(warm, lambda client, service: client.ask("POST", "/v1/generate", body, headers))
     assert reply.status == 400
@@ -195,22 +206,14 @@ def test_a_body_that_is_too_large_is_refused(warm: WarmModel) -> None:
     assert (reply.status, reply.error) == (413, "the body has more than 100 bytes: send fewer texts at once")
 
 
-class Held:
-    """A model that computes when it is let."""
-
-    def __init__(self, service: Service) -> None:
-        self.computing, self.go_on, compute = threading.Event(), threading.Event(), service.batcher._compute
-
-        def wait(shape: Any, works: Any) -> Any:
-            self.computing.set()
-            self.go_on.wait()
-            return compute(shape, works)
-
-        service.batcher._compute = wait
-
-    async def begun(self) -> None:
-        """Waits until it computes."""
-        assert await asyncio.to_thread(self.computing.wait, SECONDS)
+def test_hidden_states_that_would_be_too_many_for_an_answer_are_refused(warm: WarmModel) -> None:
+    """Those of a longest text never are."""
+    assert ServeLimits(hidden_numbers=3205).embedding_ids(width=16, input_length=128) == 200
+    limits, longest = ServeLimits(hidden_numbers=1), "b" * (LENGTH - 1)
+    assert post(warm, "/v1/embeddings", {"texts": [longest]}, limits).status == 200
+    reply = post(warm, "/v1/embeddings", {"texts": [longest, ""]}, limits)
+    assert reply.status == 413
+    assert reply.error.startswith("texts: 129 ids together, more than the 128 whose hidden states fit an answer: send")
 
 
 def test_a_full_queue_refuses_and_says_when_to_come_again(warm: WarmModel) -> None:
@@ -365,6 +368,7 @@ def test_health_says_what_the_model_is(warm: WarmModel) -> None:
         "input_length": LENGTH,
         "target_length": TARGET_LENGTH,
         "texts": 64,
+        "embedding_ids": ServeLimits.hidden_numbers // warm.width,
     }
 
 

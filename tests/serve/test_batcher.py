@@ -157,10 +157,13 @@ def test_a_queue_takes_all_or_none_and_places_are_freed(at_once) -> None:
     asyncio.run(main())
 
 
-def test_a_batch_that_fails_fails_alone(at_once, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), StopIteration()])
+def test_a_batch_that_fails_fails_alone(at_once, caplog: pytest.LogCaptureFixture, error: Exception) -> None:
+    """Even by an error that futures do not take, for which a queue would wait for ever."""
+
     def compute(shape: BatchShape, works: Sequence[Work]) -> list[object]:
         if shape.length == 128:
-            raise RuntimeError("a bug")
+            raise error
         return [ValueError("this row"), "that row"]
 
     async def main() -> None:

@@ -6,8 +6,10 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
+from mrt5_jax.config import GateConfig, ModelConfig
 from mrt5_jax.data.vocabulary import encode
 from mrt5_jax.evaluation.inspection import pieces
+from mrt5_jax.runs.model_dir import write_model_config
 from mrt5_jax.tools.kept_picture import SENTENCES, Drawn, draw, main
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -40,3 +42,16 @@ def test_what_is_no_model_is_refused_in_one_line(
     assert words in refusal
     assert refusal.count("\n") == 1
     assert not out.exists()
+
+
+def test_an_oracle_whose_file_does_not_have_the_sentences_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing that it did not say is drawn."""
+    masks = tmp_path / "masks.jsonl"
+    masks.write_text('{"inputs": "ab", "mask": "101"}\n')
+    gate = GateConfig(1, "oracle", settings=(("masks", str(masks)),))
+    write_model_config(tmp_path / "model", ModelConfig(8, 2, 4, 8, 2, 1, gate=gate))
+    assert main([f"a={tmp_path / 'model'}", "--out", str(tmp_path / "picture.svg")]) == 2
+    assert f"{masks} has no mask for '{SENTENCES[0]}'" in capsys.readouterr().err
+    assert not (tmp_path / "picture.svg").exists()

@@ -61,12 +61,13 @@ def penalties_of(kind: str) -> LossConfig:
     return LossConfig(penalties=tuple((name, 0.1) for name in SELECTORS[kind].penalties if name != GATE_MEAN))
 
 
-def write_masks(run: RunConfig, batches: int) -> None:
-    """A file beside which the run stands, with masks of all that it will read."""
+def write_masks(run: RunConfig, batches: int, *, evaluated: bool = True) -> None:
+    """A file beside which the run stands, with masks of so many batches and, perhaps, of all that is evaluated."""
     data = run.data
     stream = train_batches(data, seed=run.training.seed)
     read = [next(stream)["encoder_input_tokens"] for _ in range(batches)]
-    read += [batch.arrays["encoder_input_tokens"] for batch in eval_batches(data.train_task, data)]
+    if evaluated:
+        read += [batch.arrays["encoder_input_tokens"] for batch in eval_batches(data.train_task, data)]
     rows = {tuple(row[row > 0].tolist()) for tokens in read for row in tokens}
     lines = [{"inputs": list(ids), "mask": "".join("01"[one % 2] for one in ids)} for ids in rows if ids]
     Path("masks.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
@@ -94,12 +95,15 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert same_bits(one.state, other.state)
 
 
-def test_a_batch_that_brings_no_boundaries_is_refused_before_the_first_step(
-    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("kind", "setting", "lacks"),
+    [("taught_boundaries", "teacher", "all"), ("oracle", "masks", "all"), ("oracle", "masks", "what is evaluated")],
+)
+def test_a_batch_that_brings_no_boundaries_is_refused_before_anything_is_written(
+    kind: str, setting: str, lacks: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("few.jsonl").write_text('{"inputs": "another text", "mask": "0000000100001"}\n', encoding="utf-8")
-    gate = GateConfig(1, "taught_boundaries", settings=(("teacher", "few.jsonl"),))
+    gate = GateConfig(1, kind, settings=((setting, "masks.jsonl"),))
     run = make_run(
         tmp_path / "run",
         task,
@@ -109,9 +113,13 @@ def test_a_batch_that_brings_no_boundaries_is_refused_before_the_first_step(
         loss=LossConfig(),
         controller=None,
     )
-    with pytest.raises(UserError, match=r"few\.jsonl has no mask for '.*', which a batch has: add a line") as refusal:
+    write_masks(run, 1, evaluated=False)
+    if lacks == "all":
+        Path("masks.jsonl").write_text('{"inputs": "another text", "mask": "0000000100001"}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"masks\.jsonl has no mask for '.*', which a batch has: add a line") as refusal:
         train(run)
     assert "\n" not in str(refusal.value)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

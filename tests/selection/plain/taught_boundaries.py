@@ -6,10 +6,7 @@ from . import Given, Plain, pooled
 from .predictor import logits
 
 GATE = GateConfig(1, "taught_boundaries", settings=(("teacher", "white_space"), ("bias_init", 0.0)))
-REFUSED = [
-    ((("teacher", ""),), "'teacher' = '': should be 'white_space', or the path"),
-    ((("teacher", "nowhere.jsonl"),), "'teacher'.*nowhere.jsonl"),
-]
+REFUSED = [((("teacher", ""),), "'teacher' = '': should be 'white_space', or the path")]
 
 
 def example(given: Given) -> Plain:
