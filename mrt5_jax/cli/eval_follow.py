@@ -23,8 +23,8 @@ def add_follow_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--follow",
         action="store_true",
-        help="evaluate all checkpoints, and others as they appear, until that of the run's last step; what is finished "
-        "is not evaluated again",
+        help="evaluate all checkpoints, and others as they appear, until that of the run's last step or as long as the "
+        "run trains; what is finished is not evaluated again",
     )
     group.add_argument(
         "--keep_best",
@@ -91,8 +91,13 @@ def best_to_keep(
 def steps_to_evaluate(args: argparse.Namespace, console: Any) -> Iterator[int | None]:
     """Yields the steps of the checkpoints to evaluate; None is the newest.
 
-    Under --follow those that are there, in order, and others as they appear: the last is that of the run's last step.
+    Under --follow those that are there, in order, and others as they appear: up to that of the run's last step, or as
+    long as the run trains.
+
+    Raises:
+        UserError: there is no such checkpoint.
     """
+    from mrt5_jax.runs.lock import lock_watch
     from mrt5_jax.runs.restoring import check_steps, saved_steps
     from mrt5_jax.runs.run_files import read_run
 
@@ -100,15 +105,22 @@ def steps_to_evaluate(args: argparse.Namespace, console: Any) -> Iterator[int | 
         check_steps(args.model_dir, args.step or ())
         yield from dict.fromkeys(args.step or (None,))
         return
+    trains = lock_watch(args.model_dir)
     seen: set[int] = set()
     waiting = False
     while True:
+        goes_on = trains()  # before looking for checkpoints: those that a run saves before it ends are seen
         new = [step for step in saved_steps(args.model_dir) if step not in seen]
         for step in new:
             seen.add(step)
             yield step
         run = read_run(args.model_dir)  # a run may be given more steps meanwhile
-        if run is None or (seen and max(seen) >= run.training.num_steps):
+        if run is None or max(seen, default=-1) >= run.training.num_steps:
+            return
+        if not goes_on:
+            at = f"at step {max(seen):,} of {run.training.num_steps:,}" if seen else "before its first checkpoint"
+            ended = f"nothing more to follow: {args.model_dir} stopped {at}, and nothing trains there now"
+            console.print(f"{ended} (`mrt5 train` goes on)", soft_wrap=True, markup=False, highlight=False)
             return
         if not new:
             if not waiting:
