@@ -60,6 +60,7 @@ from mrt5_jax.selection.selectors import deletion_threshold, selector_rule
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", COSTS_FILE
+_TRAINED_ON = "train"
 SETTINGS = "settings"
 """Of summary.json: see `finished.evaluation_settings`."""
 
@@ -103,7 +104,8 @@ def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execut
 def split_to_evaluate(task: str, wanted: str | None = None) -> str:
     """Returns the split to evaluate of a task or mixture: the wanted one, else "test", else "validation".
 
-    A mixture has the splits that all its tasks have: a total without one of them would not say so.
+    A mixture is refused where a task has other splits to evaluate, but not this one: its total would not say so. Tasks
+    that are only trained on count for nothing.
 
     Raises:
         UserError: an unknown task, or one without the split.
@@ -113,7 +115,8 @@ def split_to_evaluate(task: str, wanted: str | None = None) -> str:
     split = wanted or ("test" if "test" in there else "validation")
     if split not in there:
         raise UserError(f"task {label_of(task)} has no {split} split, only {', '.join(there)}")
-    if lacking := [label_of(part.name) for part in tasks if split not in part.splits]:
+    to_evaluate = [part for part in tasks if set(part.splits) - {_TRAINED_ON}]
+    if split != _TRAINED_ON and (lacking := [label_of(part.name) for part in to_evaluate if split not in part.splits]):
         raise UserError(
             f"mixture {label_of(task)}: {', '.join(lacking)} of its tasks has no {split} split: evaluate another "
             "split, or the other tasks by their names"

@@ -44,9 +44,13 @@ def test_summary_by_language_without_nan(tmp_path: Path) -> None:
 
 @pytest.fixture
 def mixture(monkeypatch: pytest.MonkeyPatch) -> str:
-    """Of a task with all splits and of one that has no test split, each of a language."""
+    """Of a task with all splits, of one that has no test split, and of one to train on, each of a language."""
     tasks = []
-    for language, splits in (("de", ("train", "validation", "test")), ("sw", ("train", "validation"))):
+    for language, splits in (
+        ("de", ("train", "validation", "test")),
+        ("sw", ("train", "validation")),
+        ("th", ("train",)),
+    ):
         source = IndexedSource(
             one_by_one(lambda split, index: {"inputs": "a", "targets": "b"}), dict.fromkeys(splits, 2)
         )
@@ -58,8 +62,9 @@ def mixture(monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_mixture_is_evaluated_on_a_split_that_all_its_tasks_have(mixture: str) -> None:
-    """Or a total would lack a language without a word."""
+    """Or a total would lack a language without a word; what is only trained on is no matter."""
     assert split_to_evaluate(mixture, "validation") == "validation"
+    assert split_to_evaluate(mixture, "train") == "train"
     assert split_to_evaluate("test.splits.de") == "test"
     assert split_to_evaluate("test.splits.sw") == "validation"
     with pytest.raises(UserError, match=r"mixture test\.splits: test\.splits\.sw of its tasks has no test split: eval"):
@@ -68,8 +73,9 @@ def test_a_mixture_is_evaluated_on_a_split_that_all_its_tasks_have(mixture: str)
 
 def test_a_language_without_examples_is_named(mixture: str) -> None:
     records = [RECORD._replace(language="de")]
-    assert "validation split has no example of sw: tables" in languages_line(records, mixture, "validation")
-    assert languages_line([*records, RECORD._replace(language="sw")], mixture, "validation") == ""
+    assert "validation split has no example of sw, th: tables" in languages_line(records, mixture, "validation")
+    others = [RECORD._replace(language=language) for language in ("sw", "th")]
+    assert languages_line([*records, *others], mixture, "validation") == ""
 
 
 def test_what_is_finished_is_known_by_its_settings(tmp_path: Path) -> None:
