@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mrt5_jax.cli.gin_setup import Resolved
     from mrt5_jax.evaluation.evaluate import Evaluation
 
-
 _OF_ONE_PROCESS = ("generate", "labels", "target_rate", "follow", "keep_best")
 
 
