@@ -16,7 +16,6 @@ from mrt5_jax.cli.eval_sweeps import (
     threshold_in_use,
 )
 from mrt5_jax.cli.eval_tables import add_table_arguments, check_tables, print_comparisons, tables_of_records
-from mrt5_jax.cli.process_flags import add_process_arguments, join_others, names_others
 from mrt5_jax.config import Deletion
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
     from mrt5_jax.cli.eval_sweeps import SweepPoint
     from mrt5_jax.cli.gin_setup import Resolved
     from mrt5_jax.evaluation.evaluate import Evaluation
-
-_OF_ONE_PROCESS = ("generate", "labels", "target_rate", "follow", "keep_best")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,11 +56,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_answer_arguments(parser)
     add_sweep_arguments(parser)
     add_follow_arguments(parser)
-    add_process_arguments(
-        parser,
-        "each batch is evaluated by all devices of all processes, and the first process writes; all are given the same "
-        "other flags. One process alone answers (--generate, --labels), looks for thresholds and follows runs",
-    )
     add_table_arguments(parser)
     gin_setup.add_arguments(parser)
 
@@ -75,12 +67,7 @@ def run(args: argparse.Namespace) -> int:
         return tables_of_records(args)
     if args.model_dir is None:
         raise UserError("--model_dir is missing, or --from_records (mrt5 eval --help explains)")
-    if names_others(args):
-        for flag in _OF_ONE_PROCESS:
-            if getattr(args, flag):
-                raise UserError(f"--{flag}: is done by one process: leave it out, or the flags that name others")
     search = search_of(args)
-    import jax
     from rich.console import Console
 
     from mrt5_jax.evaluation.comparison import Evaluations, costs_by_system
@@ -98,7 +85,6 @@ def run(args: argparse.Namespace) -> int:
         split_to_evaluate,
         write_evaluation,
     )
-    from mrt5_jax.parallel.processes import in_first_process
     from mrt5_jax.selection.selectors import check_deletion
     from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
@@ -106,7 +92,6 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, flag) is not None and getattr(args, flag) < 1:
             raise UserError(f"--{flag}={getattr(args, flag)}: should be at least 1")
     resolved = _resolved(args)
-    join_others(args)
     configured = resolved.run
     tasks = tuple(dict.fromkeys(args.task or configured.data.eval_tasks))
     import_all()
@@ -120,11 +105,10 @@ def run(args: argparse.Namespace) -> int:
     stored = threshold_in_use(args, configured)
     best = best_to_keep(args, configured, splits, deletions)
 
-    first = jax.process_index() == 0
-    console, progress = Console(quiet=not first), Console(stderr=True, quiet=not first)
+    console, progress = Console(), Console(stderr=True)
     if configured.model.gate is None:
         console.print("the model has no gate: nothing is deleted")
-    notes, evaluations = iter([resolved.print_notes] if first else []), Evaluations([], {})
+    notes, evaluations = iter([resolved.print_notes]), Evaluations([], {})
     rounds = args.timing_rounds or 1
     answered = [*([] if search is None else [search_name(search)]), *(["labels"] if args.labels else [])]
 
@@ -149,11 +133,7 @@ def run(args: argparse.Namespace) -> int:
             evaluation = generated(evaluation, *place, search, folder, progress, total)
         if args.labels:
             evaluation = labelled(evaluation, *place, folder, progress)
-
-        def write() -> None:
-            write_evaluation(args.model_dir, evaluation, task, split, step, variant, settings)
-
-        in_first_process(write)
+        write_evaluation(args.model_dir, evaluation, task, split, step, variant, settings)
         _print(console, description, evaluation)
         console.print(f"written: {folder}/{{{RECORDS},{SUMMARY},{TIMING}}}\n", soft_wrap=True, highlight=False)
         return evaluation
@@ -171,8 +151,7 @@ def run(args: argparse.Namespace) -> int:
                 if best is not None:
                     line = best.offer(evaluation, loaded)
                     console.print(f"{line}\n", soft_wrap=True, highlight=False, markup=False)
-    if first:
-        print_comparisons(console, evaluations, args.tables)
+    print_comparisons(console, evaluations, args.tables)
     return 0
 
 

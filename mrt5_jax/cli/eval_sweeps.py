@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -104,13 +105,12 @@ def threshold_in_use(args: argparse.Namespace, run: RunConfig) -> "StoredThresho
         UserError: what is stored cannot be read, or is of another model.
     """
     from mrt5_jax.api.loading import with_stored_threshold
-    from mrt5_jax.parallel.processes import say
     from mrt5_jax.runs.stored_threshold import read_threshold
 
     stored = None if _sweeps(args) else read_threshold(args.model_dir)
     if stored is not None:
         with_stored_threshold(run.model, stored, args.model_dir)
-        say(f"mrt5: {stored.line(args.model_dir)}")
+        print(f"mrt5: {stored.line(args.model_dir)}", file=sys.stderr)
     return stored
 
 

@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mrt5_jax.compaction.chunk_counts import fixed_chunks
-from mrt5_jax.compaction.ladder import BodyCost, ByLength, make_ladders
-from mrt5_jax.config import Deletion, Dispatch, ExecutionConfig, ModelConfig, RunConfig
+from mrt5_jax.compaction.ladder import BodyCost, make_ladders
+from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.data.expectation import EXPECTATION
@@ -33,7 +33,7 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.costs import COSTS_FILE, costs_to_json
 from mrt5_jax.evaluation.evaluate import Evaluation, evaluate
 from mrt5_jax.evaluation.first_batches import check_first_evaluated
-from mrt5_jax.evaluation.programs import BatchByBatch, Evaluator, WindowEvaluator, evaluation_program
+from mrt5_jax.evaluation.programs import WindowEvaluator
 from mrt5_jax.evaluation.records import (
     Record,
     deletions_in,
@@ -48,7 +48,7 @@ from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.multiply_adds import body_multiply_adds, row_cost
 from mrt5_jax.model.parameters import Params, path_name
 from mrt5_jax.model.precision import check_precision
-from mrt5_jax.parallel.batches import check_batch_size, put_whole_batch
+from mrt5_jax.parallel.batches import check_batch_size, put_batch
 from mrt5_jax.parallel.memory import batches_in_window
 from mrt5_jax.parallel.mesh import make_mesh, row_shards
 from mrt5_jax.parallel.shardings import param_shardings
@@ -151,8 +151,6 @@ def evaluate_task(
 ) -> Evaluation:
     """Evaluates `run.evaluation.num_examples` of a task's split, in the run's batches.
 
-    Several processes evaluate each batch together; all of them have to ask, and all get all records.
-
     Args:
         watch: sees the batches go by, to show progress.
         rounds: see `collect_records`.
@@ -171,22 +169,22 @@ def evaluate_task(
             f"chunks={chunks}: give a multiple of {shards * chunks}"
         )
     cost = body_multiply_adds(run.model, run.data.target_length)
-    several = jax.process_count() > 1  # then a batch runs in one program, as in training's own evaluations
-    dispatch: Dispatch = "in_graph" if several else execution.inference_dispatch
-    ladders = make_ladders(input_lengths(run.data), execution, jax.default_backend(), capacity, cost, dispatch)
+    lengths, dispatch = input_lengths(run.data), execution.inference_dispatch
+    ladders = make_ladders(lengths, execution, jax.default_backend(), capacity, cost, dispatch)
     window = batches_in_window(run.model, execution, run.data.eval_batch_size, run.data.input_length, shards)
     batches = iter(watch(eval_batches(task, run.data, split=split, num_examples=run.evaluation.num_examples)))
-    first, seed = list(islice(batches, window)), run.evaluation.seed
-    evaluator: Evaluator
-    if several:
-        evaluator = BatchByBatch(ByLength(ladders, lambda ladder: evaluation_program(loaded.model, ladder, seed)))
-    else:
-        size = max(1, len(first))
-        evaluator = WindowEvaluator(
-            loaded.model, ladders, seed, dispatch=dispatch, window=size, num_chunks=chunks, num_shards=shards
-        )
+    first = list(islice(batches, window))
+    evaluator = WindowEvaluator(
+        loaded.model,
+        ladders,
+        run.evaluation.seed,
+        dispatch=dispatch,
+        window=max(1, len(first)),
+        num_chunks=chunks,
+        num_shards=shards,
+    )
     dealing = None
-    if not several and shards > 1 and run.model.gate is not None and execution.device_rows != "as_they_come":
+    if shards > 1 and run.model.gate is not None and execution.device_rows != "as_they_come":
         languages = eval_languages(task, run.data)
         dealing = WindowDealing(shards, languages, run.data.input_length, loaded.expectation)
     found = evaluate(
@@ -194,7 +192,7 @@ def evaluate_task(
         loaded.params,
         chain(first, batches),
         deletions,
-        lambda batch: put_whole_batch(batch, loaded.mesh),
+        lambda batch: put_batch(batch, loaded.mesh),
         dealing,
         rounds,
     )
