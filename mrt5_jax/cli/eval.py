@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from mrt5_jax.cli import gin_setup
 
     parser.add_argument("--model_dir", type=given_path, metavar="MODEL_DIR", help="made by train or convert")
-    parser.add_argument("--step", type=int, help="checkpoint (default: the newest)")
+    parser.add_argument(
+        "--step", type=int, nargs="+", action="extend", metavar="N", help="checkpoints (default: the newest)"
+    )
     parser.add_argument(
         "--task", nargs="+", action="extend", metavar="TASK", help="tasks or mixtures (default: the run's eval_tasks)"
     )
@@ -86,6 +88,7 @@ def run(args: argparse.Namespace) -> int:
         SUMMARY,
         TIMING,
         evaluation_folder,
+        languages_line,
         num_evaluated,
         split_to_evaluate,
         write_evaluation,
@@ -139,6 +142,8 @@ def run(args: argparse.Namespace) -> int:
         )
         if not in_any_process(bool(evaluation.records)):
             raise UserError(f"task {label_of(task)}: its {split} split has no examples")
+        if configured.evaluation.num_examples is None and (line := languages_line(evaluation.records, task, split)):
+            progress.print(f"mrt5: {line}", soft_wrap=True, highlight=False, markup=False)
         if search is not None:
             evaluation = generated(evaluation, point, (task, split), search, folder, progress, total, shard)
         if args.labels:

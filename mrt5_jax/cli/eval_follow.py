@@ -10,9 +10,10 @@ from mrt5_jax.errors import UserError
 from mrt5_jax.spelling import nearest
 
 if TYPE_CHECKING:
-    from mrt5_jax.evaluation.best_checkpoint import BestCheckpoint
+    from mrt5_jax.evaluation.best_checkpoint import BestCheckpoint, Better
     from mrt5_jax.evaluation.model_dirs import LoadedModel
 
+_ENDS: "Mapping[str, Better]" = {"min": "min", "max": "max"}
 _SECONDS_BETWEEN_LOOKS = 10
 
 
@@ -22,13 +23,14 @@ def add_follow_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--follow",
         action="store_true",
-        help="evaluate all checkpoints, and others as they appear, until that of the run's last step; what is finished "
-        "is not evaluated again",
+        help="evaluate all checkpoints, and others as they appear, until that of the run's last step or as long as the "
+        "run trains; what is finished is not evaluated again",
     )
     group.add_argument(
         "--keep_best",
-        metavar="METRIC[:min|max]",
-        help="keep the weights with the best METRIC in MODEL_DIR/best_METRIC, a MODEL_DIR of its own",
+        metavar="METRIC",
+        help="keep the weights with the best METRIC in MODEL_DIR/best_METRIC, a MODEL_DIR of its own; METRIC:min or "
+        "METRIC:max says which end is better",
     )
 
 
@@ -42,9 +44,9 @@ def check_follow(args: argparse.Namespace) -> None:
 
     if not args.follow:
         return
-    for flag, value in (("step", args.step), ("store_threshold", args.store_threshold or None)):
-        if value is not None:
-            raise UserError(f"--{flag}: is about one checkpoint, and --follow evaluates all: leave one of them out")
+    for flag in ("step", "store_threshold"):
+        if getattr(args, flag):
+            raise UserError(f"--{flag}: names checkpoints, and --follow evaluates all: leave one of them out")
     if read_run(args.model_dir) is None:
         raise UserError(f"--follow: {args.model_dir} was made by convert, and no run trains there: leave it out")
 
@@ -72,12 +74,13 @@ def best_to_keep(
         raise UserError(f"{flag}: checkpoints are compared at one threshold: leave out --threshold and --target_rate")
     ((task, split),) = splits.items()
     metric, _, end = args.keep_best.rpartition(":")
-    if end not in ("min", "max"):
-        metric, end = args.keep_best, None
+    better = _ENDS.get(end)
+    if better is None:
+        metric = args.keep_best
     names = metric_names(run, task, split, generated=args.generate, labelled=args.labels)
     if metric not in names:
         raise UserError(f"{flag}: this evaluation has no {metric}{nearest(metric, names)} (it has {', '.join(names)})")
-    better = end or better_end(metric)
+    better = better or better_end(metric)
     if better is None:
         raise UserError(f"{flag}: say which end is better, --keep_best={metric}:min or --keep_best={metric}:max")
     deletion = MEASURE_OF_BEST if MEASURE_OF_BEST in deletions else deletions[0]
@@ -88,23 +91,36 @@ def best_to_keep(
 def steps_to_evaluate(args: argparse.Namespace, console: Any) -> Iterator[int | None]:
     """Yields the steps of the checkpoints to evaluate; None is the newest.
 
-    Under --follow those that are there, in order, and others as they appear: the last is that of the run's last step.
+    Under --follow those that are there, in order, and others as they appear: up to that of the run's last step, or as
+    long as the run trains.
+
+    Raises:
+        UserError: there is no such checkpoint.
     """
-    if not args.follow:
-        yield args.step
-        return
-    from mrt5_jax.runs.restoring import saved_steps
+    from mrt5_jax.runs.lock import lock_watch
+    from mrt5_jax.runs.restoring import check_steps, saved_steps
     from mrt5_jax.runs.run_files import read_run
 
+    if not args.follow:
+        check_steps(args.model_dir, args.step or ())
+        yield from dict.fromkeys(args.step or (None,))
+        return
+    trains = lock_watch(args.model_dir)
     seen: set[int] = set()
     waiting = False
     while True:
+        goes_on = trains()  # before looking for checkpoints: those that a run saves before it ends are seen
         new = [step for step in saved_steps(args.model_dir) if step not in seen]
         for step in new:
             seen.add(step)
             yield step
         run = read_run(args.model_dir)  # a run may be given more steps meanwhile
-        if run is None or (seen and max(seen) >= run.training.num_steps):
+        if run is None or max(seen, default=-1) >= run.training.num_steps:
+            return
+        if not goes_on:
+            at = f"at step {max(seen):,} of {run.training.num_steps:,}" if seen else "before its first checkpoint"
+            ended = f"nothing more to follow: {args.model_dir} stopped {at}, and nothing trains there now"
+            console.print(f"{ended} (`mrt5 train` goes on)", soft_wrap=True, markup=False, highlight=False)
             return
         if not new:
             if not waiting:

@@ -67,9 +67,9 @@ def check_sweep(args: argparse.Namespace, config: ModelConfig, tasks: Sequence[s
     from mrt5_jax.evaluation.model_dirs import split_to_evaluate
     from mrt5_jax.selection.deletions import DELETIONS
 
-    if args.store_threshold and (len(args.target_rate or ()) != 1 or len(tasks) != 1):
+    if args.store_threshold and (len(args.target_rate or ()) != 1 or len(tasks) != 1 or len(args.step or ()) > 1):
         raise UserError(
-            "--store_threshold: give one --target_rate and one --task, on whose text the threshold is found"
+            "--store_threshold: give one --target_rate, one --task, on whose text it is found, and one --step"
         )
     if not _sweeps(args):
         return

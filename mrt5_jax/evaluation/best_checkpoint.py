@@ -39,6 +39,9 @@ from mrt5_jax.runs.stored_threshold import THRESHOLD_FILE
 
 BEST_FILE = "best.json"
 
+_FEW = 8
+"""Examples of a task by which its metrics tell their names."""
+
 Better = Literal["min", "max"]
 """Whether lower or higher values of a metric are better."""
 
@@ -80,7 +83,7 @@ class Best:
 def metric_names(run: RunConfig, task: str, split: str, *, generated: bool, labelled: bool) -> list[str]:
     """Returns the names of the metrics that an evaluation has.
 
-    The task's own metrics are asked for their names with the first example, as if it had been answered rightly.
+    The task's own metrics are asked for their names with a few examples, as if these had been answered rightly.
 
     Args:
         run: its data.
@@ -92,10 +95,11 @@ def metric_names(run: RunConfig, task: str, split: str, *, generated: bool, labe
     asked_for = {"generated_accuracy": generated, "label_accuracy": labelled}
     names = [name for name in RATIOS if asked_for.get(name, True)]
     if generated:
-        specs = {spec.name: spec for spec in tasks_of(task)}
-        for info, example in eval_examples(task, run.data, split=split, num_examples=1):
-            found = measure_texts(specs[info.task], [(target_text(example), example)])
-            names += [f"{OWN_METRIC}{name}" for name in found.together]
+        answered = {spec.name: [] for spec in tasks_of(task)}
+        for info, example in eval_examples(task, run.data, split=split, num_examples=_FEW):
+            answered[info.task].append((target_text(example), example))
+        for spec in tasks_of(task):
+            names += [f"{OWN_METRIC}{name}" for name in measure_texts(spec, answered[spec.name]).together]
     return list(dict.fromkeys(names))
 
 

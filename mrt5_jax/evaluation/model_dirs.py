@@ -26,7 +26,7 @@ from mrt5_jax.config import Deletion, ExecutionConfig, ModelConfig, RunConfig
 from mrt5_jax.data.arrangements import input_lengths
 from mrt5_jax.data.batches import EvalBatch, eval_batches
 from mrt5_jax.data.expectation import EXPECTATION
-from mrt5_jax.data.registry import find_split, tasks_of
+from mrt5_jax.data.registry import find_split, task_languages, tasks_of
 from mrt5_jax.data.streams import eval_languages
 from mrt5_jax.data.task_names import label_of
 from mrt5_jax.errors import UserError
@@ -60,6 +60,7 @@ from mrt5_jax.selection.selectors import deletion_threshold, selector_rule
 
 EVALUATIONS = "eval"
 RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", COSTS_FILE
+_TRAINED_ON = "train"
 SETTINGS = "settings"
 """Of summary.json: see `finished.evaluation_settings`."""
 
@@ -103,15 +104,23 @@ def load_model(model_dir: AnyPath, config: ModelConfig, step: int | None, execut
 def split_to_evaluate(task: str, wanted: str | None = None) -> str:
     """Returns the split to evaluate of a task or mixture: the wanted one, else "test", else "validation".
 
-    A mixture has the splits of its tasks.
+    A mixture is refused where a task has other splits to evaluate, but not this one: its total would not say so. Tasks
+    that are only trained on count for nothing.
 
     Raises:
         UserError: an unknown task, or one without the split.
     """
-    there = sorted({split for part in tasks_of(task) for split in part.splits})
+    tasks = tasks_of(task)
+    there = sorted({split for part in tasks for split in part.splits})
     split = wanted or ("test" if "test" in there else "validation")
     if split not in there:
         raise UserError(f"task {label_of(task)} has no {split} split, only {', '.join(there)}")
+    to_evaluate = [part for part in tasks if set(part.splits) - {_TRAINED_ON}]
+    if split != _TRAINED_ON and (lacking := [label_of(part.name) for part in to_evaluate if split not in part.splits]):
+        raise UserError(
+            f"mixture {label_of(task)}: {', '.join(lacking)} of its tasks has no {split} split: evaluate another "
+            "split, or the other tasks by their names"
+        )
     return split
 
 
@@ -208,6 +217,14 @@ def evaluate_task(
         body=None if run.model.gate is None else cost,
     )
     return found
+
+
+def languages_line(records: Sequence[Record], task: str, split: str) -> str:
+    """Says which languages of a task have no example in its split; empty where all have some."""
+    lacking = sorted(set(task_languages(task)) - set(group_by(records, "language")))
+    if not lacking:
+        return ""
+    return f"task {label_of(task)}: its {split} split has no example of {', '.join(lacking)}: tables are without them"
 
 
 def threshold_under(config: ModelConfig, deletion: Deletion) -> float | None:

@@ -156,9 +156,8 @@ def _cell(estimates: Estimates, name: str) -> str:
     if math.isnan(value):
         return "-"
     show = {**_QUALITY, **_DELETION, **_COST}.get(name, "{:.2f}".format)
-    least, most = (estimates.get(f"{name}_{end}") for end in ("min", "max"))
-    if least is not None and most is not None:
-        return f"{show(value)} ({show(least.value)} to {show(most.value)})"
+    if name == "runtime":
+        return f"{show(value)} ({show(estimates['runtime_min'].value)} to {show(estimates['runtime_max'].value)})"
     return show(value) if math.isnan(error) else f"{show(value)} \u00b1 {show(error)}"
 
 

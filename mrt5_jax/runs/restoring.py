@@ -61,9 +61,8 @@ def restore_params(
     """
     with _reader(model_dir) as manager:
         steps = sorted(manager.all_steps(), reverse=True)
-        if step is not None and step not in steps:
-            there = ", ".join(map(str, reversed(steps))) or "none"
-            raise UserError(f"{manager.directory} has no step {step}; it has {there}")
+        if step is not None:
+            _check_step(step, steps, manager)
         for candidate in steps if step is None else [step]:
             try:
                 run = read_description(manager, candidate)
@@ -97,6 +96,24 @@ def saved_steps(model_dir: AnyPath) -> list[int]:
         return []
     with _reader(model_dir) as manager:
         return sorted(manager.all_steps())
+
+
+def check_steps(model_dir: AnyPath, wanted: Sequence[int]) -> None:
+    """Refuses steps of which there is no checkpoint.
+
+    Raises:
+        UserError: naming the first of them, and those that are there.
+    """
+    if wanted:
+        with _reader(model_dir) as manager:
+            for step in wanted:
+                _check_step(step, manager.all_steps(), manager)
+
+
+def _check_step(step: int, steps: Sequence[int], manager: Manager) -> None:
+    if step not in steps:
+        there = ", ".join(map(str, sorted(steps))) or "none"
+        raise UserError(f"{manager.directory} has no step {step}; it has {there}")
 
 
 def best_step(model_dir: AnyPath) -> int | None:

@@ -126,6 +126,7 @@ def test_a_window_changes_no_record_but_the_rung(dispatch: str, tmp_path: Path) 
     ("argv", "words"),
     [
         (["--step=7"], ["no step 7"]),
+        (["--step", "0", "7"], ["no step 7; it has 0"]),
         (["--task=diagnostics.vowel_remval"], ["diagnostics.vowel_remval", "did you mean diagnostics.vowel_removal"]),
         (["--split=dev"], ["has no dev split", "validation"]),
         (["--deletion=gentle"], ["--deletion", "gentle", "soft"]),
@@ -329,7 +330,7 @@ def test_mistakes_about_checkpoints_are_one_line(failing, model_dir: Path, argv:
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["--store_threshold"], ["--store_threshold", "one --target_rate and one --task"]),
+        (["--store_threshold"], ["--store_threshold", "one --target_rate, one --task"]),
         (["--store_threshold", "--target_rate", "0.5", "0.7"], ["--store_threshold", "one --target_rate"]),
         (["--threshold=-15", "--target_rate=0.5"], ["--threshold and --target_rate", "give one"]),
         (["--threshold=-40"], ["threshold", "-40", "between scale"]),

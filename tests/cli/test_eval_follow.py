@@ -11,6 +11,7 @@ from mrt5_jax.cli.main import main
 from mrt5_jax.config import ExecutionConfig
 from mrt5_jax.evaluation.records import read_records, summarize
 from mrt5_jax.runs.checkpoints import save_model
+from mrt5_jax.runs.lock import run_lock
 from mrt5_jax.runs.model_dir import read_model_config
 from mrt5_jax.runs.restoring import restore_params, saved_steps
 from mrt5_jax.runs.run_files import read_run
@@ -29,7 +30,7 @@ def add_step(model_dir: Path, step: int) -> None:
 def test_checkpoints_are_evaluated_as_they_appear_and_the_best_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It ends with the checkpoint of the run's last step; a second call evaluates nothing again."""
+    """It ends where nothing trains any more, or with the checkpoint of the last step; nothing is evaluated twice."""
     model_dir = make_model_dir(tmp_path / "model")
     run = read_run(model_dir)
     assert run is not None
@@ -43,9 +44,16 @@ def test_checkpoints_are_evaluated_as_they_appear_and_the_best_is_kept(
 
     monkeypatch.setattr("mrt5_jax.cli.eval_follow.time", SimpleNamespace(sleep=sleep))
     argv = ["eval", f"--model_dir={model_dir}", "--deletion", "hard", "--num_examples=4", "--follow"]
-    assert main([*argv, "--keep_best=loss"]) == 0
+    argv.append("--keep_best=loss")
+    assert main(argv) == 0
+    assert f"{model_dir} stopped at step 0 of {last:,}, and nothing trains there now" in capsys.readouterr().err
+    assert looks == []
+    with run_lock(model_dir):
+        assert main(argv) == 0
     assert looks == [[0], [0]]
-    assert capsys.readouterr().err.count("waiting for checkpoints") == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("waiting for checkpoints") == 1
+    assert captured.out.count("evaluated already: ") == 1
     folders = {step: next((model_dir / "eval").glob(f"*-test-step{step}")) for step in (0, last)}
     losses = {step: summarize(read_records(folder / "records.jsonl"))["loss"] for step, folder in folders.items()}
     best = min(losses, key=losses.__getitem__)
@@ -60,7 +68,7 @@ def test_checkpoints_are_evaluated_as_they_appear_and_the_best_is_kept(
 
     before = {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()}
     monkeypatch.setattr("mrt5_jax.evaluation.shares.evaluate_task", refuse)
-    assert main([*argv, "--keep_best=loss", f"--tables={tmp_path / 'table.json'}"]) == 0
+    assert main([*argv, f"--tables={tmp_path / 'table.json'}"]) == 0
     assert capsys.readouterr().out.count("evaluated already: ") == 2
     assert {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()} == before
     rows = json.loads((tmp_path / "table.json").read_text())

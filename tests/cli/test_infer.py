@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.runs.checkpoints import save_model
 from mrt5_jax.runs.run_files import RUN_CONFIG
+from mrt5_jax.runs.stored_threshold import StoredThreshold, write_threshold
 
 from ..inference.models import random_params
 from .infer_lines import CONFIG, ENGINE, SIZES, TEXTS, read_lines, write_lines
@@ -252,3 +254,20 @@ def test_mistakes_are_one_line_and_exit_code_2(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_another_stored_threshold_is_another_setting(
+    command: list[str], model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An OUTPUT has answers at one threshold, whoever gives it."""
+    own = tmp_path / "own"
+    shutil.copytree(model_dir, own)
+    argv = [*command, f"--model_dir={own}", "--mode=score"]
+    write_threshold(own, StoredThreshold(-2.5, 0.5, "t", "validation", 0))
+    assert main(argv) == 0
+    write_threshold(own, StoredThreshold(-3.5, 0.5, "t", "validation", 0))
+    capsys.readouterr()
+    assert main(argv) == 2
+    assert "threshold -2.5 -> -3.5" in capsys.readouterr().err
+    (own / "threshold.json").unlink()
+    assert main([*argv, "--threshold=-2.5"]) == 0, "the same, by the flag"

@@ -59,6 +59,7 @@ def add(name, vocabulary):
 add("test.own.numbers", seqio.ByteVocabulary())
 add("test.own.foreign", seqio.PassThroughVocabulary(1000))
 seqio.MixtureRegistry.add("test.own.mixture", [("test.own.numbers", 3.0), ("diagnostics.copy", 1.0)])
+seqio.MixtureRegistry.add("test.own.mixed", [("test.own.numbers", 1.0), ("test.own.foreign", 1.0)])
 """
 SPEC = """
 from mrt5_jax.data.registry import add_task
@@ -146,6 +147,7 @@ def test_a_users_spec_is_trained_on(gin_file, tmp_path: Path) -> None:
     ("source", "task", "message"),
     [
         (SEQIO, "test.own.foreign", "its inputs are in PassThroughVocabulary of 1000 ids, not in ByT5's bytes"),
+        (SEQIO, "test.own.mixed", "'test.own.foreign': its inputs are in PassThroughVocabulary of 1000 ids, not in"),
         (SEQIO, "test.own.number", "no task or mixture is called 'test.own.number': did you mean test.own.numbers"),
         (SPEC, "test.own.nothing", "task 'test.own.nothing' has no train split, nor any other"),
         (SPEC, "test.own.train_only", "task 'test.own.train_only' has no validation split, only train"),

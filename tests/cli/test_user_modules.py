@@ -18,9 +18,10 @@ from mrt5_jax.data.sources import IndexedSource, one_by_one
 from mrt5_jax.data.task_specs import TaskSpec
 
 def example(split, index):
-    return {"inputs": f"{split} {index}", "targets": str(index)}
+    return {"inputs": f"{split} {index}", "targets": str(index), "language": "de"}
 
-add_task(TaskSpec("test.own.module", IndexedSource(one_by_one(example), {"train": 9, "validation": 5, "test": 3})))
+sizes = {"train": 9, "validation": 5, "test": 3}
+add_task(TaskSpec("test.own.module", IndexedSource(one_by_one(example), sizes), languages=("de", "sw")))
 """
 
 RUN = """
@@ -44,13 +45,16 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.modules.pop("own_module", None)
 
 
-def test_a_task_of_a_module_is_evaluated(here: Path) -> None:
+def test_a_task_of_a_module_is_evaluated(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of its languages has no example, which is said."""
     (here / "own_module.py").write_text(SPEC)
     model_dir = make_model_dir(here / "model")
     argv = ["eval", f"--model_dir={model_dir}", "--module=own_module", "--task=test.own.module", "--deletion", "hard"]
     assert main(argv) == 0
     records = read_records(model_dir / "eval" / "test.own.module-test-step0" / "records.jsonl")
-    assert [(record.task, record.index) for record in records] == [("test.own.module", index) for index in range(3)]
+    assert {record.task for record in records} == {"test.own.module"}
+    assert sorted(record.index for record in records) == [0, 1, 2]
+    assert "mrt5: task test.own.module: its test split has no example of sw" in capsys.readouterr().err
 
 
 def test_the_saved_configuration_imports_the_module(here: Path) -> None:
