@@ -179,7 +179,8 @@ def print_differences(model: Model, texts: list[str], expected, answers) -> None
     differing = [(which, ids) for which, ids in answers if ids != expected[which]]
     wrong = 0
     for which, ids in sorted(set(differing)):
-        gap = gap_at_difference(model, texts[which], expected[which], ids)
+        given = request_of(texts[which], None, "text", model.job("score").limits)
+        gap = gap_at_difference(model, given, expected[which], ids)
         if gap > NEAR_TIE:
             wrong += 1
             CONSOLE.print(f"text {which}: the ids at the first difference are {gap:.2e} nats apart")
@@ -189,13 +190,12 @@ def print_differences(model: Model, texts: list[str], expected, answers) -> None
     )
 
 
-def gap_at_difference(model: Model, text: str, one: tuple[int, ...], other: tuple[int, ...]) -> float:
+def gap_at_difference(model: Model, given: Request, one: tuple[int, ...], other: tuple[int, ...]) -> float:
     """How much more probable one of the first ids that differ is than the other, nats; infinite where one has none."""
     first = next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), None)
     if first is None:
         return float("inf")
     job = model.job("score", batch_size=1)
-    given = request_of(text, None, "text", job.limits)
     targets = (np.array(ids[: first + 1], np.int32) for ids in (one, other))
     scores = [
         answer["score"]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what `__getattr__` imports, for editors
     from mrt5_jax.inference.beam import Beam as Beam
     from mrt5_jax.inference.decoding import Greedy as Greedy
     from mrt5_jax.inference.sampling import Sampling as Sampling
+    from mrt5_jax.inference.speculative import Speculative as Speculative
 
 __version__ = "0.1.0"
 
@@ -32,6 +33,7 @@ _HOMES = {
     "train": "api.runs",
     "evaluate": "api.runs",
     "Greedy": "inference.decoding",
+    "Speculative": "inference.speculative",
     "Sampling": "inference.sampling",
     "Beam": "inference.beam",
     "UserError": "errors",

@@ -24,7 +24,7 @@ OLD_CAPACITY_DISPATCH = "capacity"
 """What --dispatch said of old where a capacity was meant."""
 
 _SEARCH_FLAGS = {
-    "greedy": (),
+    "greedy": ("draft_length",),
     "sampling": ("temperature", "top_k", "top_p", "seed"),
     "beam": ("beam_size", "length_penalty"),
 }
@@ -95,6 +95,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     search = parser.add_argument_group("how --mode=predict chooses")
     search.add_argument("--search", choices=tuple(_SEARCH_FLAGS), help="(default: greedy)")
+    search.add_argument(
+        "--draft_length",
+        type=int,
+        metavar="N",
+        help="greedy: ids copied from the input that each step verifies; fewer steps where outputs copy (default: 0)",
+    )
     search.add_argument("--temperature", type=float, help="sampling: logits are divided by it (default: 1)")
     search.add_argument("--top_k", type=int, help="sampling: among the k most probable tokens (default: all)")
     search.add_argument("--top_p", type=float, help="sampling: among the fewest that sum to p (default: all)")
@@ -141,7 +147,7 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str, shar
     from mrt5_jax.cli.progress import progress
     from mrt5_jax.data.vocabulary import sentinel_ids
     from mrt5_jax.inference import requests
-    from mrt5_jax.inference.files import merge_answers, resolved, write_answers
+    from mrt5_jax.inference.files import count_steps, merge_answers, resolved, write_answers
     from mrt5_jax.inference.shards import num_requests, shard_file
     from mrt5_jax.parallel.memory import batches_in_window
     from mrt5_jax.parallel.processes import in_every_process
@@ -181,6 +187,10 @@ def _answer(args: argparse.Namespace, search: "Search", requests_file: str, shar
     with progress("lines") as watch:
         answer = functools.partial(write_answers, job, requests_file, args.input, survey, args.output, identity, watch)
         num_failed = in_every_process(answer) if names_others(args) else answer()
+    num_ids, num_steps = count_steps(shard_file(args.output, shard)) if args.draft_length else (0, 0)
+    if num_ids:
+        saved = f"{1 - num_steps / num_ids:.0%} of the steps saved"
+        print(f"drafts of {args.draft_length}: {num_ids} ids in {num_steps} steps, {saved}")
     if shard.count > 1:
         make_output(args, functools.partial(merge_answers, job, survey, args.output, identity), survey.num_lines)
     else:
@@ -220,12 +230,14 @@ def _search(args: argparse.Namespace) -> "Search":
     from mrt5_jax.inference.beam import Beam
     from mrt5_jax.inference.decoding import Greedy
     from mrt5_jax.inference.sampling import Sampling
+    from mrt5_jax.inference.speculative import Speculative
 
-    if args.mode == "score" and args.search:
-        raise UserError("--search needs --mode=predict")
+    for flag in ("search", "draft_length"):
+        if args.mode == "score" and getattr(args, flag) is not None:
+            raise UserError(f"--{flag} needs --mode=predict")
     for name, flags in _SEARCH_FLAGS.items():
         for flag in flags:
-            if getattr(args, flag) is not None and name != args.search:
+            if getattr(args, flag) is not None and name != (args.search or "greedy"):
                 raise UserError(f"--{flag} needs --search={name}")
     if args.search == "sampling":
         temperature = 1.0 if args.temperature is None else args.temperature
@@ -233,4 +245,4 @@ def _search(args: argparse.Namespace) -> "Search":
     if args.search == "beam":
         size = 4 if args.beam_size is None else args.beam_size
         return Beam(size, 1.0 if args.length_penalty is None else args.length_penalty)
-    return Greedy()
+    return Speculative(args.draft_length) if args.draft_length else Greedy()

@@ -12,7 +12,7 @@ import numpy as np
 from mrt5_jax.data.mixing import Shard
 from mrt5_jax.data.vocabulary import decode
 from mrt5_jax.inference.decoding import Greedy, Search
-from mrt5_jax.inference.engine import Engine
+from mrt5_jax.inference.engine import Engine, Predictions
 from mrt5_jax.inference.requests import (
     InferMode,
     Limits,
@@ -23,6 +23,7 @@ from mrt5_jax.inference.requests import (
     static_lengths,
 )
 from mrt5_jax.inference.sampling import row_keys
+from mrt5_jax.inference.scoring import Scores
 from mrt5_jax.inference.shards import WHOLE, number_of
 
 NOT_FINITE = "the model's numbers are not finite for this line"
@@ -133,7 +134,7 @@ class Job:
 
     def _score(self, batches: Sequence[dict[str, np.ndarray]], size: int) -> Iterator[_Fields]:
         for found in self.engine.score_window(batches, size):
-            yield scores_of_rows({name: np.asarray(values) for name, values in found._asdict().items()})
+            yield scores_of_rows(result_arrays(found))
 
     def _predict(
         self, batches: Sequence[dict[str, np.ndarray]], numbers: Sequence[Sequence[int]], size: int
@@ -143,7 +144,12 @@ class Job:
         ]
         tokens = [batch["encoder_input_tokens"] for batch in batches]
         for found in self.engine.generate_window(tokens, self.limits.target_length, self.search, keys, size):
-            yield predictions_of_rows(**{name: np.asarray(values) for name, values in found._asdict().items()})
+            yield predictions_of_rows(**result_arrays(found))
+
+
+def result_arrays(found: Scores | Predictions) -> dict[str, np.ndarray]:
+    """Returns the results of a batch on the host, by the names of their fields; those that there are."""
+    return {name: np.asarray(values) for name, values in found._asdict().items() if values is not None}
 
 
 def scores_of_rows(scores: dict[str, np.ndarray]) -> _Fields:

@@ -1,7 +1,7 @@
 """Beam search with a length penalty."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +56,7 @@ class Beam:
 
     size: int
     length_penalty: float = 1.0
+    reads_inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.size < 1:

@@ -7,7 +7,7 @@ does; a row ends with the end of sequence (1) and has pads (0) after it.
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -28,11 +28,16 @@ class Generated(NamedTuple):
     num_tokens: Int[Array, " batch"]
     score: Float[Array, " batch"]
     """Sum of the tokens' log-probabilities under the model (nats), as teacher-forced scoring gives it."""
+    num_steps: Int[Array, " batch"] | None = None
+    """Decoding steps until the row ended; None where every token takes one."""
 
 
 @runtime_checkable
 class Search(Protocol):
     """How sequences are chosen. Implementations are hashable: they are part of what is compiled."""
+
+    reads_inputs: ClassVar[bool]
+    """Whether the decoder that it is given has the ids of the inputs (`CachedDecoder.inputs`)."""
 
     def search(self, decoder: CachedDecoder, row_keys: RowKeys | None, max_length: int) -> Generated: ...
 
@@ -45,6 +50,8 @@ class Greedy:
       >>> model.generate(["#Hello"], search=mrt5_jax.Greedy()) == model.generate(["#Hello"])
       True
     """
+
+    reads_inputs: ClassVar[bool] = False
 
     def search(self, decoder: CachedDecoder, row_keys: RowKeys | None, max_length: int) -> Generated:
         return decode_tokens(decoder, max_length, lambda logits, slot: jnp.argmax(logits, axis=-1))
@@ -79,7 +86,7 @@ def decode_tokens(
         logits = stepped.logits[:, 0]
         token = jnp.where(state.ended, PAD_ID, choose(logits, state.slot).astype(jnp.int32))
         log_probability = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=1)[:, 0]
-        tokens, num_tokens, score = state.generated
+        tokens, num_tokens, score, _ = state.generated
         generated = Generated(
             tokens=jax.lax.dynamic_update_slice_in_dim(tokens, token[:, None], state.slot, 1),
             num_tokens=num_tokens + ~state.ended,

@@ -52,6 +52,8 @@ class Predictions(NamedTuple):
     num_kept_tokens: Int[Array, " batch"]
     """As in `scoring.Scores`."""
     num_dropped_tokens: Int[Array, " batch"]
+    num_steps: Int[Array, " batch"] | None = None
+    """As in `decoding.Generated`."""
 
 
 GeneratingProgram = Callable[[Params, Tokens], Predictions]
@@ -179,7 +181,7 @@ class Engine:
         Args:
           tokens: inputs with end of sequence; pads (0) at the end.
           max_length: the most tokens to generate, end of sequence included.
-          search: `Greedy()` (the default), `Sampling(...)` or `Beam(...)`.
+          search: `Greedy()` (the default), `Speculative(...)`, `Sampling(...)` or `Beam(...)`.
           row_keys: what sampling draws from.
         """
         run = self._generator(tokens, max_length, search)
@@ -287,17 +289,18 @@ def generation(setting: ForwardSetting, search: Search, max_length: int) -> Stag
 
     def begin(params: Params, shared: tuple[()], rows: tuple[Int[Array, "batch length"], RowKeys | None]) -> Begun:
         tokens, row_keys = rows
-        return up_to_gate(setting, params, tokens, row_keys)
+        return up_to_gate(setting, params, tokens, (row_keys, tokens if search.reads_inputs else None))
 
     def at(slots: int) -> Callable[[Params, tuple[()], GateRows], Part]:
         def run(params: Params, shared: tuple[()], rows: GateRows) -> Part:
-            decoder = memorize(setting.model, params, rows.compact(slots))
-            return Part((), search.search(decoder, rows.own, max_length))
+            row_keys, inputs = rows.own
+            decoder = memorize(setting.model, params, rows.compact(slots), inputs)
+            return Part((), search.search(decoder, row_keys, max_length))
 
         return run
 
     def finish(at_gate: AtGate, generated: Generated, rungs: Int[Array, " batch"]) -> Part:
-        return Part((), Predictions(*generated, **_input_counts(at_gate)))
+        return Part((), Predictions(**generated._asdict(), **_input_counts(at_gate)))
 
     return setting.staged(begin, at, finish)
 

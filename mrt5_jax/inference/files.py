@@ -57,6 +57,19 @@ def write_answers(
     return sum(line.endswith(_ENDING) for line in _lines(own_file))
 
 
+def count_steps(path: AnyPath) -> tuple[int, int]:
+    """Counts the ids of a file of answers, and the decoding steps they took under `Speculative` search.
+
+    Lines without an answer count nothing.
+    """
+    num_ids = num_steps = 0
+    for line in _lines(path):
+        answer = json.loads(line)
+        num_ids += len(answer["prediction_ids"] or ())
+        num_steps += answer["num_steps"] or 0
+    return num_ids, num_steps
+
+
 def merge_answers(job: Job, survey: Survey, output: AnyPath, model: dict[str, Any]) -> list[Shard]:
     """Puts the answers of all shards together in the output; returns the shards that are not complete, see
     `merge_shards`."""

@@ -1,4 +1,4 @@
-"""The decoder, one position at a time: equal to teacher forcing, without computing anything twice.
+"""The decoder, one position at a time or a few of each row: equal to teacher forcing, nothing is computed twice.
 
 Cross-attention's keys and values are computed once from the compact encoder output, so they have its slots;
 self-attention's are written into a cache as tokens come. Both are laid out heads before slots, in which a step's
@@ -30,12 +30,12 @@ Past = tuple[KeyValues, ...]
 
 class NextLogits(NamedTuple):
     logits: Float[Array, "batch beams vocab"]
-    """Of the next token, in at least float32."""
+    """Of the token that follows each of those given, in at least float32."""
     past: Past
 
 
 class IncrementalLayer(DecoderLayer):
-    """`DecoderLayer`, with the same parameters, for one position."""
+    """`DecoderLayer`, with the same parameters, for one position or a few."""
 
     def memorize(self, hidden: Float[Array, "batch slots embed"]) -> KeyValues:
         """Computes cross-attention's keys and values of the encoder's output."""
@@ -60,13 +60,38 @@ class IncrementalLayer(DecoderLayer):
         past = KeyValues(
             *(jax.lax.dynamic_update_slice_in_dim(old, at, slot, 2) for old, at in zip(past, new, strict=True))
         )
-        # Being causal hides the slots that have no token yet.
-        slots = Keys(jnp.ones((flat.shape[0], past.key.shape[2]), bool), positions=jnp.arange(past.key.shape[2])[None])
-        attended = _attend(self.self_attention, flat, past, slots, slot[None, None], bias_table)
-        hidden = hidden + attended.reshape(hidden.shape)
+        attended = _attend(self.self_attention, flat, past, _all_slots(past), slot[None, None], bias_table)
+        return self._after_self_attention(hidden + attended.reshape(hidden.shape), memory, memory_keys), past
+
+    def extend(
+        self,
+        hidden: Float[Array, "batch width embed"],
+        past: KeyValues,
+        starts: Int[Array, " batch"],
+        bias_table: BiasTable,
+        memory: KeyValues,
+        memory_keys: Keys,
+    ) -> tuple[Float[Array, "batch width embed"], KeyValues]:
+        """Returns the layer's output at `width` positions of each row, and the cache with these positions in it.
+
+        A row's positions begin at its own start. Mapped over rows, writing them is a scatter of a block a row: it
+        touches these slots alone and leaves every row on its device, where choosing between old and new at every slot
+        would read and write the whole cache in every step.
+        """
+        normed = self.pre_self_attention_layer_norm(hidden)
+        new = _heads_first(*self.self_attention.keys_and_values(normed))
+        write = jax.vmap(lambda old, at, start: jax.lax.dynamic_update_slice_in_dim(old, at, start, 1))
+        past = KeyValues(*(write(old, at, starts) for old, at in zip(past, new, strict=True)))
+        positions = _positions(starts, hidden.shape[1])
+        attended = _attend(self.self_attention, normed, past, _all_slots(past), positions, bias_table)
+        return self._after_self_attention(hidden + attended, memory, memory_keys), past
+
+    def _after_self_attention(
+        self, hidden: Float[Array, "batch queries embed"], memory: KeyValues, memory_keys: Keys
+    ) -> Float[Array, "batch queries embed"]:
         normed = self.pre_cross_attention_layer_norm(hidden)
         hidden = hidden + _attend(self.encoder_decoder_attention, normed, memory, memory_keys)
-        return hidden + self.mlp(self.pre_mlp_layer_norm(hidden)), past
+        return hidden + self.mlp(self.pre_mlp_layer_norm(hidden))
 
 
 class CachedDecoder(NamedTuple):
@@ -78,6 +103,8 @@ class CachedDecoder(NamedTuple):
     """The layers' parameters, apart: slicing them in every step would copy them in every step."""
     memory: tuple[KeyValues, ...]
     keys: Keys
+    inputs: Int[Array, "batch length"] | None = None
+    """The ids that it has read, deleted ones too, for a search that reads them."""
 
     @property
     def active(self) -> Bool[Array, " batch"]:
@@ -92,25 +119,48 @@ class CachedDecoder(NamedTuple):
 
     def step(self, tokens: Int[Array, "batch beams"], slot: Int[Array, ""], past: Past) -> NextLogits:
         """Computes what follows `tokens`, which stand at position `slot` of the decoder's input."""
+        positions = slot[None, None], jnp.arange(past[0].key.shape[2])[None]
+        return self._run_layers("step", tokens, slot, positions, past)
+
+    def extend(self, tokens: Int[Array, "batch width"], starts: Int[Array, " batch"], past: Past) -> NextLogits:
+        """Computes what follows each of `tokens`, which stand at positions `starts` + (0 .. width - 1) of their row.
+
+        Slots from `starts` on may hold anything: those of the tokens are written first, and being causal hides those
+        after them. The cache needs `width` slots from a row's start on, or the row's results mean nothing.
+        """
+        slots = jnp.arange(past[0].key.shape[2])[None]
+        # Biases are computed row by row, from queries and keys of the row.
+        slots = jnp.broadcast_to(slots, (tokens.shape[0], slots.shape[1]))
+        return self._run_layers("extend", tokens, starts, (_positions(starts, tokens.shape[1]), slots), past)
+
+    def _run_layers(
+        self, method: str, tokens: Int[Array, "batch queries"], at: Array, positions: tuple[Array, Array], past: Past
+    ) -> NextLogits:
+        """Runs the decoder by a method of its layers: `at` is where it writes, `positions` are queries' and keys'."""
         model = MrT5(self.config)
         hidden = _apply(model, self.params, tokens, method=lambda module, ids: module.token_embedder(ids))
-        positions = slot[None, None], jnp.arange(past[0].key.shape[2])[None]
-        bias = _apply(model, self.params, *positions, method=lambda module, *at: module.decoder.bias_table(*at))
+        bias = _apply(model, self.params, *positions, method=lambda module, *of: module.decoder.bias_table(*of))
         layer, new_past = _layer(self.config), []
         for params, own_past, memory in zip(self.layers, past, self.memory, strict=True):
-            hidden, own_past = _apply(layer, params, hidden, own_past, slot, bias, memory, self.keys, method="step")
+            hidden, own_past = _apply(layer, params, hidden, own_past, at, bias, memory, self.keys, method=method)
             new_past.append(own_past)
         logits = _apply(model, self.params, hidden, method=_head)
         return NextLogits(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), tuple(new_past))
 
 
-def memorize(model: MrT5, params: Params, compact: Compact) -> CachedDecoder:
-    """Runs the rest of the encoder, and computes cross-attention's keys and values from its output."""
+def memorize(
+    model: MrT5, params: Params, compact: Compact, inputs: Int[Array, "batch length"] | None = None
+) -> CachedDecoder:
+    """Runs the rest of the encoder, and computes cross-attention's keys and values from its output.
+
+    Args:
+      inputs: the ids that the encoder has read, for `CachedDecoder.inputs`.
+    """
     config, encoded = model.config, _apply(model, params, compact, method="suffix")
     stacked = params["decoder"]["layers"]
     layers = tuple(_layer_params(stacked, index) for index in range(config.num_decoder_layers))
     memory = tuple(_apply(_layer(config), own, encoded.hidden, method="memorize") for own in layers)
-    return CachedDecoder(config, params, layers, memory, encoded.keys)
+    return CachedDecoder(config, params, layers, memory, encoded.keys, inputs)
 
 
 def _attend(
@@ -118,7 +168,7 @@ def _attend(
     hidden: Float[Array, "rows queries embed"],
     cache: KeyValues,
     keys: Keys,
-    positions: Int[Array, "1 queries"] | None = None,
+    positions: Int[Array, "#rows queries"] | None = None,
     bias_table: BiasTable | None = None,
 ) -> Float[Array, "rows queries embed"]:
     """Attends to a cache; causally where the queries have positions."""
@@ -126,6 +176,16 @@ def _attend(
     key, value = jnp.swapaxes(cache.key, 1, 2), jnp.swapaxes(cache.value, 1, 2)
     causal = positions is not None
     return attention(hidden, key, value, queries, keys, bias_table=bias_table, causal=causal).values
+
+
+def _all_slots(past: KeyValues) -> Keys:
+    """Every slot of a cache as a key: being causal hides those that have no token of their row yet."""
+    rows, _, slots, _ = past.key.shape
+    return Keys(jnp.ones((rows, slots), bool), positions=jnp.arange(slots)[None])
+
+
+def _positions(starts: Int[Array, " batch"], width: int) -> Int[Array, "batch width"]:
+    return starts[:, None] + jnp.arange(width)[None]
 
 
 def _apply(module: nn.Module, params: Params, *arguments: Any, method: Any) -> Any:

@@ -1,6 +1,7 @@
 """Sampling with temperature, top-k and top-p."""
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,7 @@ class Sampling:
     temperature: float = 1.0
     top_k: int | None = None
     top_p: float | None = None
+    reads_inputs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if not 0 < self.temperature < float("inf"):

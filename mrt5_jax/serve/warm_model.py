@@ -14,7 +14,7 @@ from mrt5_jax.api.model import Model
 from mrt5_jax.data.vocabulary import EOS_ID, PAD_ID
 from mrt5_jax.errors import UserError
 from mrt5_jax.evaluation.inspection import make_inspector, pieces
-from mrt5_jax.inference.answers import NOT_FINITE, predictions_of_rows, scores_of_rows
+from mrt5_jax.inference.answers import NOT_FINITE, predictions_of_rows, result_arrays, scores_of_rows
 from mrt5_jax.inference.requests import Request, pad_requests
 from mrt5_jax.model.encoder_decoder import MrT5
 from mrt5_jax.model.parameters import Params
@@ -156,8 +156,8 @@ class WarmModel:
             hidden, positions, mask = (np.asarray(array) for array in program(params, tokens))
             return [_encoding(hidden[row, mask[row]], positions[row, mask[row]]) for row in range(len(works))]
         if shape.endpoint == "score":
-            return _renamed(scores_of_rows(_arrays(program(params, batch))), _SCORED, len(works))
-        return _renamed(predictions_of_rows(**_arrays(program(params, tokens))), _GENERATED, len(works))
+            return _renamed(scores_of_rows(result_arrays(program(params, batch))), _SCORED, len(works))
+        return _renamed(predictions_of_rows(**result_arrays(program(params, tokens))), _GENERATED, len(works))
 
     def _padded(self, requests: Sequence[Request], shape: BatchShape) -> dict[str, np.ndarray]:
         return pad_requests(requests, shape.rows, (shape.length,), (self.limits.target_length,))
@@ -219,10 +219,6 @@ def _renamed(rows: Iterator[Mapping[str, Any]], names: Mapping[str, str], count:
 
 def _not_finite() -> NotFiniteError:
     return NotFiniteError(NOT_FINITE.replace("this line", "this text"))
-
-
-def _arrays(found: Any) -> dict[str, np.ndarray]:
-    return {name: np.asarray(values) for name, values in found._asdict().items()}
 
 
 def _reason(check: Callable[[], Any]) -> str | None:

@@ -30,7 +30,9 @@ FUNCTIONS = {
     },
 }
 
-CLASSES = {name: getattr(mrt5_jax, name) for name in ("Model", "Greedy", "Sampling", "Beam", "UserError")}
+CLASSES = {
+    name: getattr(mrt5_jax, name) for name in ("Model", "Greedy", "Speculative", "Sampling", "Beam", "UserError")
+}
 
 
 def in_a_fresh_process(script: str) -> str:
@@ -85,7 +87,7 @@ def test_every_function_says_what_it_takes_gives_and_refuses(name: str) -> None:
 
 
 NAMES: dict[str, Any] = {**FUNCTIONS, **CLASSES}
-SLOW = ("train", "Sampling", "Beam")
+SLOW = ("train", "Speculative", "Sampling", "Beam")
 """These compile programs of their own."""
 EXAMPLES = [
     pytest.param(name, marks=pytest.mark.slow if name in SLOW else ())

@@ -57,6 +57,23 @@ def test_predictions_have_ids_and_text(command: list[str], tmp_path: Path) -> No
         assert answer["prediction"] == bytes(i - 3 for i in ids if 3 <= i < 259).decode(errors="ignore")
 
 
+def test_drafts_change_no_answer_and_say_how_many_steps_they_saved(
+    command: list[str], tmp_path: Path, capsys: Any
+) -> None:
+    assert main([*command, f"--output={tmp_path / 'plain.jsonl'}"]) == 0
+    assert "drafts of" not in capsys.readouterr().out
+    assert main([*command, "--draft_length=3"]) == 0
+    plain, drafted = read_lines(tmp_path / "plain.jsonl"), read_lines(tmp_path / "out.jsonl")
+    steps = [answer.pop("num_steps") for answer in drafted]
+    for one, other in zip(plain, drafted, strict=True):
+        assert other == one | {"score": pytest.approx(one["score"], rel=1e-4)}
+    ids = [len(answer["prediction_ids"]) for answer in plain]
+    assert all(1 <= few <= count for few, count in zip(steps, ids, strict=True))
+    saved = 1 - sum(steps) / sum(ids)
+    expected = f"drafts of 3: {sum(ids)} ids in {sum(steps)} steps, {saved:.0%} of the steps saved\n"
+    assert expected in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("flags", [["--mode=predict", "--search=sampling", "--seed=5"], ["--mode=score"]])
 def test_a_killed_run_goes_on_to_the_same_bytes(
     flags: list[str], command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -231,6 +248,10 @@ def test_what_may_be_a_mistake_is_said(command: list[str], tmp_path: Path, capsy
         (["--temperature=2"], "--temperature needs --search=sampling"),
         (["--search=sampling", "--beam_size=2"], "--beam_size needs --search=beam"),
         (["--search=sampling", "--top_p=2"], "top_p 2.0"),
+        (["--search=beam", "--draft_length=4"], "--draft_length needs --search=greedy"),
+        (["--search=sampling", "--draft_length=4"], "--draft_length needs --search=greedy"),
+        (["--mode=score", "--draft_length=4"], "--draft_length needs --mode=predict"),
+        (["--draft_length=-1"], "draft length -1: must be at least 1"),
         (["--mode=score", "--search=beam"], "--search needs --mode=predict"),
         (["--batch_size=0"], "--batch_size=0: must be at least 1"),
         (["--chunks=3"], "--chunks=3: must divide --batch_size=2"),

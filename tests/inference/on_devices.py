@@ -17,12 +17,18 @@ from mrt5_jax.config import Dispatch, ExecutionConfig
 from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Greedy
 from mrt5_jax.inference.sampling import Sampling
+from mrt5_jax.inference.speculative import Speculative
 
 from .models import random_params, small_config
 
 CONFIG = small_config(vocab_size=384)
 TEXTS = [("some bytes of a text, " * 2)[: 1 + number % 23] for number in range(50)]
-SEARCHES = {"greedy": Greedy(), "sampling": Sampling(temperature=2.0), "beam": Beam(2)}
+SEARCHES = {
+    "greedy": Greedy(),
+    "speculative": Speculative(3),
+    "sampling": Sampling(temperature=2.0),
+    "beam": Beam(2),
+}
 ROWS = 16
 
 

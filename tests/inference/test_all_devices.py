@@ -35,7 +35,7 @@ def answered(repository: Path, cases: Cases, searches: tuple[str, ...], *flags: 
 def test_answers_are_those_of_one_device(repository: Path) -> None:
     """Ids are equal, log-probabilities to 1e-4; in windows, chunks and single batches, under both dispatches."""
     cases = [(1, "host", 1, 2), (8, "host", 1, 2), (8, "host", 2, 1), (8, "in_graph", 1, 2)]
-    searches = "greedy", "sampling", "beam"
+    searches = "greedy", "speculative", "sampling", "beam"
     one, *others = answered(repository, cases, searches)
     assert len({kept for *_, kept in one["greedy"]}) > 3
     for found in others:
@@ -54,7 +54,11 @@ def test_no_row_leaves_its_device(repository: Path, tmp_path: Path) -> None:
     """In all programs that ran, by the compiler's text; devices tell each other maxima of kept counts, and whether all
     rows have ended. Beams are left out: whether top_k is computed where its rows lie is the compiler's choice."""
     answered(
-        repository, [(8, "host", 1, 2)], ("greedy", "sampling"), f"--xla_dump_to={tmp_path}", "--xla_dump_hlo_as_text"
+        repository,
+        [(8, "host", 1, 2)],
+        ("greedy", "speculative", "sampling"),
+        f"--xla_dump_to={tmp_path}",
+        "--xla_dump_hlo_as_text",
     )
     found: list[Collective] = []
     for program in tmp_path.glob("*after_optimizations.txt"):

@@ -11,6 +11,7 @@ from mrt5_jax.inference.beam import Beam
 from mrt5_jax.inference.decoding import Generated, Greedy, Search
 from mrt5_jax.inference.engine import Engine
 from mrt5_jax.inference.sampling import Sampling, row_keys
+from mrt5_jax.inference.speculative import Speculative
 
 from .models import CONFIG, MAX_LENGTH, PARAMS, TOKENS, as_targets, random_inputs
 
@@ -30,6 +31,7 @@ def make_engine(dispatch: Dispatch = "host") -> Engine:
         pytest.param(Sampling(), "in_graph", 4, marks=pytest.mark.slow),
         pytest.param(Greedy(), "host", 4, marks=pytest.mark.slow),
         pytest.param(Beam(2), "host", 4, marks=pytest.mark.slow),
+        pytest.param(Speculative(3), "host", 4, marks=pytest.mark.slow),
     ],
 )
 def test_each_row_generates_what_it_generates_in_its_batch(

@@ -22,6 +22,9 @@ def test_a_mesh_changes_no_answer_and_results_come_to_the_host() -> None:
     keys = row_keys(0, jnp.arange(len(TOKENS)))
     found, expected = (engine.generate(TOKENS, MAX_LENGTH, Sampling(), keys) for engine in (spread, ENGINE))
     for name, values in found._asdict().items():
+        if name == "num_steps":  # speculative search alone counts them
+            assert values is None
+            continue
         assert isinstance(values, np.ndarray)
         np.testing.assert_allclose(values, getattr(expected, name), rtol=1e-5, atol=1e-5, err_msg=name)
 
