@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Any, get_args
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 import mrt5_jax
@@ -14,8 +16,8 @@ from mrt5_jax.api import model as models
 from mrt5_jax.api.model import Model
 from mrt5_jax.config import Deletion, GateConfig, TrainingDeletion
 from mrt5_jax.evaluation.evaluate import Evaluation
-from mrt5_jax.selection.deletions import DELETIONS
-from mrt5_jax.selection.reductions import REDUCTIONS
+from mrt5_jax.selection.deletions import DELETIONS, DeletionRule
+from mrt5_jax.selection.reductions import REDUCTIONS, Members
 from mrt5_jax.selection.selectors import SELECTORS
 from mrt5_jax.tools.untrained import show_untrained
 from mrt5_jax.training.hooks import Every, Hook, Moment
@@ -154,6 +156,17 @@ def test_the_example_of_a_selector_keeps_what_it_shows(
     selector: Any = SELECTORS[kind].make
     assert f'kind="{kind}"' in (inspect.getdoc(selector) or "")
     check_examples(selector, {"show_untrained": show_untrained, "GateConfig": GateConfig, "Path": Path})
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_the_example_of_a_reduction_gives_what_it_shows(name: str) -> None:
+    reduction = REDUCTIONS[name]
+    names = {"jax": jax, "jnp": jnp, "mrt5_jax": mrt5_jax, "GateConfig": GateConfig, "Members": Members}
+    check_examples(reduction, {**names, reduction.__name__: reduction})
+
+
+def test_the_table_of_deletions_says_what_its_example_shows() -> None:
+    check_examples(DeletionRule, {"DELETIONS": DELETIONS})
 
 
 def test_an_untrained_selector_is_shown_byte_by_byte() -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import mrt5_jax
+
 _ELEMENT = re.compile(r"<(?:script|link|img|iframe|source|video|audio|object|embed)\b[^>]*>")
 _ELSEWHERE = re.compile(r"""\b(?:src|srcset|href|data)\s*=\s*["']?\s*(?:https?:)?//""")
 _IN_STYLE = re.compile(r"""url\(\s*['"]?(?:https?:)?//|@import""")
@@ -56,6 +58,8 @@ def test_every_name_of_the_reference_is_in_its_module(repository: Path) -> None:
     """What `:::` names in docs/reference.md."""
     names = re.findall(r"^::: (\S+)$", (repository / "docs/reference.md").read_text(encoding="utf-8"), re.M)
     assert len(names) > 20
+    shown = {part for name in names for part in name.split(".")}
+    assert set(mrt5_jax.__all__) - shown == {"__version__", "UserError"}, "errors are shown as a module"
     for name in names:
         module, _, last = name.rpartition(".")
         file = repository / (name.replace(".", "/") + ".py")
