@@ -18,7 +18,7 @@ RUNTIME := $(VENV)/installed
 DEVELOPMENT := $(VENV)/installed-for-development
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-all soak test-tpu-compiler lint format wheel bench install clean
+.PHONY: help quickstart test test-all soak test-tpu-compiler lint format wheel docs bench install clean
 
 help:  ## list these targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)$$/\1\t\2/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "make %-17s %s\n", $$1, $$2 }'
@@ -52,13 +52,16 @@ wheel: $(DEVELOPMENT)  ## dist/mrt5_jax-*.whl
 	rm -rf build dist  # what an older build left would be packed again
 	$(BIN)/python -m build --wheel
 
+docs: $(DEVELOPMENT)  ## the docs site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bench: $(DEVELOPMENT)  ## ratios measured in one run: forward, training and decoding against PyTorch; schemes; data
 	for suite in forward training decoding schemes data; do $(BIN)/python -m benchmarks.$$suite || exit; done
 
 install: $(DEVELOPMENT)  ## .venv with everything in it
 
 clean:  ## remove what was built, not .venv
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 
 $(BIN)/python: | suitable-python
 	"$(FOUND_PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }

@@ -6,7 +6,7 @@ class UserError(Exception):
 
     The command line prints the message alone and exits with 2; a traceback means a bug of ours.
 
-    Example:
+    Examples:
         >>> mrt5_jax.load("nowhere")
         Traceback (most recent call last):
         mrt5_jax.errors.UserError: nowhere/model_config.json is not there, nothing has that name: give a MODEL_DIR...

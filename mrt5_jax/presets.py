@@ -39,7 +39,7 @@ def byt5(size: Size, **changes: Any) -> ModelConfig:
     Raises:
         UserError: there is no such size or field.
 
-    Example:
+    Examples:
         >>> mrt5_jax.presets.byt5("small").num_encoder_layers
         12
     """
@@ -66,7 +66,7 @@ def mrt5(size: Size, gate_layer: int | None = None, **changes: Any) -> ModelConf
     Raises:
         UserError: there is no such size or field, or the encoder has no such layer.
 
-    Example:
+    Examples:
         >>> config = mrt5_jax.presets.mrt5("small", gate_layer=3)
         >>> config.gate.layer, config.gate.threshold
         (3, -15.0)

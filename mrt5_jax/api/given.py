@@ -20,6 +20,9 @@ def numbered(items: Any, name: str) -> Iterator[tuple[str, Any]]:
         items: a list, or another sequence.
         name: of the argument, "texts" or "pairs".
 
+    Returns:
+        pairs ("texts[0]", item), in order.
+
     Raises:
         UserError: it is no list, or an empty one.
     """
@@ -33,6 +36,10 @@ def numbered(items: Any, name: str) -> Iterator[tuple[str, Any]]:
 def text_bytes(text: Text, place: str) -> bytes:
     """Returns the UTF-8 of a text, and bytes as they are.
 
+    Args:
+        text: a string, or bytes.
+        place: what a message calls it.
+
     Raises:
         UserError: it is neither.
     """
@@ -45,7 +52,10 @@ def text_bytes(text: Text, place: str) -> bytes:
 
 
 def check_counts(**given: Any) -> None:
-    """Refuses what is no whole number from 1 on, by the names of the arguments; None stands for a default.
+    """Refuses what is no whole number from 1 on.
+
+    Args:
+        given: values by the names of their arguments; None stands for a default.
 
     Raises:
         UserError: names the argument.

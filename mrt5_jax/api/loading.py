@@ -75,7 +75,10 @@ class DescribedModel:
         input_length: int | None = None,
         target_length: int | None = None,
     ) -> "PreparedModel":
-        """Completes how the model is to be used, and checks it; see `load`.
+        """Completes how the model is to be used, and checks it; see `load` for the arguments.
+
+        Returns:
+            a `PreparedModel`, whose weights are not read yet.
 
         Raises:
             UserError: it cannot be used like this.
@@ -125,6 +128,12 @@ class PreparedModel(DescribedModel):
     def load(self, step: int | None = None) -> Model:
         """Reads the weights.
 
+        Args:
+            step: which checkpoint of a MODEL_DIR; None: the newest.
+
+        Returns:
+            a `Model`.
+
         Raises:
             UserError: there is no such step, or it cannot be read.
         """
@@ -171,7 +180,7 @@ def load(
         UserError: there is no such model, step, deletion or threshold, or it cannot be read; in one line, with the
             remedy.
 
-    Example:
+    Examples:
         >>> model = mrt5_jax.load(model_dir)
         >>> model.deletion, model.step
         ('hard', 0)
@@ -189,7 +198,13 @@ def load(
 
 
 def describe_model(source: AnyPath) -> DescribedModel:
-    """Finds the model of that name; see `load`.
+    """Finds the model of that name, without its weights.
+
+    Args:
+        source: see `load`.
+
+    Returns:
+        a `DescribedModel`.
 
     Raises:
         UserError: there is none, or what describes it cannot be read.
@@ -237,7 +252,12 @@ def _of_hugging_face(name: str) -> DescribedModel:
 
 
 def with_threshold(config: ModelConfig, threshold: float, name: str) -> ModelConfig:
-    """Returns a model with another threshold; `name` is what a message calls it.
+    """Returns a model with another threshold.
+
+    Args:
+        config: the model's.
+        threshold: hard deletion keeps gate values above it.
+        name: what a message calls the model.
 
     Raises:
         UserError: it compares no gate values, or none lie there.
@@ -250,7 +270,12 @@ def with_threshold(config: ModelConfig, threshold: float, name: str) -> ModelCon
 
 
 def with_stored_threshold(config: ModelConfig, stored: StoredThreshold, name: str) -> ModelConfig:
-    """Returns a model with the threshold that its MODEL_DIR, `name`, is to be used with.
+    """Returns a model with the threshold that its MODEL_DIR is to be used with.
+
+    Args:
+        config: the model's.
+        stored: what the MODEL_DIR says of it.
+        name: the MODEL_DIR.
 
     Raises:
         UserError: the model cannot be used with it; the message names the file.
@@ -262,10 +287,15 @@ def with_stored_threshold(config: ModelConfig, stored: StoredThreshold, name: st
 
 
 def gate_with_values(config: ModelConfig, given: str, name: str) -> GateConfig:
-    """Returns the gate of a model that compares gate values with a threshold; `given` is what asked for one.
+    """Returns the gate of a model that compares gate values with a threshold.
+
+    Args:
+        config: the model's.
+        given: what asked for gate values, as in "threshold=-5.0".
+        name: what a message calls the model.
 
     Raises:
-        UserError: the model, which a message calls `name`, compares none.
+        UserError: the model compares none.
     """
     gate = config.gate
     if gate is None or "threshold" not in selector_rule(gate).reads:

@@ -55,7 +55,7 @@ class Model:
         input_length: the longest input, in ids with the end of sequence.
         target_length: the longest output.
 
-    Example:
+    Examples:
         >>> model = mrt5_jax.load(model_dir)
         >>> model.config.gate.layer, model.step, model.input_length
         (1, 0, 64)
@@ -111,7 +111,7 @@ class Model:
         Raises:
             UserError: no texts, something that is no text, or an input that is too long.
 
-        Example:
+        Examples:
             >>> found = model.generate(["#HelloWorld", "#aeiou"], max_length=8)
             >>> [one.length for one in found]  # ids of the inputs, end of sequence included
             [12, 7]
@@ -152,7 +152,7 @@ class Model:
         Raises:
             UserError: no pairs, something that is no pair of texts, or one that is too long.
 
-        Example:
+        Examples:
             >>> right, wrong = model.score([("#Hello", "#Hll"), ("#Hello", "#Hello")])
             >>> right.num_target_tokens, wrong.num_target_tokens
             (5, 7)
@@ -190,7 +190,7 @@ class Model:
         Raises:
             UserError: no texts, something that is no text, or an input that is too long.
 
-        Example:
+        Examples:
             >>> encoded = model.encode(["#Hello", "#a"])
             >>> encoded.hidden.shape[:2] == encoded.positions.shape == encoded.mask.shape
             True
@@ -221,7 +221,7 @@ class Model:
         Raises:
             UserError: no texts, something that is no text, or a model without gate values.
 
-        Example:
+        Examples:
             >>> found = model.deletions(["#Hello"])[0]
             >>> found.ids  # bytes + 3, and the end of sequence
             [38, 75, 104, 111, 111, 114, 1]
@@ -258,7 +258,7 @@ class Model:
         Raises:
             UserError: it is there already, or cannot be written.
 
-        Example:
+        Examples:
             >>> model.save("runs/copy")  # doctest: +SKIP
         """
         path = given_path(folder)
@@ -281,7 +281,7 @@ class Model:
         Raises:
             UserError: it is there already or cannot be written, or the format has no place for such a model.
 
-        Example:
+        Examples:
             >>> model.export_hf("exported")  # doctest: +SKIP
             []
         """
@@ -297,7 +297,15 @@ class Model:
         batch_size: int = BATCH_SIZE,
         truncate: bool = False,
     ) -> Job:
-        """Returns what answers requests on all devices of this process, checked; see `generate` and `score`.
+        """Returns what answers requests on all devices of this process, checked.
+
+        Args:
+            mode: "predict", as `generate` does, or "score".
+            max_length: the longest output or target in ids; None: `target_length`.
+            search: see `generate`.
+            seed: see `generate`.
+            batch_size: requests at once on each device.
+            truncate: whether inputs longer than `input_length` are cut.
 
         Raises:
             UserError: a number out of its range, or a search that is none.
@@ -324,7 +332,7 @@ class Model:
 
     @cached_property
     def engine(self) -> Engine:
-        """What computes, on batches of ids, where `params` are."""
+        """What computes, on batches of ids int32 [batch length] with pads 0, where `params` are (docs/INFERENCE.md)."""
         return Engine(self.config, self.params, self.deletion, self.execution, self.capacity)
 
     @cached_property

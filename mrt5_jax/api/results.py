@@ -21,7 +21,13 @@ _WIDTH = 100
 
 
 class GeneratedText(NamedTuple):
-    """What a model wrote for one input."""
+    """What a model wrote for one input.
+
+    Examples:
+        >>> found = model.generate(["#Hello"], max_length=8)[0]
+        >>> found.length, found.kept + found.dropped <= found.length, len(found.ids) <= 8
+        (7, True, True)
+    """
 
     text: str
     """The bytes among the ids; what is no UTF-8 is left out."""
@@ -38,7 +44,13 @@ class GeneratedText(NamedTuple):
 
 
 class TargetScore(NamedTuple):
-    """How probable a target is to a model."""
+    """How probable a target is to a model.
+
+    Examples:
+        >>> found = model.score([("#Hello", "#Hll")])[0]
+        >>> found.log_probability < 0, found.num_target_tokens, found.length
+        (True, 5, 7)
+    """
 
     log_probability: float
     """Sum over the target's ids given the input, nats."""
@@ -51,7 +63,13 @@ class TargetScore(NamedTuple):
 
 
 class EncodedTexts(NamedTuple):
-    """The encoder's output for some texts, in as many slots as the fullest of them keeps."""
+    """The encoder's output for some texts, in as many slots as the fullest of them keeps.
+
+    Examples:
+        >>> encoded = model.encode(["#Hello", "#a"])
+        >>> [len(states[used]) == sum(used.tolist()) for states, used in zip(encoded.hidden, encoded.mask)]
+        [True, True]
+    """
 
     hidden: Float[np.ndarray, "texts slots embed"]
     """Zeros in slots that are not used."""
@@ -63,7 +81,13 @@ class EncodedTexts(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class TextDeletions:
-    """Which bytes of one text a gate deletes; shows itself in colour in a notebook."""
+    """Which bytes of one text a gate deletes; shows itself in colour in a notebook.
+
+    Examples:
+        >>> found = model.deletions(["#Hello"])[0]
+        >>> len(found.kept_bytes) <= 6, 0 <= found.deletion_rate < 1
+        (True, True)
+    """
 
     windows: Sequence[Sequence[Piece]]
     """Characters with the fate of their bytes. A text longer than the model's input has several windows, each seen
@@ -102,7 +126,11 @@ class TextDeletions:
         return 1 - sum(self.keep) / len(self.keep)
 
     def sections(self, heading: str = "") -> list[Section]:
-        """Returns what a page shows: each window under its heading."""
+        """Returns what a page shows: each window under its heading.
+
+        Args:
+            heading: of the text; of several windows each adds its number.
+        """
         if len(self.windows) == 1:
             return [Section(heading, self.windows[0])]
         return [Section(f"{heading}, window {number}", own) for number, own in enumerate(self.windows, start=1)]
@@ -116,7 +144,13 @@ class TextDeletions:
 
 
 class Deletions(Sequence[TextDeletions]):
-    """What a gate deletes of some texts, a `TextDeletions` each; shows itself in colour in a notebook."""
+    """What a gate deletes of some texts, a `TextDeletions` each; shows itself in colour in a notebook.
+
+    Examples:
+        >>> found = model.deletions(["#Hello", "#a"])
+        >>> len(found), len(found[:1]), found[1].ids
+        (2, 1, [38, 100, 1])
+    """
 
     def __init__(self, texts: Sequence[TextDeletions]) -> None:
         self._texts = texts
@@ -144,6 +178,9 @@ class Deletions(Sequence[TextDeletions]):
 
         Raises:
             UserError: it cannot be written, or there is not a heading for each text.
+
+        Examples:
+            >>> model.deletions(["#Hello"]).write_page("deletions.html", "What is deleted")  # doctest: +SKIP
         """
         if not self._texts:
             raise UserError(f"{path}: there is no text to show")

@@ -63,7 +63,7 @@ def train(
         Preempted: the run was asked to stop, and has saved its state.
         HookError: one of `hooks` has raised; the run has saved its state first.
 
-    Example:
+    Examples:
         >>> from mrt5_jax.tasks.diagnostics import diagnostic_task
         >>> from mrt5_jax.config import DataConfig, RunConfig, TrainingConfig
         >>> task = diagnostic_task("vowel_removal", length=16)
@@ -124,7 +124,7 @@ def evaluate(
         UserError: an unknown task or split, a task without examples, a deletion that the model cannot run under, or
             numbers that are not finite.
 
-    Example:
+    Examples:
         >>> found = mrt5_jax.evaluate(model, "diagnostics.copy", num_examples=4)
         >>> sorted(found.summary())
         ['hard', 'soft']
@@ -150,7 +150,11 @@ def evaluate(
 
 
 def placed(model: Model) -> LoadedModel:
-    """Returns the model for evaluation, its parameters spread over all devices."""
+    """Returns the model for evaluation, its parameters spread over all devices.
+
+    Args:
+        model: as `mrt5_jax.load` returns it.
+    """
     module = MrT5(model.config, model.execution)
     mesh = make_mesh(model.execution.mesh)
     params = spread_params(module, model.params, mesh)

@@ -114,7 +114,7 @@ def make_ladder(
         body_cost: work of a row's body by its slots; without it, as many units as slots.
         dispatch: who chooses between rungs, which says how many there are where `max_rungs` does not.
 
-    Example:
+    Examples:
         >>> make_ladder(24, ExecutionConfig(), "cpu").rungs
         (6, 15, 24)
 

@@ -32,7 +32,7 @@ def deal(expectations: Float[np.ndarray, "*batches rows"], num_places: int) -> I
 
     Rows of which the same is expected stay in their order.
 
-    Example:
+    Examples:
         >>> deal(np.array([7.0, 1.0, 8.0, 2.0]), 2)
         array([[1, 0],
                [3, 2]])

@@ -124,7 +124,7 @@ def without_diacritics(letter: str) -> str:
     Points of Hebrew and Arabic are removed; vowel signs, viramas and tones of the scripts of South and South-East Asia,
     and voicing marks of kana, are letters here and stay.
 
-    Example:
+    Examples:
         >>> without_diacritics("ế"), without_diacritics("й"), without_diacritics("कि")
         ('e', 'и', 'कि')
     """

@@ -17,7 +17,7 @@ def with_noise(example: Example, noise: float) -> Example:
     Args:
         noise: the share of characters that are dropped, doubled or replaced, a third each.
 
-    Example:
+    Examples:
         >>> example = {"ids": np.arange(100, 110, dtype=np.int32), "seed": np.array([0, 0])}
         >>> len(with_noise(example, noise=0.0)["inputs"])
         10

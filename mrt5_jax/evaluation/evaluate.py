@@ -26,6 +26,14 @@ from mrt5_jax.model.parameters import Params
 
 
 class Evaluation(NamedTuple):
+    """What an evaluation found: a record for each example and deletion, and what was clocked.
+
+    Examples:
+        >>> found = mrt5_jax.evaluate(model, "diagnostics.copy", num_examples=4)
+        >>> len(found.records), sorted(found.summary())
+        (8, ['hard', 'soft'])
+    """
+
     records: list[Record]
     """In the order of the batches; of each batch, all of one deletion before the next."""
     milliseconds: dict[Deletion, float]

@@ -49,7 +49,7 @@ class Beam:
     Raises:
       UserError: a size below 1 or a penalty that is not finite.
 
-    Example:
+    Examples:
       >>> [one.length for one in model.generate(["#Hello"], search=mrt5_jax.Beam(2))]
       [7]
     """

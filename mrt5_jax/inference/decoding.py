@@ -46,7 +46,7 @@ class Search(Protocol):
 class Greedy:
     """Takes the most probable token at every step, of several the one with the lowest id.
 
-    Example:
+    Examples:
       >>> model.generate(["#Hello"], search=mrt5_jax.Greedy()) == model.generate(["#Hello"])
       True
     """

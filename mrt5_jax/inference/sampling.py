@@ -23,7 +23,7 @@ class Sampling:
     Raises:
       UserError: a value out of its range.
 
-    Example:
+    Examples:
       >>> [one.length for one in model.generate(["#Hello"], search=mrt5_jax.Sampling(temperature=0.8), seed=1)]
       [7]
     """

@@ -38,7 +38,7 @@ class Speculative:
     Raises:
       UserError: a draft of less than one id.
 
-    Example:
+    Examples:
       >>> drafted, plain = (model.generate(["#Hello"], search=one) for one in (mrt5_jax.Speculative(4), None))
       >>> drafted[0].ids == plain[0].ids
       True

@@ -327,7 +327,7 @@ class MrT5(nn.Module):
           tokens: inputs with end of sequence; pads (0) at the end.
           decoder_input_tokens: the targets, shifted right by one; the first is 0.
 
-        Example:
+        Examples:
           >>> logits = model.apply({"params": params}, tokens, decoder_input_tokens).logits  # doctest: +SKIP
         """
         prefix = self.prefix(tokens)

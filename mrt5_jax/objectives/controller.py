@@ -61,7 +61,7 @@ def pi_controller(config: ControllerConfig, dtype: DTypeLike = jnp.float32) -> C
         config: target and gains.
         dtype: of the state.
 
-    Example:
+    Examples:
         >>> controller = pi_controller(ControllerConfig(target_deletion_rate=0.5))
         >>> state = controller.init()
         >>> state = controller.update(jnp.float32(0.3), state)

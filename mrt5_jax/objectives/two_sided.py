@@ -140,7 +140,7 @@ def two_sided_controller(
         unit: the alpha by which the loss changes by 1 nat between keeping and deleting everything.
         dtype: of the state.
 
-    Example:
+    Examples:
         >>> controller = two_sided_controller(np.asarray(0.5), num_steps=1000)
         >>> state = controller.init()
         >>> for rate in (0.3, 0.3, 0.2, 0.2):

@@ -39,6 +39,11 @@ class BoundaryPredictor(nn.Module):
 
     The penalty of a number of boundaries that is unlikely is -log Binomial(sum b; L, prior) / L of each example, with L
     its inputs.
+
+    Examples:
+        >>> never = ("bias_init", -30.0)  # no boundary but the last
+        >>> show_untrained("The cat, 42.", GateConfig(kind="boundary_predictor", settings=(("prior", 0.25), never)))
+        'T···········'
     """
 
     config: ModelConfig

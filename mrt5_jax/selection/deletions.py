@@ -20,7 +20,14 @@ SignalName = Literal["key_bias", "weights", "confidence"]
 
 @dataclasses.dataclass(frozen=True)
 class DeletionRule:
-    """What a deletion is."""
+    """What a deletion is.
+
+    Examples:
+        >>> [name for name, rule in DELETIONS.items() if rule.removes]
+        ['hard', 'random', 'saturated']
+        >>> DELETIONS["soft"].signals, DELETIONS["saturated"].stand_in
+        (('key_bias',), 'soft')
+    """
 
     keep: Keep
     removes: bool = False

@@ -17,6 +17,10 @@ class EveryKth(nn.Module):
 
     Windows begin anew with each example of a packed row, so none crosses examples. A tail shorter than r is a window of
     its own, except where `drop_tail` asks for the authors' behaviour.
+
+    Examples:
+        >>> show_untrained("The cat, 42.", GateConfig(kind="every_kth", stride=4))
+        'T···c··· ···'
     """
 
     config: ModelConfig

@@ -22,7 +22,12 @@ SEPARATORS = (12, 13, *range(35, 51), *range(61, 68), *range(94, 100), *range(12
 
 
 class FixedSelector(nn.Module):
-    """Keeps the first ceil((1 - p) * length) bytes of every segment; segments begin at separator bytes."""
+    """Keeps the first ceil((1 - p) * length) bytes of every segment; segments begin at separator bytes.
+
+    Examples:
+        >>> show_untrained("The cat, 42.", GateConfig(kind="fixed", deletion_probability=0.5))
+        'Th· c··, 4·.'
+    """
 
     config: ModelConfig
 

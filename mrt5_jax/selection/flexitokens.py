@@ -47,6 +47,11 @@ class Flexitokens(BoundaryPredictor):
         \max(0, \text{share} - \text{upper}) + \max(0, \text{lower} - \text{share})
 
     An example's bounds are the means of those of its positions, by their scripts.
+
+    Examples:
+        >>> bounds = (("lower", 0.1), ("upper", 0.3), ("bias_init", -30.0))
+        >>> show_untrained("The cat, 42.", GateConfig(kind="flexitokens", settings=bounds))
+        'T···········'
     """
 
     def penalties(

@@ -63,6 +63,10 @@ class HNetRouting(nn.Module):
 
     .. math::
         \frac{N}{N-1} ((N-1) F P + (1-F)(1-P))
+
+    Examples:
+        >>> show_untrained("aaaaaa", GateConfig(kind="hnet", settings=(("downsampling", 4.0),)))  # like the one before
+        'a·····'
     """
 
     config: ModelConfig

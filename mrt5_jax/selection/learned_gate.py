@@ -23,7 +23,12 @@ from mrt5_jax.selection.selector_rule import (
 
 
 class DeleteGate(nn.Module):
-    """The learned gate: G = k sigmoid(-z), z = w . RMSNorm(h) + c, in at least float32."""
+    """The learned gate: G = k sigmoid(-z), z = w . RMSNorm(h) + c, in at least float32.
+
+    Examples:
+        >>> show_untrained("The cat, 42.", GateConfig(kind="learned", bias_init=30.0))  # wide open
+        'The cat, 42.'
+    """
 
     config: ModelConfig
 

@@ -31,6 +31,10 @@ class LogSigmoidGate(DeleteGate):
     .. math::
         \text{token\_entropy} = \operatorname{mean}_t H(e^{G_t}), \quad
         \text{mean\_entropy} = H(\operatorname{mean}_t e^{G_t})
+
+    Examples:
+        >>> show_untrained("The cat, 42.", GateConfig(kind="log_sigmoid", bias_init=30.0))  # wide open
+        'The cat, 42.'
     """
 
     def values(self, logits: Float[Array, "batch length"]) -> Float[Array, "batch length"]:

@@ -35,6 +35,11 @@ class Magnet(BoundaryPredictor):
 
     .. math::
         \frac{1}{L} \sum_s -\log \operatorname{Binomial}(\textstyle\sum_{t \in s} b_t; L_s, \text{prior}_s)
+
+    Examples:
+        >>> priors = (("latin", 0.2), ("cyrillic", 0.1), ("bias_init", 30.0))  # everywhere a boundary
+        >>> show_untrained("The cat, 42.", GateConfig(kind="magnet", settings=priors))
+        'The cat, 42.'
     """
 
     def num_predictors(self) -> int:

@@ -24,7 +24,13 @@ _SETTINGS = {"masks": any_text(None, "the path of a file of masks (docs/schemes.
 
 
 class Oracle(nn.Module):
-    """Keeps positions whose mask in the file is 1. Of an example that the file does not have, all values are NaN."""
+    """Keeps positions whose mask in the file is 1. Of an example that the file does not have, all values are NaN.
+
+    Examples:
+        >>> _ = Path("masks.jsonl").write_text('{"inputs": "The cat", "mask": "10010001"}')
+        >>> show_untrained("The cat", GateConfig(kind="oracle", settings=(("masks", "masks.jsonl"),)))
+        'T·· ···'
+    """
 
     config: ModelConfig
 

@@ -26,6 +26,10 @@ class RandomSelector(nn.Module):
     """Deletes a Normal(p, 0.05) share of each row's positions, chosen at random.
 
     Without keys (outside training) the choice is a function of the row's tokens alone, so that it repeats.
+
+    Examples:
+        >>> len(show_untrained("The cat, 42.", GateConfig(kind="random", deletion_probability=0.25)))
+        12
     """
 
     config: ModelConfig

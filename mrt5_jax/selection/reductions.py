@@ -28,7 +28,16 @@ class Members(NamedTuple):
 
 
 class SegmentMean(nn.Module):
-    """The weighted sum of a slot's positions; their weights add up to 1 and carry the selector's gradient."""
+    """The weighted sum of a slot's positions; their weights add up to 1 and carry the selector's gradient.
+
+    Examples:
+        >>> config = mrt5_jax.presets.mrt5("tiny", emb_dim=1, gate=GateConfig(1, "every_kth", stride=2))
+        >>> hidden, positions = jnp.asarray([[[1.0], [3.0], [5.0], [7.0]]]), jnp.asarray([[0, 2]])
+        >>> keep, merged_into = jnp.asarray([[True, False, True, False]]), jnp.asarray([[0, 0, 2, 2]])
+        >>> pairs = Members(keep, merged_into, mask=jnp.ones((1, 4), bool), weights=jnp.full((1, 4), 0.5))
+        >>> SegmentMean(config).apply({}, hidden, positions, pairs).tolist()
+        [[[2.0], [6.0]]]
+    """
 
     config: ModelConfig
 
@@ -51,6 +60,16 @@ class Convolution(nn.Module):
 
     Positions beyond a slot's own are zeros: pads, other examples, the end of the row. With `drop_tail` pads are
     convolved as they are, as in the authors' code.
+
+    Examples:
+        >>> gate = GateConfig(1, "every_kth", stride=2, reduction="convolution")
+        >>> config = mrt5_jax.presets.mrt5("tiny", emb_dim=1, gate=gate)
+        >>> hidden, positions = jnp.asarray([[[1.0], [3.0], [5.0], [7.0]]]), jnp.asarray([[0, 2]])
+        >>> keep, merged_into = jnp.asarray([[True, False, True, False]]), jnp.asarray([[0, 0, 2, 2]])
+        >>> pairs = Members(keep, merged_into, mask=jnp.ones((1, 4), bool), weights=None)
+        >>> pooled, _ = Convolution(config).init_with_output(jax.random.key(0), hidden, positions, pairs)
+        >>> pooled.shape  # a slot for each pair
+        (1, 2, 1)
     """
 
     config: ModelConfig

@@ -33,6 +33,10 @@ class Spacelike(nn.Module):
     """Keeps spacelike bytes after bytes that are not, and the first of each example.
 
     A first byte of a longer character is spacelike, so each character of scripts beyond ASCII is kept by it.
+
+    Examples:
+        >>> show_untrained("The cat, 42.", GateConfig(kind="spacelike"))
+        'T·· ···,···.'
     """
 
     config: ModelConfig

@@ -30,6 +30,11 @@ class TaughtBoundaries(BoundaryPredictor):
 
     .. math::
         \operatorname{mean}_t \log(1 + e^{z_t}) - y_t z_t
+
+    Examples:
+        >>> teacher = (("teacher", "white_space"), ("bias_init", -30.0))
+        >>> show_untrained("The cat, 42.", GateConfig(kind="taught_boundaries", settings=teacher))
+        'T···········'
     """
 
     def taught(

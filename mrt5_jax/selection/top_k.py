@@ -24,6 +24,11 @@ class TopK(nn.Module):
 
     The score is the probability that a delete gate keeps (gate), or H-Net's (router). Kept states are multiplied by it,
     straight-through: by that alone the score learns. With CompactionConfig.capacity = share all rows have one length.
+
+    Examples:
+        >>> best = (("share", 0.05), ("score", "router"))
+        >>> show_untrained("The cat, 42.", GateConfig(kind="top_k", settings=best))  # ceil(0.05 * 13) is 1
+        'T···········'
     """
 
     config: ModelConfig

@@ -51,7 +51,12 @@ def word_begins(
 
 
 class Words(nn.Module):
-    """Pools words, each into its first position."""
+    """Pools words, each into its first position.
+
+    Examples:
+        >>> show_untrained("The cat, 42.", GateConfig(kind="words"))
+        'T·· ···, ··.'
+    """
 
     config: ModelConfig
 

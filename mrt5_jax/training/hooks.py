@@ -36,7 +36,11 @@ from mrt5_jax.training.writers import Scalars, Writers, on_host, with_timing
 
 @dataclasses.dataclass(frozen=True)
 class Moment:
-    """Where a run stands after a step."""
+    """Where a run stands after a step.
+
+    Examples:
+        >>> hook = Every(100, lambda moment: print(moment.step, moment.reported.get("loss")))
+    """
 
     step: int
     """How many steps were made, in all starts of the run together."""
@@ -74,6 +78,15 @@ class Hook:
 
     Of several processes each calls its own hooks. `due` has to say the same in all of them, since all have to take part
     wherever a hook computes with the state.
+
+    Examples:
+        >>> class Losses(Hook):
+        ...     def due(self, moment):
+        ...         return "loss" in moment.reported
+        ...
+        ...     def __call__(self, moment):
+        ...         print(moment.step, moment.reported["loss"])
+        >>> mrt5_jax.train(run, hooks=[Losses()])  # doctest: +SKIP
     """
 
     def before(self, step: int, state: TrainState, batch: Mapping[str, Array]) -> TrainState:
@@ -97,7 +110,11 @@ class Hook:
 
 @dataclasses.dataclass(frozen=True)
 class Every(Hook):
-    """A hook that calls a function after every so many steps, and after the last one: `Every(100, print_samples)`."""
+    """A hook that calls a function after every so many steps, and after the last one.
+
+    Examples:
+        >>> mrt5_jax.train(run, hooks=[Every(100, print_samples)])  # doctest: +SKIP
+    """
 
     steps: int
     action: Callable[[Moment], None]

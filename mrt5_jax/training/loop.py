@@ -88,7 +88,7 @@ def train(
         Preempted: the run was asked to stop, and has saved its state.
         HookError: one of `hooks` has raised; the run has saved its state first.
 
-    Example:
+    Examples:
         >>> train(run, hooks=[Every(100, lambda moment: print(moment.step))])  # doctest: +SKIP
     """
     check_hooks(hooks)

@@ -15,14 +15,10 @@ from ..cli.small_run import make_model_dir
 
 DOCUMENTS = (
     "README.md",
-    "docs/INFERENCE.md",
-    "docs/PARITY.md",
-    "docs/TRAINING.md",
-    "docs/DATA.md",
-    "docs/hub.md",
-    "docs/tasks.md",
+    *(f"docs/{name}.md" for name in ("INFERENCE", "PARITY", "TRAINING", "DATA", "hub", "tasks")),
+    *(f"docs/{name}.md" for name in ("index", "train_on_text", "deletions")),
 )
-OF_OTHER_MODELS = ("docs/EVALUATION.md", "docs/REPORT.md")
+OF_OTHER_MODELS = tuple(f"docs/{name}.md" for name in ("EVALUATION", "REPORT", "finetune", "hugging_face", "t5x"))
 """Documents whose commands take models that are not made here: only their flags are looked at."""
 
 SMALLER = {
@@ -37,7 +33,6 @@ SMALLER = {
         "--gin.config.ModelConfig.head_dim=4",
         "--gin.config.ExecutionConfig.scan_unroll=1",
         "--gin.config.ExecutionConfig.max_rungs=1",
-        "--gin.config.OptimizerConfig.warmup_steps=0",
         "--gin.config.TrainingConfig.eval_batches=1",
     ],
     "eval": ["--num_examples=2"],
@@ -49,7 +44,8 @@ def documented(repository: Path, documents: Sequence[str] = DOCUMENTS) -> list[l
     """The words after `mrt5` of every command in the documents, in their order."""
     found = []
     for name in documents:
-        for line in (repository / name).read_text(encoding="utf-8").splitlines():
+        text = (repository / name).read_text(encoding="utf-8")
+        for line in text.replace("\\\n", " ").splitlines():  # a command may go on in the next line
             if match := re.match(r"\s*(?:\.venv/bin/)?mrt5 (.*)", line):
                 found.append(shlex.split(match[1], comments=True))
     return found
@@ -64,7 +60,8 @@ def workplace(repository: Path, shared: Path, tmp_path: Path, monkeypatch: pytes
         corpus = tmp_path / "corpus" / f"{language}.txt"
         corpus.parent.mkdir(exist_ok=True)
         corpus.write_text(text * 60, encoding="utf-8")
-    make_model_dir(tmp_path / "runs/vowels")
+    for trained in ("runs/vowels", "quickstart/mrt5"):
+        make_model_dir(tmp_path / trained)
     (tmp_path / "in.jsonl").write_text('{"inputs": "#Hello", "targets": "#Hll"}\n')
     without_gate = "config.ModelConfig.gate=None", "config.RunConfig.controller=None"
     byt5 = make_model_dir(tmp_path / "plain", *without_gate, "config.ModelConfig.num_encoder_layers=4")
