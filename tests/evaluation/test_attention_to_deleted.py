@@ -65,7 +65,7 @@ def test_layers_are_those_of_the_model() -> None:
     keep = mask & (np.arange(tokens.shape[1]) % 3 > 0)
     found = jax.device_get(make_attention_inspector(MrT5(config))(params, tokens, keep))
     first = jax.tree.map(lambda leaf: leaf[:1], params["encoder"]["prefix"])
-    shorter = {**params, "encoder": {**params["encoder"], "prefix": first}}
+    shorter = jax.tree.map(jnp.asarray, {**params, "encoder": {**params["encoder"], "prefix": first}})
     states = [
         params["token_embedder"]["embedding"][tokens],
         np.asarray(run_prefix(MrT5(make_config(gate=gates[0])), shorter, jnp.asarray(tokens)).hidden),

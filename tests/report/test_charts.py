@@ -114,8 +114,8 @@ def test_points_are_drawn_where_the_table_says(monkeypatch: pytest.MonkeyPatch) 
     axes = axes_of(CHARTS[0], monkeypatch)
     assert len(axes.lines) == len(STYLES) - 1
     for line in axes.lines:
-        np.testing.assert_array_equal(line.get_xdata(), x)
-        np.testing.assert_array_equal(line.get_ydata(), y)
+        np.testing.assert_array_equal(np.asarray(line.get_xdata(), float), x)
+        np.testing.assert_array_equal(np.asarray(line.get_ydata(), float), y)
     (samples,) = (one.get_offsets() for one in axes.collections if not hasattr(one, "get_segments"))
     np.testing.assert_array_equal(np.ma.filled(samples, np.nan)[:2], [point[:2] for point in POINTS[:2]])
     across, upright = (one.get_segments()[0] for one in axes.collections if hasattr(one, "get_segments"))
@@ -127,7 +127,7 @@ def test_categories_and_shares_are_drawn_where_the_table_says(monkeypatch: pytes
     axes = axes_of(CHARTS[1], monkeypatch)
     assert len(axes.lines) == len(LABELS)
     for line in axes.lines:
-        np.testing.assert_array_equal(line.get_xdata(), [0.5, math.nan])
+        np.testing.assert_array_equal(np.asarray(line.get_xdata(), float), [0.5, math.nan])
     for errors in axes.collections:
         np.testing.assert_allclose(errors.get_segments()[0][:, 0], [0.4, 0.6])
     (mesh,) = axes_of(CHARTS[2], monkeypatch).collections

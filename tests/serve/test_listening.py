@@ -121,20 +121,20 @@ class SlowModel(ToyModel):
     """Computes for longer than a head may take."""
 
     def answer(self, shape: BatchShape, works: Sequence[Work]) -> list[Any]:
-        time.sleep(3 * module.HEAD_SECONDS)
+        time.sleep(2 * module.HEAD_SECONDS)
         return super().answer(shape, works)
 
 
 def test_a_head_that_does_not_arrive_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing has come there is nothing to answer. A request whose head is there may take longer."""
-    monkeypatch.setattr(module, "HEAD_SECONDS", 0.3)
+    monkeypatch.setattr(module, "HEAD_SECONDS", 0.5)
 
     def scenario(address: Address) -> tuple[bytes, bytes, int]:
         return address.send(b""), address.send(HEALTH[:10]), status(address, ["a"])
 
     to_nothing, to_a_part, answered = asked(Service(SlowModel(), ServeLimits()), scenario)
     assert to_nothing == b""
-    assert error_of(to_a_part) == (408, "the head of the request did not arrive within 0.3 s: send it faster")
+    assert error_of(to_a_part) == (408, "the head of the request did not arrive within 0.5 s: send it faster")
     assert answered == 200
 
 
