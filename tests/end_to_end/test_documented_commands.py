@@ -37,7 +37,6 @@ SMALLER = {
         "--gin.config.ModelConfig.head_dim=4",
         "--gin.config.ExecutionConfig.scan_unroll=1",
         "--gin.config.ExecutionConfig.max_rungs=1",
-        "--gin.config.OptimizerConfig.warmup_steps=0",
         "--gin.config.TrainingConfig.eval_batches=1",
     ],
     "eval": ["--num_examples=2"],
