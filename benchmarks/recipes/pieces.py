@@ -56,7 +56,7 @@ class Pieces:
                 raise SystemExit(f"{name} failed, see above")
             log.parent.mkdir(parents=True, exist_ok=True)
             with log.open("a") as lines:
-                lines.write(f"{seconds:.1f}\n")
+                lines.write(f"{seconds:.6f}\n")
             if code == 0:
                 return True
             killed = killed + 1 if code == -signal.SIGTERM else 0

@@ -196,9 +196,9 @@ def _plain(run: RunConfig) -> RunConfig:
 def _what_matters(run: RunConfig) -> RunConfig:
     """The run without what may change from one start to the next.
 
-    That is where it lies, how it is executed, what is kept, traced and evaluated, how long it goes on, and when it
-    gives up: more steps continue a run (a decaying schedule is then that of the longer run). Nor does it matter what
-    nothing reads.
+    That is where it lies, how it is executed, what is kept, traced and evaluated, and when, how long it goes on, and
+    when it gives up: more steps continue a run (a decaying schedule is then that of the longer run). Nor does it matter
+    what nothing reads.
     """
     run = without_unread(_plain(run))
     blank = RunConfig(run.model_dir, run.model, run.data, run.training)
@@ -208,6 +208,8 @@ def _what_matters(run: RunConfig) -> RunConfig:
         execution=blank.execution,
         checkpoints=blank.checkpoints,
         evaluation=blank.evaluation,
-        training=dataclasses.replace(run.training, num_steps=0, profile_steps=None, max_refused_steps=0),
+        training=dataclasses.replace(
+            run.training, num_steps=0, eval_every=0, eval_batches=0, profile_steps=None, max_refused_steps=0
+        ),
         data=dataclasses.replace(run.data, eval_tasks=(), eval_batch_size=0),
     )

@@ -164,8 +164,8 @@ def test_a_command_that_is_stopped_is_given_again(parts: Any, tmp_path: Path) ->
     log, printed, watched = tmp_path / "logs/pieces.txt", tmp_path / "out/printed.txt", []
     command = ["sh", "-c", STOPS_ONCE, str(tmp_path / "saved")]
     how = {"output": printed, "watch": watched.append}
-    assert not parts.pieces.Pieces(0.01, 1).run("a run", command, log, **how), "one piece is too few"
-    assert parts.pieces.Pieces(0.01, 5).run("a run", command, log, **how)
+    assert not parts.pieces.Pieces(0.03, 1).run("a run", command, log, **how), "one piece is too few"
+    assert parts.pieces.Pieces(0.03, 5).run("a run", command, log, **how)
     first, second = parts.pieces.seconds_of(log)
     assert first > 0.5
     assert printed.read_text() == "done\n"
@@ -174,12 +174,11 @@ def test_a_command_that_is_stopped_is_given_again(parts: Any, tmp_path: Path) ->
 
 
 def test_a_command_that_fails_or_never_saves_ends_all(parts: Any, tmp_path: Path) -> None:
-    pieces = parts.pieces.Pieces(0.005, 9)
     with pytest.raises(SystemExit, match="a run failed"):
-        pieces.run("a run", ["sh", "-c", "exit 2"], tmp_path / "pieces.txt")
+        parts.pieces.Pieces(1.0, 9).run("a run", ["sh", "-c", "exit 2"], tmp_path / "pieces.txt")
     assert not (tmp_path / "pieces.txt").exists()
     with pytest.raises(SystemExit, match="give more --minutes"):
-        pieces.run("a run", ["sleep", "60"], tmp_path / "pieces.txt")
+        parts.pieces.Pieces(0.005, 9).run("a run", ["sleep", "60"], tmp_path / "pieces.txt")
     assert len(parts.pieces.seconds_of(tmp_path / "pieces.txt")) == 2
 
 

@@ -9,10 +9,11 @@ import sys
 
 import pytest
 
-from mrt5_jax.config import GateConfig, ModelConfig
+from mrt5_jax.config import CheckpointConfig, DataConfig, GateConfig, ModelConfig, RunConfig, TrainingConfig
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.lock import LOCK, lock_watch, run_lock
 from mrt5_jax.runs.model_dir import MODEL_CONFIG, read_model_config, write_atomically, write_model_config
+from mrt5_jax.runs.run_files import claim, read_run
 
 MODEL = ModelConfig(
     emb_dim=4,
@@ -42,6 +43,22 @@ def test_another_config_is_refused_with_its_differences_and_nothing_is_overwritt
     with pytest.raises(UserError, match=r"gate GateConfig\(.*\) -> None"):
         write_model_config(tmp_path, dataclasses.replace(MODEL, gate=None))
     assert (tmp_path / MODEL_CONFIG).read_bytes() == before
+
+
+def test_a_run_goes_on_where_it_is_evaluated_and_saved_at_other_times(tmp_path):
+    """So does one that a recipe of before has begun; of what it computes nothing may change."""
+    training = TrainingConfig(num_steps=20, eval_every=5)
+    run = RunConfig(str(tmp_path), MODEL, DataConfig("task", ("task",), 8, 8, 4, 4), training)
+    claim(run, "")
+    rhythm = dataclasses.replace(training, eval_every=6, eval_batches=1)
+    now = dataclasses.replace(run, training=rhythm, checkpoints=CheckpointConfig(every=6, keep_period=6))
+    claim(now, "")
+    saved = read_run(tmp_path)
+    assert saved is not None
+    assert (saved.training, saved.checkpoints) == (now.training, now.checkpoints)
+    other = dataclasses.replace(now, training=dataclasses.replace(rhythm, hard_probability=0.1))
+    with pytest.raises(UserError, match=r"\(training\.hard_probability 0\.0 -> 0\.1\)"):
+        claim(other, "")
 
 
 def test_a_model_from_the_time_of_the_kernels_loads(tmp_path):
