@@ -166,6 +166,7 @@ def _configured(args: argparse.Namespace) -> DataConfig:
     import_all()
     if args.gin_file:
         return gin_setup.resolve_arguments(args).run.data  # resolving registers the run's tasks
+    gin_setup.import_modules(args.module)
     if args.task:
         return DataConfig(args.task, (args.task,), *DEFAULT_LENGTHS, batch_size=1, eval_batch_size=1)
     raise UserError("which task? Name one (mrt5 data list has them), or give a run's --gin_file")

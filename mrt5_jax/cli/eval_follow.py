@@ -46,7 +46,7 @@ def check_follow(args: argparse.Namespace) -> None:
         return
     for flag in ("step", "store_threshold"):
         if getattr(args, flag):
-            raise UserError(f"--{flag}: names checkpoints, and --follow evaluates all: leave one of them out")
+            raise UserError(f"--{flag}: is for single checkpoints, and --follow evaluates all: leave one of them out")
     if read_run(args.model_dir) is None:
         raise UserError(f"--follow: {args.model_dir} was made by convert, and no run trains there: leave it out")
 

@@ -110,6 +110,18 @@ def resolve_arguments(arguments: argparse.Namespace, base_text: str = "", base_p
     )
 
 
+def import_modules(names: Sequence[str]) -> None:
+    """Imports modules with tasks of a user's, where no configuration is read.
+
+    Raises:
+      UserError: see `import_module_of_user`.
+    """
+    find_in_working_directory()
+    with imports_of_users(register_all_with_seqio):
+        for name in names:
+            import_module_of_user(name)
+
+
 def resolve(
     gin_files: Sequence[str] = (),
     search_paths: Sequence[str] = (),

@@ -279,8 +279,9 @@ def write_evaluation(
     folder = evaluation_folder(model_dir, task, split, step, variant)
     try:
         write_atomically(folder / RECORDS, to_json_lines(records))
-        write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
         write_atomically(folder / TIMING, json.dumps(timing, indent=2, allow_nan=False) + "\n")
+        # The last one: by its settings an evaluation counts as finished.
+        write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"{folder} cannot be written ({error.strerror}): give a MODEL_DIR that can") from None
     return folder

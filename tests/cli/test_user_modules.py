@@ -57,6 +57,12 @@ def test_a_task_of_a_module_is_evaluated(here: Path, capsys: pytest.CaptureFixtu
     assert "mrt5: task test.own.module: its test split has no example of sw" in capsys.readouterr().err
 
 
+def test_a_task_of_a_module_is_shown_without_a_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "own_module.py").write_text(SPEC)
+    assert main(["data", "show", "test.own.module", "--module=own_module", "--num_examples=1"]) == 0
+    assert "inputs (8 ids): train " in capsys.readouterr().out
+
+
 def test_the_saved_configuration_imports_the_module(here: Path) -> None:
     """So a run that was trained with it is evaluated without the flag."""
     (here / "own_module.py").write_text(SPEC)

@@ -147,7 +147,7 @@ def test_several_processes_make_the_file_of_one(model: Model, tmp_path: Path, mo
         with pytest.raises(UserError, match=r"the answers of 0/3.* are not beside it: MODEL_DIR has to lie in"):
             answer(index)
     share = folder / f"{whole.name}-00001-of-00003"
-    assert [json.loads(line)["index"] for line in share.read_text().splitlines()] == [1, 4, 7]
+    assert share.read_bytes().splitlines() == whole.read_bytes().splitlines()[1::3]
     share.write_bytes(share.read_bytes()[:-9])
     with pytest.raises(UserError, match="the answers of 1/3 are not beside it"):
         answer(0)
