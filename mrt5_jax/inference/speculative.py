@@ -80,6 +80,7 @@ def decode_drafts(decoder: CachedDecoder, max_length: int, draft: Draft) -> Gene
 
     def step(state: _State) -> _State:
         tokens, num_tokens, score, num_steps = state.generated
+        assert num_steps is not None
         drafted = draft(tokens, num_tokens)
         # A row's last token stands at position num_tokens of the decoder's input, the draft after it.
         stepped = decoder.extend(jnp.concatenate([state.last[:, None], drafted], axis=1), num_tokens, state.past)
