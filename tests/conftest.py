@@ -75,6 +75,14 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def compilations() -> Any:
+    """`compaction.compilations`, for folders that are packages of their own and cannot import it from beside them."""
+    from .compaction.compilations import compilations
+
+    return compilations
+
+
+@pytest.fixture(scope="session")
 def bucket_servers() -> Iterator[dict[str, Any]]:
     """Storage servers on loopback by scheme, started when they are wanted."""
     pytest.importorskip("gcsfs", reason="needs the extras gcs, s3 and dev")

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import ClassVar, get_args
+from typing import Any, ClassVar, get_args
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,6 @@ from mrt5_jax.inference.speculative import LONGEST_MATCH, Speculative, copied_dr
 from mrt5_jax.model.dropout import RowKeys
 from mrt5_jax.model.parameters import Params
 
-from ..compaction.compilations import compilations
 from .models import CONFIG, MAX_LENGTH, PARAMS, TOKENS, VOCAB, random_inputs, random_params
 
 DOUBLE = dataclasses.replace(CONFIG, dtype="float64", param_dtype="float64")
@@ -191,7 +190,7 @@ def test_dispatch_and_chunks_change_nothing(dispatch: Dispatch) -> None:
     np.testing.assert_array_equal(found.num_steps, steps_with_look_up(TOKENS, plain))
 
 
-def test_once_warm_nothing_compiles() -> None:
+def test_once_warm_nothing_compiles(compilations: Any) -> None:
     with jax.enable_x64(True):
         engine = Engine(DOUBLE, random_params(DOUBLE), "soft")
         engine.generate(TOKENS, MAX_LENGTH, SEARCH)
