@@ -11,9 +11,9 @@ LANGUAGES = ("en", "de", "ru", "zh")
 BASE = "base"
 TARGET = 0.5
 
-_MRT5, _BYT5, _POOLING = "runs/correct_text.gin", "models/byt5_tiny.gin", "models/mean_pooling.gin"
+_MRT5, _BYT5, _POOLING = "runs/correct_text.gin", "runs/correct_text_base.gin", "models/mean_pooling.gin"
 _HERE = "benchmarks/recipes"
-_PLAIN = ("config.RunConfig.controller=None",)
+_CONTINUED = ("TRAIN_STEPS=1000", "LEARNING_RATE=1e-3")
 _BY_RULE = (
     "config.RunConfig.controller=None",
     f"config.GateConfig.deletion_probability={TARGET}",
@@ -47,12 +47,12 @@ def _controlled(target: float, seed: int, base: str | None, *bindings: str) -> R
 def recipes() -> dict[str, Recipe]:
     """Returns all runs by their names, those that others begin with first."""
     found = {
-        BASE: Recipe((_MRT5, _BYT5), (*_PLAIN, "TRAIN_STEPS=3000"), deletions=("none",)),
-        "blank": Recipe((_MRT5, _BYT5, f"{_HERE}/blank.gin"), (*_PLAIN, "TRAIN_STEPS=3000"), deletions=("none",)),
+        BASE: Recipe((_MRT5, _BYT5), deletions=("none",)),
+        "blank": Recipe((_MRT5, _BYT5, f"{_HERE}/blank.gin"), deletions=("none",)),
     }
     for seed in (1, 2):
         found |= {
-            f"none_{seed}": Recipe((_MRT5, _BYT5), _PLAIN, seed, BASE, deletions=("none",)),
+            f"none_{seed}": Recipe((_MRT5, _BYT5), _CONTINUED, seed, BASE, deletions=("none",)),
             f"mrt5_{seed}": _controlled(TARGET, seed, BASE),
             f"random_{seed}": Recipe((_MRT5,), (*_BY_RULE, "config.GateConfig.kind='random'"), seed, BASE),
             f"fixed_{seed}": Recipe((_MRT5,), (*_BY_RULE, "config.GateConfig.kind='fixed'"), seed, BASE),
@@ -60,7 +60,7 @@ def recipes() -> dict[str, Recipe]:
         }
     found["mrt5_3"] = _controlled(TARGET, 3, BASE)
     for seed in (1, 2, 3):
-        found[f"scratch_{seed}"] = _controlled(TARGET, seed, None, "TRAIN_STEPS=1500")
+        found[f"scratch_{seed}"] = _controlled(TARGET, seed, None, "TRAIN_STEPS=2000", "LEARNING_RATE=2e-3")
     found["mrt5_30"] = _controlled(0.3, 1, BASE)
     found["mrt5_70"] = _controlled(0.7, 1, BASE)
     return found | {"languages": _languages(), "vowels": _vowels()}
