@@ -84,9 +84,9 @@ class Times(NamedTuple):
     """Times of the law in steps, from the length of a run."""
 
     begin: float
-    """The reference stays where the rate was at first until this step: a twentieth of the run."""
+    """The reference stays where the rate was at first until this step: 3 % of the run."""
     arrive: float
-    """And is to be at the target at this one: at 38 % of the run."""
+    """And is to be at the target at this one: at 30 % of the run. A rate that lags has until the half then."""
     response: float
     """T, in which an error should go: a thirtieth of the run, at least 10 steps and at most 100."""
     smoothing: float
@@ -96,7 +96,7 @@ class Times(NamedTuple):
 def times_of(num_steps: int) -> Times:
     """Returns the law's times in a run of so many steps."""
     response = min(max(num_steps / 30, 10.0), 100.0)
-    return Times(0.05 * num_steps, 0.38 * num_steps, response, max(response / 7, 4.0))
+    return Times(0.03 * num_steps, 0.3 * num_steps, response, max(response / 7, 4.0))
 
 
 def controller_targets(config: ControllerConfig) -> Float[np.ndarray, "*controllers"]:

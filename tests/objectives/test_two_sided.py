@@ -21,7 +21,7 @@ def _oracle(target: float, num_steps: int, unit: float, rates: np.ndarray) -> li
     """The state after each step, in float64 and plain Python; None is a step without a rate."""
     response = min(max(num_steps / 30, 10), 100)
     smoothing = max(response / 7, 4)
-    begin, arrive = 0.05 * num_steps, 0.38 * num_steps
+    begin, arrive = 0.03 * num_steps, 0.3 * num_steps
     f = v = q = r = i = alpha = 0.0
     gain, seen, states = 0.3 * unit, 0, []
     for t, y in enumerate(rates):
@@ -144,7 +144,7 @@ def test_the_state_keeps_its_types() -> None:
 
 
 def test_times_are_shares_of_a_run_within_bounds() -> None:
-    assert times_of(600) == pytest.approx((30, 228, 20, 4))
+    assert times_of(600) == pytest.approx((18, 180, 20, 4))
     assert times_of(100).response == 10
     assert times_of(100_000).response == 100
 
