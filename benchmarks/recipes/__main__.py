@@ -124,7 +124,8 @@ def _made(name: str, args: argparse.Namespace, pieces: Pieces) -> bool:
 
 
 def _trained(name: str, recipe: Recipe, args: argparse.Namespace, pieces: Pieces) -> bool:
-    return pieces.run(name, _mrt5("train", *_flags(name, recipe, args)), args.models / name / "pieces.txt")
+    folder = args.models / name
+    return is_trained(folder) or pieces.run(name, _mrt5("train", *_flags(name, recipe, args)), folder / "pieces.txt")
 
 
 def _mrt5(*words: str) -> list[str]:

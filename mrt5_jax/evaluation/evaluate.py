@@ -218,7 +218,7 @@ def make_records(
             num_dropped_tokens=int(results.num_dropped_tokens[row]),
             input_length=input_length,
             num_text_bytes=int(num_text_bytes[row]),
-            kept_spans=spans_of(results.kept[row]),
+            kept_spans=spans_of(np.asarray(results.kept[row])),
         )
         for row, example in enumerate(examples)
     ]
