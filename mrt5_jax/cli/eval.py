@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.cli.eval_answers import add_answer_arguments, check_answers, generated, labelled, search_of
+from mrt5_jax.cli.eval_finished import evaluated
 from mrt5_jax.cli.eval_follow import add_follow_arguments, best_to_keep, check_follow, load_step, steps_to_evaluate
 from mrt5_jax.cli.eval_sweeps import (
     add_sweep_arguments,
@@ -81,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     from mrt5_jax.evaluation.comparison import Evaluations, costs_by_system
     from mrt5_jax.evaluation.evaluate import deletions_for
-    from mrt5_jax.evaluation.finished import evaluation_settings, finished_evaluation
+    from mrt5_jax.evaluation.finished import evaluation_settings
     from mrt5_jax.evaluation.generation import search_name
     from mrt5_jax.evaluation.model_dirs import (
         RECORDS,
@@ -93,7 +94,6 @@ def run(args: argparse.Namespace) -> int:
         split_to_evaluate,
         write_evaluation,
     )
-    from mrt5_jax.evaluation.shares import evaluate_together
     from mrt5_jax.parallel.processes import in_any_process, in_first_process
     from mrt5_jax.selection.selectors import check_deletion
     from mrt5_jax.tasks import import_all  # pyright: ignore[reportMissingImports] - setuptools puts it there
@@ -124,22 +124,17 @@ def run(args: argparse.Namespace) -> int:
     answered = [*([] if search is None else [search_name(search)]), *(["labels"] if args.labels else [])]
 
     def evaluate_point(point: "SweepPoint", task: str, split: str, total: int | None) -> "Evaluation":
-        """Evaluates a model on a task and prints what was found, or reads what is finished.
+        """Evaluates a model on a task, or reads what is finished, and prints what was found.
 
         Of several processes the first one has the whole evaluation.
         """
         step = point.loaded.step
         variant = "-".join(filter(None, [point.variant, *answered]))
         folder = evaluation_folder(args.model_dir, task, split, step, variant)
-        settings = evaluation_settings(point.loaded, point.run, point.deletions, answered)
-        if args.follow and (finished := finished_evaluation(folder, settings)) is not None:
-            console.print(f"evaluated already: {folder}\n", soft_wrap=True, highlight=False)
-            return finished
+        settings = evaluation_settings(point.loaded, point.run, point.deletions, answered, rounds)
         description = f"{label_of(task)} ({split}), step {step}{f', {point.variant}' if point.variant else ''}"
         watch = _watcher(progress, description, configured.data.eval_batch_size, total, notes)
-        evaluation = evaluate_together(
-            point.loaded, point.run, task, split, point.deletions, folder, shard, watch, rounds
-        )
+        evaluation, examples = evaluated(point, (task, split), folder, settings, shard, watch, rounds, console)
         if not in_any_process(bool(evaluation.records)):
             raise UserError(f"task {label_of(task)}: its {split} split has no examples")
         if configured.evaluation.num_examples is None and (line := languages_line(evaluation.records, task, split)):
@@ -148,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
             evaluation = generated(evaluation, point, (task, split), search, folder, progress, total, shard)
         if args.labels:
             evaluation = labelled(evaluation, point, (task, split), folder, progress, shard)
-        place = task, split, step, variant, settings
+        place = task, split, step, variant, settings, examples
         in_first_process(functools.partial(write_evaluation, args.model_dir, evaluation, *place))
         if is_first:
             _print(console, description, evaluation)

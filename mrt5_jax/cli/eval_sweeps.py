@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,14 +137,13 @@ def sweep_points(
     if not _sweeps(args) and stored is None:
         return [SweepPoint(loaded, run, deletions, "")]
     from mrt5_jax.api.loading import with_threshold
-    from mrt5_jax.evaluation.thresholds import thresholds_for_rates
     from mrt5_jax.model.encoder_decoder import MrT5
     from mrt5_jax.selection.deletions import DELETIONS
 
     if stored is not None:
         thresholds: list[float] = [stored.threshold]
     else:
-        thresholds = args.threshold or thresholds_for_rates(loaded, run, task, _FOUND_ON, args.target_rate)
+        thresholds = args.threshold or _thresholds_found(loaded, run, task, args.target_rate)
     for rate, threshold in zip(args.target_rate or (), thresholds, strict=False):
         found = f"{label_of(task)} ({_FOUND_ON}): threshold {threshold:.6g} for a rate of {rate:g}"
         console.print(found, soft_wrap=True, highlight=False, markup=False)
@@ -162,6 +162,16 @@ def sweep_points(
             )
         )
     return points
+
+
+def _thresholds_found(loaded: "LoadedModel", run: RunConfig, task: str, rates: Sequence[float]) -> list[float]:
+    """What the first of several processes finds: the last digit of another's would name another folder."""
+    from mrt5_jax.evaluation.thresholds import thresholds_for_rates
+    from mrt5_jax.parallel.processes import from_first_process, in_first_process
+
+    found: list[float] = []
+    in_first_process(lambda: found.extend(thresholds_for_rates(loaded, run, task, _FOUND_ON, rates)))
+    return json.loads(from_first_process(json.dumps(found)))
 
 
 def _store(model_dir: str, threshold: float, rate: float, task: str, step: int, console: Any) -> None:

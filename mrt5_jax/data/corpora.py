@@ -10,7 +10,7 @@ import numpy as np
 from mrt5_jax.data.chunk_classes import kept_class_counts
 from mrt5_jax.data.documents import former_language_of, language_of
 from mrt5_jax.data.sources import Example, IndexedSource, Told
-from mrt5_jax.data.text_files import SourceFile, TextStream, check_no_overlap, find_files
+from mrt5_jax.data.text_files import SourceFile, TextStream, check_no_overlap, find_files_and_empty
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import FilePath
 
@@ -137,20 +137,26 @@ def languages_of(splits: Splits) -> tuple[str, ...]:
 def open_regions(
     patterns: Patterns, field: str = "text", language: Callable[[FilePath], str] = language_of
 ) -> list[Region]:
-    """Opens files that match globs and returns a region of each language that has a line of text.
+    """Opens files that match globs and returns a region of each language.
 
     Args:
         field: of JSON lines, TFRecords and Parquet files, that holds the text.
         language: of a file.
 
     Raises:
-        UserError: a glob matches nothing, or only empty files; a file is damaged; there are only empty lines.
+        UserError: a glob matches nothing, or only empty files; a file is damaged; a language has only empty lines.
     """
-    paths = sorted(find_files(patterns), key=lambda path: (language(path), path))
+    filled, empty = find_files_and_empty(patterns)
+    paths = sorted(filled, key=lambda path: (language(path), path))
     streams = {name: TextStream(list(found), field) for name, found in itertools.groupby(paths, key=language)}
-    regions = [Region(name, stream, 0, stream.length) for name, stream in streams.items() if stream.length]
-    if not regions:
+    regions = [Region(name, stream, 0, stream.length) for name, stream in streams.items()]
+    if not any(region.end for region in regions):
         raise UserError(f"the files that match '{patterns}' have only empty lines")
+    with_text = {region.language for region in regions if region.end}
+    if without := [str(path) for path in [*paths, *empty] if language(path) not in with_text]:
+        raise UserError(
+            f"no line of text in {', '.join(without)}: let '{patterns}' match no file of a language without text"
+        )
     return regions
 
 

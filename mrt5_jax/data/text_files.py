@@ -27,14 +27,21 @@ def find_files(patterns: str | Sequence[str]) -> list[FilePath]:
     Raises:
         UserError: a pattern matches nothing, or nothing but folders or empty files; a pipe, or a link to nothing.
     """
+    return find_files_and_empty(patterns)[0]
+
+
+def find_files_and_empty(patterns: str | Sequence[str]) -> tuple[list[FilePath], list[FilePath]]:
+    """Finds what `find_files` does, and the files that match and are empty; it raises the same."""
     found: dict[str, FilePath] = {}
+    empty: dict[str, FilePath] = {}
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matches = _matches(pattern)
         filled = [path for path in matches if files_for(path).stat(path).size]
         if not filled:
             raise UserError(f"all {len(matches)} files that match '{pattern}' are empty")
         found.update({str(path.absolute()): path for path in filled})
-    return sorted(found.values())
+        empty.update({str(path.absolute()): path for path in matches if path not in filled})
+    return sorted(found.values()), sorted(empty.values())
 
 
 def _matches(pattern: str) -> list[FilePath]:

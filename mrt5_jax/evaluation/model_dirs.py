@@ -63,6 +63,8 @@ RECORDS, SUMMARY, TIMING = "records.jsonl", "summary.json", COSTS_FILE
 _TRAINED_ON = "train"
 SETTINGS = "settings"
 """Of summary.json: see `finished.evaluation_settings`."""
+EXAMPLES = "examples"
+"""Of summary.json: the digest of the batches that were evaluated."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,9 +216,14 @@ def evaluate_task(
             for record in found.records
         ],
         costs=found.costs._replace(row=row_cost(run.model, run.data.target_length)),
-        body=None if run.model.gate is None else cost,
+        body=body_of(run),
     )
     return found
+
+
+def body_of(run: RunConfig) -> BodyCost | None:
+    """Returns what the slots of a run's model cost, as `Evaluation` has it."""
+    return None if run.model.gate is None else body_multiply_adds(run.model, run.data.target_length)
 
 
 def languages_line(records: Sequence[Record], task: str, split: str) -> str:
@@ -249,12 +256,14 @@ def write_evaluation(
     step: int,
     variant: str = "",
     settings: Mapping[str, Any] | None = None,
+    examples: str = "",
 ) -> FilePath:
     """Writes an evaluation of some examples below MODEL_DIR, over an earlier one of the same; returns its folder.
 
     Args:
         variant: what tells it from other evaluations of the same checkpoint, for the folder's name.
         settings: by which `finished.finished_evaluation` knows it again; None: it does not.
+        examples: the digest of what was evaluated, by which it does too; empty where nobody took it.
 
     Raises:
         UserError: it cannot be written.
@@ -273,6 +282,8 @@ def write_evaluation(
     }
     if settings is not None:
         summary[SETTINGS] = settings
+    if examples:
+        summary[EXAMPLES] = examples
     if evaluation.task_metrics:
         summary["task_metrics"] = evaluation.task_metrics
     timing = {"milliseconds_per_batch": evaluation.milliseconds, **costs_to_json(evaluation.costs)}

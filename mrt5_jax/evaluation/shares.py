@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 from mrt5_jax.config import Deletion, RunConfig
-from mrt5_jax.data.batches import EvalBatch, eval_batches
+from mrt5_jax.data.batches import EvalBatch
 from mrt5_jax.data.mixing import Shard
 from mrt5_jax.data.task_names import key_of
 from mrt5_jax.errors import UserError
+from mrt5_jax.evaluation.batches_digest import BatchesDigest, batches_of, digest_of
 from mrt5_jax.evaluation.costs import Costs, costs_to_json, read_costs
 from mrt5_jax.evaluation.evaluate import Evaluation
-from mrt5_jax.evaluation.model_dirs import RECORDS, LoadedModel, evaluate_task
+from mrt5_jax.evaluation.model_dirs import RECORDS, LoadedModel, body_of, evaluate_task
 from mrt5_jax.evaluation.records import RECORD_SCHEMA, Record, read_records, to_json_lines
 from mrt5_jax.inference.shards import WHOLE, shard_file, shard_name
-from mrt5_jax.model.multiply_adds import body_multiply_adds
 from mrt5_jax.parallel.processes import in_every_process, in_first_process
 from mrt5_jax.runs.files import FilePath, explained, read_bytes
 from mrt5_jax.runs.model_dir import write_atomically
@@ -65,18 +65,12 @@ def evaluate_together(
     def own_batches(batches: Iterable[EvalBatch]) -> Iterator[EvalBatch]:
         return islice(batches, shard.index, None, shard.count)
 
-    def digest_now() -> str:
-        passed, num_examples = _Digest(), run.evaluation.num_examples
-        for _ in passed.of_each(own_batches(eval_batches(task, run.data, split=split, num_examples=num_examples))):
-            pass
-        return passed.so_far()
-
     def own_share() -> Evaluation:
         path = shard_file(folder / RECORDS, shard)
         share = _read_share(path, key)
-        if share is not None and share[1] == digest_now():
+        if share is not None and share[1] == digest_of(own_batches(batches_of(run, task, split))):
             return share[0]
-        passed = _Digest()
+        passed = BatchesDigest()
         evaluation = evaluate_task(
             loaded, run, task, split, deletions, lambda batches: passed.of_each(own_batches(watch(batches))), rounds
         )
@@ -87,26 +81,6 @@ def evaluate_together(
     whole: list[Evaluation] = []
     in_first_process(lambda: whole.append(_put_together(folder, shard.count, key, run, len(deletions))))
     return whole[0] if whole else evaluation
-
-
-class _Digest:
-    """A digest of all that some batches hold."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-
-    def of_each(self, batches: Iterable[EvalBatch]) -> Iterator[EvalBatch]:
-        """Takes in batches as they go by."""
-        for batch in batches:
-            for name, array in sorted(batch.arrays.items()):
-                self._digest.update(f"{name} {array.dtype} {array.shape}".encode())
-                self._digest.update(array.tobytes())
-            self._digest.update(repr(batch.examples).encode())
-            yield batch
-
-    def so_far(self) -> str:
-        """Returns the digest of what was taken in."""
-        return self._digest.hexdigest()
 
 
 def _write_share(path: FilePath, key: str, evaluation: Evaluation, batches: str) -> None:
@@ -153,7 +127,7 @@ def _put_together(folder: FilePath, count: int, key: str, run: RunConfig, num_de
         records=_in_order_of_batches([share.records for share in shares], run.data.eval_batch_size * num_deletions),
         num_inputs_cut=sum(share.num_inputs_cut for share in shares),
         num_targets_cut=sum(share.num_targets_cut for share in shares),
-        body=None if run.model.gate is None else body_multiply_adds(run.model, run.data.target_length),
+        body=body_of(run),
         costs=shares[0].costs._replace(times=tuple(time for share in shares for time in share.costs.times)),
     )
 

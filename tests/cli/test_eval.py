@@ -212,8 +212,10 @@ def test_an_evaluation_says_what_it_is_of(evaluated, model_dir: Path) -> None:
     assert "standard error" in out
 
 
-def test_generation_is_in_the_records_and_needs_no_model_again(model_dir: Path, tmp_path: Path, monkeypatch) -> None:
-    """What stands in the records is what `generate` of the loaded model writes; a second run reads it."""
+def test_what_is_finished_needs_no_model_again(
+    model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What stands in the records is what was generated; a second run reads it, unless other figures are asked for."""
     argv = ["eval", f"--model_dir={model_dir}", "--deletion", "soft", "--generate", "--num_examples=6"]
     assert main([*argv, f"--tables={tmp_path / 'table.json'}"]) == 0
     (folder,) = (model_dir / "eval").glob("*-greedy")
@@ -230,12 +232,17 @@ def test_generation_is_in_the_records_and_needs_no_model_again(model_dir: Path, 
     assert share == pytest.approx(sum(record.generated_correct for record in records) / 6)
 
     def refuse(*args, **kwargs) -> None:
-        raise AssertionError("everything has been generated")
+        raise AssertionError("everything is there")
 
-    before = (folder / "records.jsonl").read_bytes()
+    before = contents(folder)
     monkeypatch.setattr(Engine, "generate_window", refuse)
+    monkeypatch.setattr("mrt5_jax.evaluation.shares.evaluate_task", refuse)
     assert main(argv) == 0
-    assert (folder / "records.jsonl").read_bytes() == before
+    assert contents(folder) == before
+    assert "evaluated and clocked already" in capsys.readouterr().out
+    for other in (["--timing_rounds=2"], ["--gin.config.DataConfig.eval_batch_size=2"]):
+        with pytest.raises(AssertionError, match="everything is there"):
+            main([*argv, *other])
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def test_checkpoints_are_evaluated_as_they_appear_and_the_best_is_kept(
     assert looks == [[0], [0]]
     captured = capsys.readouterr()
     assert captured.err.count("waiting for checkpoints") == 1
-    assert captured.out.count("evaluated already: ") == 1
+    assert captured.out.count("evaluated and clocked already: ") == 1
     folders = {step: next((model_dir / "eval").glob(f"*-test-step{step}")) for step in (0, last)}
     losses = {step: summarize(read_records(folder / "records.jsonl"))["loss"] for step, folder in folders.items()}
     best = min(losses, key=losses.__getitem__)
@@ -69,7 +69,7 @@ def test_checkpoints_are_evaluated_as_they_appear_and_the_best_is_kept(
     before = {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()}
     monkeypatch.setattr("mrt5_jax.evaluation.shares.evaluate_task", refuse)
     assert main([*argv, f"--tables={tmp_path / 'table.json'}"]) == 0
-    assert capsys.readouterr().out.count("evaluated already: ") == 2
+    assert capsys.readouterr().out.count("evaluated and clocked already: ") == 2
     assert {path: path.read_bytes() for path in model_dir.rglob("*") if path.is_file()} == before
     rows = json.loads((tmp_path / "table.json").read_text())
     assert {row["step"] for row in rows} == {0, last}

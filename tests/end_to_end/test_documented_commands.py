@@ -18,7 +18,9 @@ DOCUMENTS = (
     *(f"docs/{name}.md" for name in ("INFERENCE", "PARITY", "TRAINING", "DATA", "hub", "tasks")),
     *(f"docs/{name}.md" for name in ("index", "train_on_text", "deletions")),
 )
-OF_OTHER_MODELS = tuple(f"docs/{name}.md" for name in ("EVALUATION", "REPORT", "finetune", "hugging_face", "t5x"))
+OF_OTHER_MODELS = tuple(
+    f"docs/{name}.md" for name in ("EVALUATION", "REPORT", "finetune", "hugging_face", "t5x", "results/evaluation")
+)
 """Documents whose commands take models that are not made here: only their flags are looked at."""
 
 SMALLER = {

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -78,16 +79,19 @@ def test_a_language_without_examples_is_named(mixture: str) -> None:
     assert languages_line([*records, *others], mixture, "validation") == ""
 
 
-def test_what_is_finished_is_known_by_its_settings(tmp_path: Path) -> None:
-    """Other settings, a damaged summary or none: not finished."""
+def test_what_is_finished_is_known_by_its_settings_and_examples(tmp_path: Path) -> None:
+    """Other settings, other examples, a damaged summary or none: not finished."""
     settings = {"weights": "abc", "deletions": ["hard"], "thresholds": [-15.0], "num_examples": None}
-    evaluation = Evaluation([RECORD], {"hard": 1.0}, task_metrics={"hard": {"t": {"bleu": 1.5}}})
-    folder = write_evaluation(tmp_path, evaluation, "t", "test", 7, settings=settings)
-    found = finished_evaluation(folder, settings)
-    assert found is not None
-    assert (found.records, found.task_metrics, found.costs) == ([RECORD], evaluation.task_metrics, evaluation.costs)
-    assert finished_evaluation(folder, settings | {"weights": "def"}) is None
+    evaluation = Evaluation([RECORD], {"hard": 1.0}, 3, 4)
+    folder = write_evaluation(tmp_path, evaluation, "t", "test", 7, settings=settings, examples="as now")
+
+    def found(settings: dict[str, Any] = settings, examples: str = "as now") -> Evaluation | None:
+        return finished_evaluation(folder, settings, None, lambda: examples)
+
+    assert found() == evaluation
+    assert found(settings | {"weights": "def"}) is None
+    assert found(examples="others") is None
     (folder / "summary.json").write_text("{")
-    assert finished_evaluation(folder, settings) is None
+    assert found() is None
     (folder / "summary.json").unlink()
-    assert finished_evaluation(folder, settings) is None
+    assert found() is None

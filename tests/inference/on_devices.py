@@ -2,7 +2,8 @@
 
     JAX_NUM_CPU_DEVICES=8 python -m tests.inference.on_devices CASES SEARCHES
 
-CASES is a list of [number of devices, dispatch, chunks, window], SEARCHES one of names, both as JSON.
+CASES is a list of [number of devices, dispatch, chunks, window], SEARCHES one of names, both as JSON. With
+JAX_ENABLE_X64=1 the model computes in float64.
 """
 
 import json
@@ -21,7 +22,8 @@ from mrt5_jax.inference.speculative import Speculative
 
 from .models import random_params, small_config
 
-CONFIG = small_config(vocab_size=384)
+FLOAT = "float64" if jax.config.jax_enable_x64 else "float32"
+CONFIG = small_config(vocab_size=384, dtype=FLOAT, param_dtype=FLOAT)
 TEXTS = [("some bytes of a text, " * 2)[: 1 + number % 23] for number in range(50)]
 SEARCHES = {
     "greedy": Greedy(),

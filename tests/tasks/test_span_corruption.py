@@ -156,6 +156,17 @@ def test_files_of_empty_lines_are_refused(tmp_path: Path) -> None:
         span_corruption.text_task(f"{tmp_path}/*.txt")
 
 
+@pytest.mark.parametrize("content", [b"", b"\n\n"])
+def test_a_language_without_text_is_named(content: bytes, tmp_path: Path) -> None:
+    """It would be missing in every table; an empty file beside others of its language is no harm."""
+    (tmp_path / "en.txt").write_bytes(b"some words of text\n")
+    (tmp_path / "en.2.txt").write_bytes(content)
+    assert span_corruption.text_task(f"{tmp_path}/en*.txt")
+    (tmp_path / "sw.txt").write_bytes(content)
+    with pytest.raises(UserError, match=r"no line of text in .*sw\.txt: let '.*\*\.txt' match no file of a language"):
+        span_corruption.text_task(f"{tmp_path}/*.txt")
+
+
 def test_real_text_of_fifteen_languages_fills_every_batch(shared: Path) -> None:
     name = span_corruption.text_task(f"{shared}/data/multilingual/validation/*.txt")
     data = DataConfig(name, (name,), 1024, 189, 64, 64)
