@@ -32,7 +32,7 @@ RULE = ("config.RunConfig.controller=None", "config.GateConfig.layer=1")
 # The recipe's slow gate is made for a controller that pushes; these learn as fast as the rest.
 LEARNS = ("config.GateConfig.layer=1", "config.OptimizerConfig.gate_learning_rate=None")
 PUSHED = ("config.LossConfig.regularizer_delay=100",)
-NOT_PUSHED = ("config.RunConfig.controller=None",)
+NOT_PUSHED = ("config.RunConfig.controller=None", "config.LossConfig.regularizer_delay=0")
 NO_PENALTIES = ("config.LossConfig.penalties=()", "config.RunConfig.controller=None")
 
 
