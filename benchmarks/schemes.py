@@ -54,6 +54,11 @@ class Load(NamedTuple):
     ladder: Ladder
     chunks: int
 
+    def slots(self) -> np.ndarray:
+        """Returns the length that each row runs at, of rows sorted by what they keep: its chunk's rung."""
+        fullest = np.sort(self.kept).reshape(self.chunks, -1).max(axis=1)
+        return np.repeat([self.ladder.host_rung(int(count)) for count in fullest], len(self.kept) // self.chunks)
+
 
 def loads() -> list[Load]:
     """Half of every row, and the lengths of a trained model."""
@@ -135,13 +140,18 @@ def main() -> None:
         only = [*(only or ()), BASELINE, *(f"{name}, {load.name}" for name in args.schemes for load in found)]
     results = compete(dict(contestants(found)), args.rounds, only)
     report(f"forward pass of every scheme, {ROWS} x {LENGTH} -> {TARGET}, float32", results, BASELINE, args.json)
-    own = found[1]
-    rungs = [min(rung for rung in own.ladder.rungs if rung >= count) for count in np.sort(own.kept)]
-    chunked = np.repeat(np.array(rungs).reshape(CHUNKS, -1).max(1), ROWS // CHUNKS)
+    own, base = found[1], results.get(BASELINE)
     CONSOLE.print(
         f"lengths: {own.kept.mean() / LENGTH:.1%} kept of {sorted(own.kept.tolist())} positions, run at "
-        f"{chunked.tolist()} slots, {chunked.mean() / LENGTH:.1%}"
+        f"{own.slots().tolist()} slots, {own.slots().mean() / LENGTH:.1%}"
     )
+    for name, gate in SCHEMES.items():
+        if base is None or (result := results.get(f"{name}, {own.name}")) is None:
+            continue
+        at_slots = base.multiply_adds / ideal(dataclasses.replace(CONFIG, gate=gate), own.slots())
+        CONSOLE.print(
+            f"{name}: {base.median / result.median / at_slots:.0%} of the ideal at these slots, {at_slots:.2f}"
+        )
 
 
 if __name__ == "__main__":
