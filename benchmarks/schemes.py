@@ -7,6 +7,7 @@ the ideal is of the kept positions, so that the rounding to rungs is seen as tim
 """
 
 import dataclasses
+import functools
 
 # isort: off
 # First: it sets the allocator.
@@ -31,6 +32,7 @@ from mrt5_jax.selection.segments import segments_by_rule
 from mrt5_jax.selection.selectors import SELECTORS
 
 ROWS, CHUNKS = 4, 2
+BASELINE = "no deletion"
 KEPT_BELOW = 131
 """Ids below this are kept, as `batch_keeping` makes them."""
 SCHEMES = {
@@ -51,6 +53,11 @@ class Load(NamedTuple):
     kept: np.ndarray
     ladder: Ladder
     chunks: int
+
+    def slots(self) -> np.ndarray:
+        """Returns the length that each row runs at, of rows sorted by what they keep: its chunk's rung."""
+        fullest = np.sort(self.kept).reshape(self.chunks, -1).max(axis=1)
+        return np.repeat([self.ladder.host_rung(int(count)) for count in fullest], len(self.kept) // self.chunks)
 
 
 def loads() -> list[Load]:
@@ -103,35 +110,48 @@ def ideal(config: ModelConfig, kept: np.ndarray) -> float:
 
 
 def contestants(found: list[Load]) -> Iterator[tuple[str, Contestant]]:
-    run, plain, first = jax.jit(forward, static_argnums=0), make_params(BYT5), found[0]
+    run, first = jax.jit(forward, static_argnums=0), found[0]
+    # Made when they are wanted: `--schemes` leaves most of them out.
+    params_of = functools.cache(make_params)
     baseline, full = ForwardSetting(MrT5(BYT5, EXECUTION), "none", Ladder((LENGTH,))), np.full(ROWS, LENGTH)
-    yield "no deletion", Contestant(lambda: run(baseline, plain, first.batch).logits, ideal(BYT5, full))
+    yield BASELINE, Contestant(lambda: run(baseline, params_of(BYT5), first.batch).logits, ideal(BYT5, full))
     for kind in {gate.kind for gate in SCHEMES.values()}:
         with_forced_choice(kind)
     for name, gate in SCHEMES.items():
         config = dataclasses.replace(CONFIG, gate=gate)
-        params = make_params(config)
         for load in found:
             setting = ForwardSetting(MrT5(config, EXECUTION), "hard", load.ladder, load.chunks)
 
-            def call(setting: ForwardSetting = setting, params: Any = params, load: Load = load) -> Any:
-                return run(setting, params, load.batch).logits
+            def call(setting: ForwardSetting = setting, config: ModelConfig = config, load: Load = load) -> Any:
+                return run(setting, params_of(config), load.batch).logits
 
             yield f"{name}, {load.name}", Contestant(call, ideal(config, load.kept))
 
 
 def main() -> None:
-    args = contest_parser(__doc__, rounds=3).parse_args()
+    parser = contest_parser(__doc__, rounds=3)
+    parser.add_argument(
+        "--schemes", nargs="+", metavar="NAME", choices=list(SCHEMES), help="these beside the baseline (default: all)"
+    )
+    args = parser.parse_args()
     found = loads()
-    results = compete(dict(contestants(found)), args.rounds, args.only)
-    report(f"forward pass of every scheme, {ROWS} x {LENGTH} -> {TARGET}, float32", results, "no deletion", args.json)
-    own = found[1]
-    rungs = [min(rung for rung in own.ladder.rungs if rung >= count) for count in np.sort(own.kept)]
-    chunked = np.repeat(np.array(rungs).reshape(CHUNKS, -1).max(1), ROWS // CHUNKS)
+    only = args.only
+    if args.schemes:
+        only = [*(only or ()), BASELINE, *(f"{name}, {load.name}" for name in args.schemes for load in found)]
+    results = compete(dict(contestants(found)), args.rounds, only)
+    report(f"forward pass of every scheme, {ROWS} x {LENGTH} -> {TARGET}, float32", results, BASELINE, args.json)
+    own, base = found[1], results.get(BASELINE)
     CONSOLE.print(
         f"lengths: {own.kept.mean() / LENGTH:.1%} kept of {sorted(own.kept.tolist())} positions, run at "
-        f"{chunked.tolist()} slots, {chunked.mean() / LENGTH:.1%}"
+        f"{own.slots().tolist()} slots, {own.slots().mean() / LENGTH:.1%}"
     )
+    for name, gate in SCHEMES.items():
+        if base is None or (result := results.get(f"{name}, {own.name}")) is None:
+            continue
+        at_slots = base.multiply_adds / ideal(dataclasses.replace(CONFIG, gate=gate), own.slots())
+        CONSOLE.print(
+            f"{name}: {base.median / result.median / at_slots:.0%} of the ideal at these slots, {at_slots:.2f}"
+        )
 
 
 if __name__ == "__main__":
