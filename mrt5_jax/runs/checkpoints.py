@@ -48,6 +48,8 @@ from mrt5_jax.runs.restoring import (
 DataState = dict[str, Any]
 """Where the data of a run stand, as JSON."""
 _LIBRARIES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
+_PIECE, _FILE = 8 << 20, 32 << 20
+"""Bytes of a chunk of an array, and of a file of chunks, of weights that are saved from where they lie in NumPy."""
 _log = logging.getLogger(__name__)
 
 
@@ -304,7 +306,7 @@ def save_model(
     write_model_config(model_dir, config)
     where_it_lies = jax.tree.map(lambda leaf: leaf.view(_NotCopied) if type(leaf) is np.ndarray else leaf, params)
     with ocp.CheckpointManager(directory, item_names=ITEMS) as manager:
-        _save(manager, step, {"params": where_it_lies}, {NOT_FINITE_ALLOWED: True} if problem else {})
+        _save(manager, step, {"params": where_it_lies}, {NOT_FINITE_ALLOWED: True} if problem else {}, _in_pieces)
     return directory
 
 
@@ -314,6 +316,16 @@ class _NotCopied(np.ndarray):
 
     def __deepcopy__(self, memo: Any, /) -> "_NotCopied":
         return self
+
+
+def _in_pieces(tree: Params) -> ocp.args.PyTreeSave:
+    """Returns what saves a tree in small pieces, which are on the disk before the next ones are compressed.
+
+    Orbax otherwise compresses all arrays at once and holds the result, which of float32 is nearly a second model, until
+    a file of 2 GB is full. The format is the same.
+    """
+    pieces = jax.tree.map(lambda _: ocp.SaveArgs(chunk_byte_size=_PIECE), tree)
+    return ocp.args.PyTreeSave(tree, save_args=pieces, ocdbt_target_data_file_size=_FILE)
 
 
 def _rest(state: CheckpointState) -> dict[str, Any]:
@@ -330,8 +342,13 @@ def _zeros(leaf: jax.ShapeDtypeStruct) -> Array:
     return jax.jit(lambda: jnp.zeros(leaf.shape, leaf.dtype), out_shardings=leaf.sharding)()
 
 
-def _save(manager: Manager, step: int, items: dict[str, Any], run: dict[str, Any]) -> None:
-    arrays = ocp.args.StandardSave
+def _save(
+    manager: Manager,
+    step: int,
+    items: dict[str, Any],
+    run: dict[str, Any],
+    arrays: Callable[[Any], Any] = ocp.args.StandardSave,
+) -> None:
     manager.save(
         step,
         args=ocp.args.Composite(

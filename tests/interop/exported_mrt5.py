@@ -14,6 +14,9 @@ import torch
 import transformers
 from safetensors.numpy import load_file
 
+PIPELINE = "text2text-generation"
+"""transformers 5 has none."""
+
 
 def load(folder: Path | str, **kwargs):
     """The exported model, as a user loads it; nothing may be missing or left over."""
@@ -33,7 +36,7 @@ def relative(found: torch.Tensor, expected: np.ndarray) -> float:
 def errors(
     folder: Path | str, record: Mapping[str, np.ndarray], gradients: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
-    """The worst error of every quantity that is recorded; of ids, how many rows differ."""
+    """The worst error of every quantity that is recorded; of ids and texts, how many differ."""
     model = load(folder)
     ids, mask = torch.tensor(record["input_ids"]), torch.tensor(record["attention_mask"])
     batch = {"input_ids": ids, "attention_mask": mask, "labels": torch.tensor(record["labels"])}
@@ -62,7 +65,22 @@ def errors(
             made = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=limit, **arguments).numpy()
             made = np.pad(made, ((0, 0), (0, expected.shape[1] - made.shape[1])))
             found[f"{search} rows that differ"] = float((made != expected).any(axis=1).sum())
+    if PIPELINE in transformers.pipelines.PIPELINE_REGISTRY.get_supported_tasks():
+        found["texts of the pipeline that differ"] = float(differing_pipeline_texts(folder, model))
     return found
+
+
+def differing_pipeline_texts(folder: Path | str, model) -> int:
+    """How many texts transformers 4's text2text pipeline completes otherwise than `generate` does."""
+    texts = ["Which of these bytes stay?", "é", "three rows of three lengths"]
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, trust_remote_code=True)
+    limits = {"max_new_tokens": 8, "do_sample": False, "num_beams": 1}  # the pipeline searches with 4 beams otherwise
+    made = model.generate(**tokenizer(texts, return_tensors="pt", padding=True), **limits)
+    expected = tokenizer.batch_decode(made, skip_special_tokens=True)
+    pipeline = transformers.pipeline(PIPELINE, model=str(folder), trust_remote_code=True, batch_size=3)
+    answers = [answer["generated_text"] for answer in pipeline(texts, **limits)]
+    assert len(answers) == len(expected)
+    return sum(answer != text for answer, text in zip(answers, expected, strict=True))
 
 
 def main(folder: str, record: str, gradients: str | None = None) -> None:

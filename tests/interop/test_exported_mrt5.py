@@ -50,9 +50,10 @@ def test_logits_gradients_and_generated_ids_are_the_authors_and_ours(case) -> No
     beam = Engine(imported.config, imported.params, "hard").generate(tokens, most, Beam(4))
     record["beam_hard"] = np.pad(np.asarray(beam.tokens), ((0, 0), (1, 0)))
     found = exported_mrt5.errors(folder, record, gradients)
-    assert found.keys() == {
+    assert found.keys() - {"texts of the pipeline that differ"} == {
         "soft logits", "hard logits", "soft gradients", "greedy rows that differ", "beam rows that differ",
     }  # fmt: skip
+    assert ("texts of the pipeline that differ" in found) == transformers.__version__.startswith("4.")
     assert {quantity: worst for quantity, worst in found.items() if not worst <= 1e-4} == {}
 
 

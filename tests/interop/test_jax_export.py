@@ -22,7 +22,16 @@ from mrt5_jax.interop.models import Model
 
 NEWEST_JAX_VARIABLE = "MRT5_PYTHON_WITH_NEWEST_JAX"
 """Names the absolute path of a Python with numpy and the newest jax in which exported programs are promised to run."""
-SIZES = ["--input_length=128", "--max_target_length=8", "--batch_size=4", "--platforms=cpu"]
+LENGTHS = ["--input_length=32", "--max_target_length=8"]
+SIZES = [*LENGTHS, "--batch_size=4", "--platforms=cpu"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _two_short_lengths():
+    """Programs are for 16 and 32 ids, whose few rungs take a third of the time of those for 64 and 128."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mrt5_jax.inference.requests.SHORTEST", 16)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +49,10 @@ def exported(model_dir: Path) -> Path:
     return folder
 
 
-def requests_of(english: Path, number: int) -> list[dict[str, str]]:
+def texts_of(english: Path, number: int) -> list[dict[str, str]]:
     """Texts of many lengths, and characters of several bytes."""
     lines = english.read_text(encoding="utf-8").splitlines()
-    texts = [line[: 5 + 7 * (n % 16)] + "é" * (n % 3) for n, line in enumerate(lines) if len(line) > 120]
+    texts = [line[: 3 + 3 * (n % 8)] + "é" * (n % 3) for n, line in enumerate(lines) if len(line) > 120]
     return [{"inputs": text} for text in texts[:number]]
 
 
@@ -88,29 +97,25 @@ def test_the_promised_window_ends_after_the_newest_jax_that_is_pinned(repository
     assert f"{major}.{minor + 1}" == jax_export.FIRST_JAX_NOT_PROMISED
 
 
-def test_programs_run_at_both_ends_of_the_promised_window(
-    newest_jax: str, repository: Path, tmp_path: Path, mrt5, random_params
-) -> None:
+def test_programs_run_at_both_ends_of_the_promised_window(newest_jax: str, repository: Path, exported: Path) -> None:
     """In the jax that exports them here, and in the newest."""
-    jax_export.export_programs(Model(mrt5, random_params(mrt5)), tmp_path, jax_export.ExportSizes(32, 4, 2), ["cpu"])
     asked = [newest_jax, "-c", "import jax; print(jax.__version__)"]
     version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest = json.loads((exported / "manifest.json").read_text())
     assert SpecifierSet(manifest["jax"]).contains(version)
     assert Version(version).release[:2] == newest_pin(repository).release[:2]
     requests = [{"inputs": "some text"}, {"inputs": "é"}, {"inputs": "more of it"}, {"inputs": "x", "targets": "ab"}]
-    here, there = (run_loader(tmp_path, requests, python) for python in (sys.executable, newest_jax))
+    here, there = (run_loader(exported, requests, python) for python in (sys.executable, newest_jax))
     assert [answer.get("prediction_ids") for answer in there] == [answer.get("prediction_ids") for answer in here]
     np.testing.assert_allclose([one["score"] for one in there], [one["score"] for one in here], rtol=1e-4)
 
 
 def test_the_exported_programs_give_what_infer_gives(model_dir, exported, shared, tmp_path) -> None:
     """In a process of its own that finds nothing of ours, on texts of both lengths and of a last batch not full."""
-    requests = requests_of(shared / "data" / "english" / "validation.txt", 22)
+    requests = texts_of(shared / "data" / "english" / "validation.txt", 22)
     asked, answered = tmp_path / "requests.jsonl", tmp_path / "answers.jsonl"
     asked.write_text("".join(json.dumps(request) + "\n" for request in requests))
-    flags = ["--input_length=128", "--max_target_length=8"]
-    assert main(["infer", f"--model_dir={model_dir}", f"--input={asked}", f"--output={answered}", *flags]) == 0
+    assert main(["infer", f"--model_dir={model_dir}", f"--input={asked}", f"--output={answered}", *LENGTHS]) == 0
     expected = [json.loads(line) for line in answered.read_text().splitlines()]
     pairs = [request | {"targets": "abc"} for request in requests[:3]]
     answers = run_loader(exported, [*requests, *pairs])
@@ -120,7 +125,7 @@ def test_the_exported_programs_give_what_infer_gives(model_dir, exported, shared
 
     asked.write_text("".join(json.dumps(request) + "\n" for request in pairs))
     scored = tmp_path / "scores.jsonl"
-    flags.append("--mode=score")
+    flags = [*LENGTHS, "--mode=score"]
     assert main(["infer", f"--model_dir={model_dir}", f"--input={asked}", f"--output={scored}", *flags]) == 0
     scores = [json.loads(line)["score"] for line in scored.read_text().splitlines()]
     np.testing.assert_allclose([answer["score"] for answer in answers[len(requests) :]], scores, rtol=1e-5)
@@ -128,16 +133,16 @@ def test_the_exported_programs_give_what_infer_gives(model_dir, exported, shared
 
 def test_every_platform_has_its_programs_and_the_folder_says_what_it_holds(model_dir, tmp_path) -> None:
     """None of them has to be here."""
-    flags = ["--input_length=24", "--max_target_length=4", "--batch_size=2"]
+    flags = ["--input_length=16", "--max_target_length=4", "--batch_size=2"]
     assert main(["convert", "jax-export", str(model_dir), str(tmp_path / "all"), *flags]) == 0
     manifest = json.loads((tmp_path / "all" / "manifest.json").read_text())
     assert manifest["platforms"] == ["cpu", "cuda", "tpu"]
-    assert (manifest["input_lengths"], manifest["target_lengths"]) == ([24], [4])
+    assert (manifest["input_lengths"], manifest["target_lengths"]) == ([16], [4])
     assert manifest["not_included"] == "sampling and beam search"
     for where in manifest["platforms"]:
-        assert manifest["rungs"][where]["24"][-1] == 24
-        assert len(manifest["rungs"][where]["24"]) > 1
-    programs = {f"{name}_24.{where}.jaxexport" for name in ("generate", "score") for where in manifest["platforms"]}
+        assert manifest["rungs"][where]["16"][-1] == 16
+        assert len(manifest["rungs"][where]["16"]) > 1
+    programs = {f"{name}_16.{where}.jaxexport" for name in ("generate", "score") for where in manifest["platforms"]}
     others = {"manifest.json", "parameters.npz", "load.py", "flatbuffers"}
     assert {path.name for path in (tmp_path / "all").iterdir()} == programs | others
 
@@ -151,8 +156,8 @@ def test_the_loader_is_short_and_needs_jax_and_numpy_alone(exported) -> None:
 
 def test_a_text_that_is_too_long_or_a_platform_that_is_not_there_is_refused(exported, tmp_path) -> None:
     model = exported_loader.ExportedModel(exported)
-    with pytest.raises(ValueError, match="a text of 128 bytes: exported for at most 127"):
-        list(model.generate(["a" * 128]))
+    with pytest.raises(ValueError, match="a text of 32 bytes: exported for at most 31"):
+        list(model.generate(["a" * 32]))
     manifest = json.loads((exported / "manifest.json").read_text())
     (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"platforms": ["tpu"]}))
     with pytest.raises(ValueError, match="jax runs on cpu here"):
@@ -200,9 +205,9 @@ def test_what_other_formats_have_no_name_for_is_exported_too(kind, tmp_path, byt
     """The same scores as the model's own program gives."""
     config = dataclasses.replace(byt5, gate=GATES[kind])
     model = Model(config, random_params(config))
-    jax_export.export_programs(model, tmp_path, jax_export.ExportSizes(32, 4, 2), ["cpu"])
+    jax_export.export_programs(model, tmp_path, jax_export.ExportSizes(16, 4, 2), ["cpu"])
     (answer,) = exported_loader.ExportedModel(tmp_path).score(["some text"], ["ab"])
-    ids = np.zeros((1, 32), np.int32)
+    ids = np.zeros((1, 16), np.int32)
     ids[0, :10] = [*(byte + 3 for byte in b"some text"), 1]
     targets = np.array([[100, 101, 1]], np.int32)
     batch = {
