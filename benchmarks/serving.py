@@ -9,7 +9,10 @@ a connection and a thread of its own, send one text of 16 to 1,023 bytes after a
 
     alone            one call after another of `Model.generate`, compiled for one row
     1 client         the server, with nobody else
-    half, all        the server, with half of the clients and with all
+    all clients      the server, with all of them: each asks again as soon as it has its answer
+    half of them     with half as many, which ask as fast: they wait half as long, and get as many answers a second
+    half the rate    texts come at random times, half as many a second as all clients have got; a text's time counts
+                     from then, also where all connections are busy
 
 Every answer is compared with the one alone: where its ids differ, the two at the first difference should be as good
 as equally probable (a near-tie, 1e-4 nats), since batches round otherwise. A refusal ends the benchmark. Memory is that
@@ -24,15 +27,20 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+# isort: off
+# First: it sets the allocator, as the command line does for the server.
+from benchmarks.contest import CONSOLE
+# isort: on
 
 import numpy as np
 from rich.table import Table
 
 from benchmarks.bench_model import CONFIG, LENGTH, keeping, make_batch, make_params
-from benchmarks.contest import CONSOLE
 from benchmarks.machine import this_machine
 from mrt5_jax.api.loading import load
 from mrt5_jax.api.model import Model
@@ -62,20 +70,32 @@ def main() -> None:
         "--seconds",
         type=float,
         default=30.0,
-        help="with all clients; one client, and half of them, take a quarter of it each (default: 30)",
+        help="with all clients; the other loads take a quarter of it each (default: 30)",
     )
     parser.add_argument("--tokens", type=int, default=32, help="ids that are generated for a text (default: 32)")
     parser.add_argument("--batch_size", type=int, default=16, help="the server's (default: 16)")
+    parser.add_argument("--max_rungs", type=int, default=4, help="the server's, and of the calls alone (default: 4)")
+    parser.add_argument(
+        "--when",
+        type=Path,
+        metavar="FILE",
+        help="measure when this file is there: until then the server, once it has started, waits for a quiet machine",
+    )
     args = parser.parse_args()
     CONSOLE.print(f"{this_machine()}")
     with tempfile.TemporaryDirectory() as folder:
         model_dir = Path(folder) / "model"
         save_model_dir(model_dir, args.tokens)
-        model = load(model_dir, input_length=LENGTH, target_length=args.tokens, execution=ExecutionConfig(max_rungs=4))
+        model = load(
+            model_dir,
+            input_length=LENGTH,
+            target_length=args.tokens,
+            execution=ExecutionConfig(max_rungs=args.max_rungs),
+        )
         texts = random_texts()
-        alone, expected = alone_load(model, texts)
+        expected = [tuple(model.generate([text], batch_size=1)[0].ids) for text in texts]
         with tempfile.TemporaryFile("w+") as log:
-            run(args, model_dir, model, texts, alone, expected, log)
+            run(args, model_dir, model, texts, expected, log)
 
 
 def save_model_dir(path: Path, tokens: int) -> None:
@@ -90,19 +110,19 @@ def random_texts() -> list[str]:
     return [bytes(rng.integers(32, 127, length, dtype=np.uint8)).decode() for length in lengths]
 
 
-def alone_load(model: Model, texts: list[str]) -> tuple[Load, list[tuple[int, ...]]]:
-    """One call after another, each of one text, after a round that compiles."""
-    found = [tuple(model.generate([text], batch_size=1)[0].ids) for text in texts]
+def alone_load(model: Model, texts: list[str]) -> Load:
+    """One call after another, each of one text; everything is compiled."""
     latencies, start = [], time.perf_counter()
     for text in texts:
         before = time.perf_counter()
         model.generate([text], batch_size=1)
         latencies.append(time.perf_counter() - before)
-    return Load(time.perf_counter() - start, latencies, []), found
+    return Load(time.perf_counter() - start, latencies, [])
 
 
-def run(args, model_dir, model, texts, alone, expected, log) -> None:
+def run(args, model_dir, model, texts, expected, log) -> None:
     flags = [f"--input_length={LENGTH}", f"--max_target_length={args.tokens}", f"--batch_size={args.batch_size}"]
+    flags += [f"--max_rungs={args.max_rungs}"]
     command = [sys.executable, "-m", "mrt5_jax", "serve", f"--model_dir={model_dir}", "--port=0", *flags]
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True) as server:
@@ -114,16 +134,20 @@ def run(args, model_dir, model, texts, alone, expected, log) -> None:
                 raise SystemExit(f"the server has ended:\n{log.read()}")
             address = line.rpartition("http://")[2].strip()
             CONSOLE.print(f"listens after {time.perf_counter() - start:.0f} s")
-            loads = {"alone": alone}
+            while args.when and not args.when.exists():
+                time.sleep(1)
+            loads = {"alone": alone_load(model, texts)}
             loads["1 client"] = under_load(address, texts, 1, args.seconds / 4)
-            loads["half"] = under_load(address, texts, max(1, args.clients // 2), args.seconds / 4)
             settled: list[float] = []
             timer = threading.Timer(SETTLED_SECONDS, lambda: settled.append(resident(server.pid)))
             timer.start()
             try:
-                loads["all"] = under_load(address, texts, args.clients, args.seconds)
+                loads["all clients"] = full = under_load(address, texts, args.clients, args.seconds)
             finally:
                 timer.cancel()
+            loads["half of them"] = under_load(address, texts, max(1, args.clients // 2), args.seconds / 4)
+            rate = len(full.latencies) / full.seconds / 2
+            loads["half the rate"] = at_rate(address, texts, args.clients, args.seconds / 4, rate)
             memory = resident(server.pid)
             metrics = get(address, "/metrics")
         finally:
@@ -140,27 +164,59 @@ def run(args, model_dir, model, texts, alone, expected, log) -> None:
 
 
 def under_load(address: str, texts: list[str], clients: int, seconds: float) -> Load:
-    until, latencies, answers = time.perf_counter() + seconds, [], []
+    """Clients that ask again as soon as they have an answer."""
+    until = time.perf_counter() + seconds
+
+    def moments() -> Iterator[float]:
+        while (now := time.perf_counter()) < until:
+            yield now
+
+    return load_of(address, texts, [moments() for _ in range(clients)])
+
+
+def at_rate(address: str, texts: list[str], clients: int, seconds: float, rate: float) -> Load:
+    """Texts that come at random times, so many a second on average, whether or not the last one is answered."""
+    rng = np.random.default_rng(0)
+    gaps = rng.exponential(1 / rate, round(rate * seconds))
+    coming, lock = iter((time.perf_counter() + np.cumsum(gaps)).tolist()), threading.Lock()
+
+    def moments() -> Iterator[float]:
+        while True:
+            with lock:
+                moment = next(coming, None)
+            if moment is None:
+                return
+            time.sleep(max(0.0, moment - time.perf_counter()))
+            yield moment
+
+    return load_of(address, texts, [moments() for _ in range(clients)])
+
+
+def load_of(address: str, texts: list[str], clients: list[Iterator[float]]) -> Load:
+    """Sends a text at each moment of each client, on a connection of the client's own.
+
+    Raises:
+        SystemExit: a request is refused.
+    """
+    latencies, answers = [], []
 
     def ask(number: int) -> None:
-        """Raises where a request is refused."""
         connection, rng = http.client.HTTPConnection(address, timeout=300), np.random.default_rng(number)
-        while time.perf_counter() < until:
+        for moment in clients[number]:
             which = int(rng.integers(len(texts)))
-            before = time.perf_counter()
             body = json.dumps({"texts": [texts[which]]})
             connection.request("POST", "/v1/generate", body, {"content-type": "application/json"})
             response = connection.getresponse()
             content = json.loads(response.read())
             if response.status != 200:
                 raise SystemExit(f"an answer with status {response.status}: {content}")
-            latencies.append(time.perf_counter() - before)
+            latencies.append(time.perf_counter() - moment)
             answers.append((which, tuple(content["answers"][0]["ids"])))
         connection.close()
 
     start = time.perf_counter()
-    with ThreadPoolExecutor(clients) as threads:
-        list(threads.map(ask, range(clients)))  # raises what one of them raised
+    with ThreadPoolExecutor(len(clients)) as threads:
+        list(threads.map(ask, range(len(clients))))  # raises what one of them raised
     return Load(time.perf_counter() - start, latencies, answers)
 
 

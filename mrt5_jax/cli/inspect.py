@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from mrt5_jax.report.inspected import InspectedModel
 
 _ENDING = ".txt"
+_NAMED = 3
+"""Texts that are cut are named one by one up to this number, and counted beyond it."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,6 +121,8 @@ def _read(args: argparse.Namespace) -> tuple[dict[str, bytes], list[str]]:
         texts[name] = data if args.text_bytes is None else first_bytes(data, args.text_bytes)
         if len(texts[name]) < len(data):
             lines.append(f"{name}: the first {len(texts[name]):,} of {len(data):,} bytes")
+    if len(lines) > _NAMED:
+        lines = [f"Of {len(lines):,} texts the first {args.text_bytes:,} bytes, and no part of a character."]
     return texts, lines
 
 
@@ -204,11 +208,13 @@ def _model_names(args: argparse.Namespace, models: "Sequence[Model]") -> list[st
 def _window_lines(model: "Model", one: "InspectedModel", found: "Sequence[InspectedModel]") -> list[str]:
     """Says which texts are longer than a model's input."""
     of_model = "the model's" if len(found) == 1 else f"that of {one.name}"
+    cut = {text: len(of_text.windows) for text, of_text in one.texts.items() if len(of_text.windows) > 1}
+    windows = f"windows of at most {model.input_length - 1:,} bytes, each seen alone."
+    if len(cut) > _NAMED:
+        return [f"{len(cut):,} texts are longer than {of_model} input: cut into {windows}"]
     return [
-        f"{'The text' if len(one.texts) == 1 else text} is longer than {of_model} input: cut into "
-        f"{len(of_text.windows):,} windows of at most {model.input_length - 1:,} bytes, each seen alone."
-        for text, of_text in one.texts.items()
-        if len(of_text.windows) > 1
+        f"{'The text' if len(one.texts) == 1 else text} is longer than {of_model} input: cut into {count:,} {windows}"
+        for text, count in cut.items()
     ]
 
 

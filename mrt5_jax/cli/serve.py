@@ -22,6 +22,9 @@ SHORTEST_TOKEN = 16
 LIBRARIES = ("prometheus_client", "starlette", "uvicorn")
 """What the extra serve installs."""
 
+_OUT_OF_MEMORY = ("RESOURCE_EXHAUSTED", "Out of memory allocating")
+"""How JAX says it; on a CPU a running program says the second, as an internal error."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds flags for a model, where to listen, who may ask, and how much."""
@@ -159,7 +162,7 @@ def _explained_memory(args: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+        if not isinstance(error, MemoryError) and not any(words in str(error) for words in _OUT_OF_MEMORY):
             raise
         raise UserError(
             f"{args.model_dir} does not fit into the memory with --batch_size={args.batch_size}: give a smaller one, "

@@ -44,7 +44,9 @@ class Service:
     def __init__(self, warm: WarmModel, limits: ServeLimits) -> None:
         self.warm, self.limits, self.stopping = warm, limits, False
         self.metrics = ServerMetrics(lambda: self.batcher.num_waiting)
-        self.batcher = Batcher(warm.answer, warm.static_length, warm.sizes, limits.waiting, self.metrics.observe_batch)
+        self.batcher = Batcher(
+            warm.answer, warm.static_length, warm.sizes, limits.waiting, warm.seconds, self.metrics.observe_batch
+        )
 
     async def answer(self, endpoint: Endpoint, request: HttpRequest) -> ASGIApp:
         """Answers a request to one of the endpoints that compute."""

@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -16,7 +16,10 @@ GATHERING_SECONDS = 0.010
 """Seconds that the first of a batch waits for others."""
 
 _FORGETTING = 0.9
-"""What the mean duration of a batch keeps of itself with each."""
+"""What a mean duration keeps of itself with each batch."""
+
+_WORTH_WAITING = 1.1
+"""A larger batch makes those in it wait for each other: it has to be so much cheaper for each of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,14 +49,16 @@ class Batcher:
     """A queue in front of a model. Its methods are called on the event loop that `run` runs on.
 
     The work that waits longest decides what is computed next, so that none starves: those of its group and static
-    length go with it, in the order in which they came. They get the smallest batch that holds them, and rows left over
-    in it go to shorter works, which there cost nothing.
+    length go with it, in the order in which they came, in a batch of the size that costs least time for each of them.
+    Where rows cost nothing that is the smallest that holds them; where each costs as much as alone, a small one. Rows
+    left over in it go to shorter works, which there cost nothing.
 
     Args:
         compute: called on a thread of its own, one batch at a time.
         length_of: a work's static length.
         sizes: rows that batches have, rising.
         places: works that may wait.
+        seconds: how long a batch of each shape takes; those that are computed are averaged in. None: rows cost nothing.
         observe: is told of each batch.
     """
 
@@ -63,13 +68,15 @@ class Batcher:
         length_of: Callable[[Work], int],
         sizes: Sequence[int],
         places: int,
+        seconds: Mapping[BatchShape, float] | None = None,
         observe: Observe = lambda shape, used, seconds: None,
     ) -> None:
         self._compute, self._length_of, self._sizes = compute, length_of, sizes
         self._places, self._observe = places, observe
         self._waiting: list[Ticket] = []
         self._came = asyncio.Event()
-        self._seconds = 0.0
+        self._seconds = None if seconds is None else dict(seconds)
+        self._seconds_each = 0.0
 
     @property
     def num_waiting(self) -> int:
@@ -78,7 +85,7 @@ class Batcher:
 
     def retry_after(self) -> int:
         """Returns in how many seconds there should be a place: as long as the batches that wait will take."""
-        return max(1, math.ceil(self._seconds * self.num_waiting / self._sizes[-1]))
+        return max(1, math.ceil(self._seconds_each * self.num_waiting))
 
     def submit(self, works: Sequence[Work]) -> list[Ticket]:
         """Puts works into the queue, all or none.
@@ -114,9 +121,9 @@ class Batcher:
                 works = [ticket.work for ticket in tickets]
                 answers = await loop.run_in_executor(thread, self._answers, shape, works)
                 seconds = time.perf_counter() - start
-                self._seconds = (
-                    seconds if not self._seconds else (_FORGETTING * self._seconds + (1 - _FORGETTING) * seconds)
-                )
+                self._seconds_each = _mean(self._seconds_each, seconds / len(tickets))
+                if self._seconds is not None:
+                    self._seconds[shape] = _mean(self._seconds[shape], seconds)
                 self._observe(shape, len(tickets), seconds)
                 for ticket, answer in zip(tickets, answers, strict=True):
                     _settle(ticket.future, answer)
@@ -156,8 +163,9 @@ class Batcher:
 
     def _take(self) -> tuple[BatchShape, list[Ticket]]:
         first = self._waiting[0]
-        chosen = self._like_the_first()[: self._sizes[-1]]
-        rows = next(size for size in self._sizes if size >= len(chosen))
+        alike = self._like_the_first()
+        rows = self._rows_for(len(alike), first)
+        chosen = alike[:rows]
         shorter = [
             ticket for ticket in self._waiting if ticket.length < first.length and ticket.work.group == first.work.group
         ]
@@ -165,6 +173,19 @@ class Batcher:
         taken = set(map(id, chosen))
         self._waiting = [ticket for ticket in self._waiting if id(ticket) not in taken]
         return BatchShape(first.work.endpoint, rows, first.length), chosen
+
+    def _rows_for(self, count: int, first: Ticket) -> int:
+        """Returns how many rows the batch should have that `count` works like the first could go in."""
+        each = {}
+        for size in self._sizes:
+            shape = BatchShape(first.work.endpoint, size, first.length)
+            each[size] = (1.0 if self._seconds is None else self._seconds[shape]) / min(size, count)
+        return next(size for size in self._sizes if each[size] <= _WORTH_WAITING * min(each.values()))
+
+
+def _mean(before: float, now: float) -> float:
+    """Returns a mean duration with one more in it; 0: none before."""
+    return _FORGETTING * before + (1 - _FORGETTING) * now if before else now
 
 
 def _settle(future: asyncio.Future, answer: Any) -> None:

@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import math
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -76,6 +78,7 @@ class WarmModel:
         limits, cutting_limits: what inputs are refused by, or cut to.
         lengths: static lengths of inputs, rising.
         sizes: numbers of rows of a batch, rising.
+        seconds: how long a batch of each shape takes that is compiled.
         no_deletions: why the model has no gate values to show; None where it has.
 
     Raises:
@@ -92,6 +95,7 @@ class WarmModel:
         self.lengths: Sequence[int] = job.input_lengths
         self.sizes = batch_sizes(most_rows)
         self.no_deletions = _reason(lambda: self.model.deletions(["a"]))
+        self.seconds: dict[BatchShape, float] = {}
         self._programs: dict[BatchShape, Callable[..., Any]] = {}
         self._inspector = make_inspector(MrT5(model.config, model.execution))
 
@@ -102,7 +106,7 @@ class WarmModel:
         return [BatchShape(*shape) for shape in itertools.product(endpoints, self.sizes, self.lengths)]
 
     def compile(self, shape: BatchShape) -> None:
-        """Compiles what a shape needs whatever its rows keep, and runs it once."""
+        """Compiles what a shape needs whatever its rows keep, and runs it twice to see how long it takes."""
         batch = self._padded([_EXAMPLE], shape)
         tokens, engine = batch["encoder_input_tokens"], self.model.engine
         if shape.endpoint == "generate":
@@ -113,7 +117,10 @@ class WarmModel:
             self._programs[shape] = engine.compiled_encoder(tokens)
         else:
             self._programs[shape] = self._inspector
-        self.answer(shape, [Work(shape.endpoint, _EXAMPLE)])
+        for _ in range(2):
+            start = time.perf_counter()
+            self.answer(shape, [Work(shape.endpoint, _EXAMPLE)])
+            self.seconds[shape] = min(self.seconds.get(shape, math.inf), time.perf_counter() - start)
 
     def static_length(self, work: Work) -> int:
         """Returns the shortest static length that holds the input."""

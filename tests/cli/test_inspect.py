@@ -90,6 +90,20 @@ def test_a_folder_is_a_gallery(model_dir: Path, tmp_path: Path, capsys: pytest.C
     assert "ar: the first 6 of 12 bytes" in shown
 
 
+def test_many_texts_that_are_cut_are_counted_and_not_named(
+    model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abcde":
+        (tmp_path / f"{name}.txt").write_text("many letters " * (1 if name == "a" else 5))
+    given = [f"--model_dir={model_dir}", f"--folder={tmp_path}"]
+    assert main(["inspect", *given, "--text_bytes=20"]) == 0
+    assert "Of 4 texts the first 20 bytes, and no part of a character." in capsys.readouterr().out
+    assert main(["inspect", *given]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^\d texts are longer than the model's input: cut into windows of at most", out, re.MULTILINE)
+    assert "b is longer" not in out
+
+
 def test_attention_to_deleted_positions_is_shown_and_written(
     model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

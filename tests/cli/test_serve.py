@@ -104,7 +104,16 @@ def test_the_extra_that_is_missing_is_named(capsys: pytest.CaptureFixture[str], 
     assert refusal(capsys).endswith("serve needs no_such_library: pip install 'mrt5-jax[serve]'")
 
 
-@pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory"),
+        jax.errors.JaxRuntimeError(
+            "INTERNAL: Error dispatching computation: Out of memory allocating 2958479664 bytes."
+        ),
+    ],
+)
 def test_a_model_that_does_not_fit_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: Exception
 ) -> None:

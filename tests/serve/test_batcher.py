@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import numpy as np
 import pytest
@@ -43,8 +43,10 @@ class Computed:
 
 
 @contextlib.asynccontextmanager
-async def running(compute: Compute, places: int = 100) -> AsyncIterator[Batcher]:
-    batcher = Batcher(compute, length_of, SIZES, places)
+async def running(
+    compute: Compute, places: int = 100, seconds: Mapping[BatchShape, float] | None = None
+) -> AsyncIterator[Batcher]:
+    batcher = Batcher(compute, length_of, SIZES, places, seconds)
     task = asyncio.create_task(batcher.run())
     try:
         async with asyncio.timeout(SECONDS):  # what hangs ends in an error
@@ -55,11 +57,11 @@ async def running(compute: Compute, places: int = 100) -> AsyncIterator[Batcher]
             await task
 
 
-def answers(works: list[Work], compute: Compute) -> list[int]:
+def answers(works: list[Work], compute: Compute, seconds: Mapping[BatchShape, float] | None = None) -> list[int]:
     """Of works that come at once."""
 
     async def main() -> list[int]:
-        async with running(compute) as batcher:
+        async with running(compute, seconds=seconds) as batcher:
             return await asyncio.gather(*(ticket.future for ticket in batcher.submit(works)))
 
     return asyncio.run(main())
@@ -85,6 +87,25 @@ def test_the_oldest_chooses_the_length_and_shorter_ones_take_the_rows_left_over(
     computed = Computed()
     assert answers([work(length) for length in lengths], computed) == lengths
     assert computed.batches == [(BatchShape("generate", *shape), rows) for shape, rows in batches]
+
+
+@pytest.mark.parametrize(
+    ("of_one", "of_four", "rows"),
+    [
+        (1.0, 1.0, [4, 3]),  # rows cost nothing
+        (1.0, 2.0, [4, 3]),
+        (1.0, 3.2, [4, 1, 1, 1]),  # four are cheaper together, three are not
+        (1.0, 3.8, [1] * 7),  # within a tenth of what each costs alone: none waits for another
+    ],
+)
+def test_works_go_together_where_each_is_cheaper_for_it(
+    at_once, monkeypatch: pytest.MonkeyPatch, of_one: float, of_four: float, rows: list[int]
+) -> None:
+    monkeypatch.setattr(module, "_FORGETTING", 1.0)
+    seconds = {BatchShape("generate", 1, 64): of_one, BatchShape("generate", 4, 64): of_four}
+    computed = Computed()
+    answers([work(10)] * 7, computed, seconds)
+    assert [len(lengths) for _, lengths in computed.batches] == rows
 
 
 def test_works_of_other_parameters_are_not_computed_together(at_once) -> None:

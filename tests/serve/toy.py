@@ -32,6 +32,7 @@ class ToyModel(WarmModel):
         self.limits = Limits(config.vocab_size, INPUT_LENGTH, TARGET_LENGTH, "refuse")
         self.cutting_limits = self.limits._replace(long_inputs="truncate")
         self.lengths, self.sizes = (64, INPUT_LENGTH), (1, 4)
+        self.seconds = None
         self.no_deletions = None
 
     def answer(self, shape: BatchShape, works: Sequence[Work]) -> list[Any]:
