@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.contest import CONSOLE
 from benchmarks.machine import this_machine
 from benchmarks.recipes.course import read_metrics
 from mrt5_jax.cli.gin_setup import resolve
@@ -135,7 +134,7 @@ def report(models: Path) -> None:
 
         penalties = "; ".join(f"{penalty} {means(penalty, 3)}" for penalty in scheme.penalties)
         print(f"| {name} | {means('loss', 2)} | {means('deletion_rate', 0)} % | {penalties} |")
-    CONSOLE.print(f"means over steps 1-10, 146-155 and 291-300, kept in %; seed {SEED}. {this_machine()}")
+    print(f"means over steps 1-10, 146-155 and 291-300, kept in %; seed {SEED}. {this_machine()}")
 
 
 def main() -> int:
