@@ -12,7 +12,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         type=given_path,
         metavar="MODEL",
-        help="what train or convert wrote, a Hugging Face folder, or OWNER/NAME on its hub",
+        help="what train or convert wrote, a Hugging Face folder, OWNER/NAME on its hub, or toy, which comes with "
+        "the package",
     )
     parser.add_argument("--step", type=int, help="checkpoint to use (default: the newest)")
     parser.add_argument(
