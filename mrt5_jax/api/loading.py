@@ -221,7 +221,7 @@ def describe_model(source: AnyPath) -> DescribedModel:
             return _of_model_dir(name, folder)
         if exists(folder / CONFIG) or is_hub_id(name):
             return _of_hugging_face(name)
-        if name == toy.NAME and not exists(folder):
+        if name == toy.TOY and not exists(folder):
             return describe_toy()
         found = f"nor is {CONFIG}" if exists(folder) else "nothing has that name"
     raise UserError(f"{folder / MODEL_CONFIG} is not there, {found}: {_KINDS}")
@@ -268,11 +268,11 @@ def describe_toy(folder: Path = toy.FOLDER) -> DescribedModel:
     def read(step: int | None) -> Weights:
         only = run.training.num_steps
         if step not in (None, only):
-            raise UserError(f"{toy.NAME} has no step {step}; it has {only}")
+            raise UserError(f"{toy.TOY} has no step {step}; it has {only}")
         return Weights(toy.read_params(folder), only)
 
     text = (folder / CONFIG_GIN).read_text(encoding="utf-8")
-    return DescribedModel(toy.NAME, config, run, text, read, None)
+    return DescribedModel(toy.TOY, config, run, text, read, None)
 
 
 def with_threshold(config: ModelConfig, threshold: float, name: str) -> ModelConfig:

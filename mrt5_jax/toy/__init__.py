@@ -18,7 +18,7 @@ from mrt5_jax.model.parameters import Params
 from mrt5_jax.runs.model_dir import MODEL_CONFIG, write_model_config
 from mrt5_jax.runs.run_files import SavedRun, write_run
 
-NAME = "toy"
+TOY = "toy"
 FOLDER = Path(__file__).parent
 PARAMS = "params.safetensors"
 STORED = np.float16

@@ -19,8 +19,9 @@ from mrt5_jax.cli.quickstart import NUM_STRINGS, PAGE, SPLIT, inspect_strings, t
 from mrt5_jax.compilation_cache import keep_programs_from_now_on
 from mrt5_jax.evaluation.inspection import VowelStatistics
 from mrt5_jax.evaluation.records import of_deletion, summarize
+from mrt5_jax.tasks.diagnostics import diagnostic_task  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
-SEED = 0
+TOY_SEED = 0
 SEQUENCE_ACCURACY = 0.95
 """Of the strings, at least so many are written exactly under hard deletion."""
 VOWELS_DELETED = 0.95
@@ -28,7 +29,7 @@ MOST_BYTES = 1_200_000
 """Of all its files together."""
 
 
-def judge(folder: Path) -> tuple[float, VowelStatistics]:
+def judge_toy(folder: Path) -> tuple[float, VowelStatistics]:
     """Returns the sequence accuracy of a toy under hard deletion, and what it deletes, both of unseen strings.
 
     Args:
@@ -38,9 +39,16 @@ def judge(folder: Path) -> tuple[float, VowelStatistics]:
     assert model.run is not None
     evaluation = dataclasses.replace(model.run.evaluation, num_examples=NUM_STRINGS)
     run = dataclasses.replace(model.run, evaluation=evaluation)
-    found = evaluate(model, run.data.eval_tasks[0], split=SPLIT, deletions=("hard",), num_examples=NUM_STRINGS)
+    task = diagnostic_task("vowel_removal", length=run.data.input_length)
+    assert (task,) == run.data.eval_tasks
+    found = evaluate(model, task, split=SPLIT, deletions=("hard",), num_examples=NUM_STRINGS)
     vowels, _ = inspect_strings(run, placed(model), found.records)
     return summarize(of_deletion(found.records, "hard"))["sequence_accuracy"], vowels
+
+
+def size_of(folder: Path) -> int:
+    """Returns the bytes of a toy's files."""
+    return sum(path.stat().st_size for path in folder.iterdir() if path.suffix not in ("", ".py"))
 
 
 def main() -> int:
@@ -50,17 +58,15 @@ def main() -> int:
     parser.add_argument("--toy_dir", type=Path, default=toy.FOLDER, help="where its files go (%(default)s)")
     args = parser.parse_args()
     keep_programs_from_now_on()
-    run = train_model(args.output_dir / "mrt5", SEED, args.output_dir / PAGE)
+    run = train_model(args.output_dir / "mrt5", TOY_SEED, args.output_dir / PAGE)
     trained = load(run.model_dir)
     assert trained.run is not None
     args.toy_dir.mkdir(parents=True, exist_ok=True)
-    saved = dataclasses.replace(trained.run, model_dir=toy.NAME)
+    saved = dataclasses.replace(trained.run, model_dir=toy.TOY)
     toy.write_toy(args.toy_dir, trained.params, saved, trained.config_text)
-    accuracy, vowels = judge(args.toy_dir)
-    size = sum(
-        path.stat().st_size for path in args.toy_dir.glob("*") if path.suffix in (".json", ".gin", ".safetensors")
-    )
-    print(f"seed {SEED}, step {trained.step:,}; {size:,} bytes of files, at most {MOST_BYTES:,}")
+    accuracy, vowels = judge_toy(args.toy_dir)
+    size = size_of(args.toy_dir)
+    print(f"seed {TOY_SEED}, step {trained.step:,}; {size:,} bytes of files, at most {MOST_BYTES:,}")
     print(f"{accuracy:.2%} of {NUM_STRINGS:,} unseen strings are written exactly under hard deletion")
     print(*vowel_lines(vowels), sep="\n")
     good = accuracy >= SEQUENCE_ACCURACY and vowels.vowels.rate >= VOWELS_DELETED and size <= MOST_BYTES
