@@ -6,7 +6,7 @@ from mrt5_jax.runs.files import given_path
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds --model_dir, --step and --threshold, which are the arguments of `mrt5_jax.load`."""
+    """Adds --model_dir, --step and --threshold, which are the arguments of `mrt5_jax.load`, and --module."""
     parser.add_argument(
         "--model_dir",
         required=True,
@@ -22,4 +22,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="G",
         help="keep positions with gate values above it (default: what `mrt5 eval --store_threshold` has left, or the "
         "trained one)",
+    )
+    parser.add_argument(
+        "--module",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a Python module with the model's selector, if that is yours, in the working directory or on PYTHONPATH",
     )

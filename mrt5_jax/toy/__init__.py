@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from mrt5_jax.model.parameters import Params
 from mrt5_jax.runs.model_dir import MODEL_CONFIG, write_model_config
@@ -44,4 +44,4 @@ def write_toy(folder: Path, params: Params, run: SavedRun, config_text: str) -> 
     write_model_config(folder, run.model)
     write_run(folder, run, config_text)
     named = flatten_dict(jax.tree.map(lambda leaf: np.asarray(leaf).astype(STORED), params), sep="/")
-    save_file(named, folder / PARAMS)
+    (folder / PARAMS).write_bytes(save(named))

@@ -17,6 +17,7 @@ from mrt5_jax.api.loading import describe_toy, load
 from mrt5_jax.api.runs import evaluate, placed
 from mrt5_jax.cli.quickstart import NUM_STRINGS, PAGE, SPLIT, inspect_strings, train_model, vowel_lines
 from mrt5_jax.compilation_cache import keep_programs_from_now_on
+from mrt5_jax.errors import PREEMPTED_EXIT_CODE, Preempted
 from mrt5_jax.evaluation.inspection import VowelStatistics
 from mrt5_jax.evaluation.records import of_deletion, summarize
 from mrt5_jax.tasks.diagnostics import diagnostic_task  # pyright: ignore[reportMissingImports] - setuptools puts it there
@@ -75,4 +76,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except Preempted as stopped:
+        print(stopped, file=sys.stderr)
+        sys.exit(PREEMPTED_EXIT_CODE)
