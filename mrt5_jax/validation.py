@@ -17,7 +17,14 @@ from mrt5_jax.objectives.controllers import LAWS
 from mrt5_jax.pairs import check_pairs
 from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selector_rule import GATE_MEAN
-from mrt5_jax.selection.selectors import SELECTORS, check_deletion, check_stride, deletion_threshold, selector_rule
+from mrt5_jax.selection.selectors import (
+    ONE_OF_YOURS,
+    SELECTORS,
+    check_deletion,
+    check_stride,
+    deletion_threshold,
+    selector_rule,
+)
 from mrt5_jax.selection.settings import check_settings
 from mrt5_jax.selection.step_deletions import step_deletions
 from mrt5_jax.spelling import nearest
@@ -48,7 +55,7 @@ INCREASING = Rule(
 CAPACITY = Rule(lambda value: 0 < value <= 1, "above 0 and at most 1")
 SEED = Rule(lambda value: 0 <= value < 2**32, "from 0 to 4294967295: a seed has 32 bits")
 STRIDE = Rule(lambda value: value >= 2, "at least 2: every position would own a slot")
-SELECTOR = Rule(lambda value: value in SELECTORS, " or ".join(map(repr, SELECTORS)))
+SELECTOR = Rule(lambda value: value in SELECTORS, " or ".join([*map(repr, SELECTORS), ONE_OF_YOURS]))
 WEIGHTS = Rule(lambda value: all(math.isfinite(weight) for _, weight in value), "names with finite weights")
 LAW = Rule(lambda value: value in LAWS, " or ".join(map(repr, LAWS)))
 LANGUAGE_TARGETS = Rule(

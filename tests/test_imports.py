@@ -30,12 +30,12 @@ LAYERS = [
     {"model"},
     {"parallel"},
     {"runs"},
-    {"evaluation", "inference", "interop"},
+    {"evaluation", "inference", "interop", "toy"},
     {"training"},
     {"tools"},
     {"api"},
     {"report", "serve"},
-    {"cli", "__main__"},
+    {"cli", "toy.make", "__main__"},
 ]
 """From the ground up; a part may import from its own layer and from those before it. A module that is named stands
 where it is named, and not where its room does."""

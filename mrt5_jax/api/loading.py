@@ -5,11 +5,13 @@ import logging
 import numbers
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from mrt5_jax import toy
 from mrt5_jax.api.given import check_counts
 from mrt5_jax.api.model import Model
 from mrt5_jax.compaction.ladder import make_ladder
@@ -39,7 +41,7 @@ from mrt5_jax.selection.deletions import DELETIONS
 from mrt5_jax.selection.selectors import check_deletion, check_stride, selector_rule
 from mrt5_jax.validation import check_gate, check_ranges
 
-_KINDS = "give a MODEL_DIR of train or convert, a Hugging Face folder, or OWNER/NAME on its hub"
+_KINDS = 'give a MODEL_DIR of train or convert, a Hugging Face folder, OWNER/NAME on its hub, or "toy"'
 _log = logging.getLogger(__name__)
 
 
@@ -161,7 +163,8 @@ def load(
 
     Args:
         source: a MODEL_DIR that `mrt5 train` or `mrt5 convert` wrote or a Hugging Face folder of ByT5 or MrT5, local or
-            in a bucket; or a model of the Hugging Face hub, OWNER/NAME or OWNER/NAME@REVISION (with the extra hf).
+            in a bucket; a model of the Hugging Face hub, OWNER/NAME or OWNER/NAME@REVISION (with the extra hf); or
+            "toy", a small MrT5 that comes with the package and writes strings of letters without their vowels.
         step: which checkpoint of a MODEL_DIR; None: the newest.
         deletion: what the gate does: "hard" removes positions (the default of a model with a gate), "soft" adds gate
             values to attention scores, "none" ignores the gate (the default, and the only one, of a ByT5).
@@ -218,6 +221,8 @@ def describe_model(source: AnyPath) -> DescribedModel:
             return _of_model_dir(name, folder)
         if exists(folder / CONFIG) or is_hub_id(name):
             return _of_hugging_face(name)
+        if name == toy.TOY and not exists(folder):
+            return describe_toy()
         found = f"nor is {CONFIG}" if exists(folder) else "nothing has that name"
     raise UserError(f"{folder / MODEL_CONFIG} is not there, {found}: {_KINDS}")
 
@@ -249,6 +254,25 @@ def _of_hugging_face(name: str) -> DescribedModel:
         return Weights(imported.params, 0, imported.source)
 
     return DescribedModel(name, imported.config, None, "", read, None)
+
+
+def describe_toy(folder: Path = toy.FOLDER) -> DescribedModel:
+    """Returns the toy that comes with the package.
+
+    Args:
+        folder: where its files lie; other ones when it is made.
+    """
+    config, run = read_model_config(folder), read_run(folder)
+    assert run is not None, "a toy is written with the run that trained it"
+
+    def read(step: int | None) -> Weights:
+        only = run.training.num_steps
+        if step not in (None, only):
+            raise UserError(f"{toy.TOY} has no step {step}; it has {only}")
+        return Weights(toy.read_params(folder), only)
+
+    text = (folder / CONFIG_GIN).read_text(encoding="utf-8")
+    return DescribedModel(toy.TOY, config, run, text, read, None)
 
 
 def with_threshold(config: ModelConfig, threshold: float, name: str) -> ModelConfig:

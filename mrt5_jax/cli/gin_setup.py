@@ -25,7 +25,7 @@ from mrt5_jax.cli.gin_moved import renew
 from mrt5_jax.cli.gin_names import known_settings
 from mrt5_jax.cli.gin_statements import FLAGS, MACRO, SAVED, Statements
 from mrt5_jax.cli.gin_unread import check_unread, complaints, lost_lines, repeated_lines, switch_off
-from mrt5_jax.cli.user_modules import find_in_working_directory, import_module_of_user
+from mrt5_jax.cli.user_modules import find_in_working_directory, import_module_of_user, import_modules_of_user
 from mrt5_jax.data.lines import read_text
 from mrt5_jax.data.registry import register_all_with_seqio
 from mrt5_jax.data.tensorflow_on_demand import imports_of_users
@@ -97,7 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a Python module with tasks of yours, in the working directory or on PYTHONPATH; may be repeated",
+        help="a Python module with your tasks or selectors, in the working directory or on PYTHONPATH; may be repeated",
     )
     parser.set_defaults(gin_bindings=[])
 
@@ -116,10 +116,8 @@ def import_modules(names: Sequence[str]) -> None:
     Raises:
       UserError: see `import_module_of_user`.
     """
-    find_in_working_directory()
     with imports_of_users(register_all_with_seqio):
-        for name in names:
-            import_module_of_user(name)
+        import_modules_of_user(names)
 
 
 def resolve(

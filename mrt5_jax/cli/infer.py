@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mrt5_jax.cli.infer_shards import add_shard_arguments, make_output, shard_of
 from mrt5_jax.cli.model_flags import add_model_arguments
 from mrt5_jax.cli.process_flags import names_others
+from mrt5_jax.cli.user_modules import import_modules_of_user
 from mrt5_jax.config import Dispatch
 from mrt5_jax.errors import UserError
 from mrt5_jax.moved_names import LAST_VERSION, OLD_CAPACITY, say_once
@@ -124,6 +125,7 @@ def run(args: argparse.Namespace) -> int:
     """Does what the flags say; returns the exit code."""
     from mrt5_jax.validation import LARGEST_INTEGER, SEED
 
+    import_modules_of_user(args.module)
     search = _search(args)
     for flag in ("batch_size", "input_length", "max_target_length", "chunks", "window"):
         value = getattr(args, flag)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mrt5_jax.cli.model_flags import add_model_arguments
+from mrt5_jax.cli.user_modules import import_modules_of_user
 from mrt5_jax.errors import UserError
 from mrt5_jax.report.visible import visible_text
 from mrt5_jax.runs.files import as_path, explained, files_for, given_path, in_bucket, read_bytes
@@ -58,6 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the texts with what is deleted; writes the page and the JSON lines where asked."""
     _check(args)
+    import_modules_of_user(args.module)
     texts, lines = _read(args)
 
     from rich.console import Console

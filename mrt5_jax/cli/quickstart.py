@@ -90,7 +90,7 @@ def quickstart(output_dir: Path, seed: int | None = None) -> Quickstart:
     from mrt5_jax.runs.model_dir import write_atomically
 
     page = output_dir / PAGE
-    run = _train(output_dir / "mrt5", seed, page)
+    run = train_model(output_dir / "mrt5", seed, page)
     gate_step = run.loss.regularizer_delay
     byt5 = _evaluate(run, _load(run, gate_step), ("none",))
     loaded = _load(run)
@@ -104,11 +104,16 @@ def quickstart(output_dir: Path, seed: int | None = None) -> Quickstart:
     return Quickstart(byt5, mrt5, gate_step, vowels, page)
 
 
-def _train(model_dir: Path, seed: int | None, page: Path) -> RunConfig:
+def train_model(model_dir: Path, seed: int | None, page: Path) -> RunConfig:
     """Trains the model, or goes on where it stands; returns its run, to be evaluated on NUM_STRINGS strings.
 
     Args:
+        model_dir: where its checkpoints go.
+        seed: None: that of the recipe.
         page: where the strings are shown while it trains.
+
+    Raises:
+        UserError: `model_dir` has a model of another seed or recipe, or cannot be written; or the seed is none.
     """
     from mrt5_jax.cli import gin_setup
     from mrt5_jax.cli.pictures import Pictures

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mrt5_jax.cli.model_flags import add_model_arguments
+from mrt5_jax.cli.user_modules import import_modules_of_user
 from mrt5_jax.errors import UserError
 from mrt5_jax.runs.files import explained, given_path, read_bytes
 
@@ -65,6 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compiles everything, then answers requests until it is asked to stop."""
     _check_numbers(args)
+    import_modules_of_user(args.module)
     token = _token(args, os.environ.get(TOKEN_VARIABLE))
     missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
     if missing:

@@ -1,10 +1,11 @@
-"""Python modules of a user's, which register tasks when they are imported."""
+"""Python modules of a user's, which register tasks and selectors when they are imported."""
 
 import contextlib
 import importlib
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 
 from mrt5_jax.errors import UserError
 
@@ -15,6 +16,17 @@ def find_in_working_directory() -> None:
         here = os.getcwd()
         if here not in sys.path and "" not in sys.path:
             sys.path.append(here)
+
+
+def import_modules_of_user(names: Sequence[str]) -> None:
+    """Imports modules from the working directory or PYTHONPATH, where no configuration is read.
+
+    Raises:
+        UserError: see `import_module_of_user`.
+    """
+    find_in_working_directory()
+    for name in names:
+        import_module_of_user(name)
 
 
 def import_module_of_user(name: str) -> None:

@@ -70,7 +70,10 @@ def read_model_config(model_dir: AnyPath) -> ModelConfig:
     path = as_path(model_dir) / MODEL_CONFIG
     config = read_config(ModelConfig, path, renew_model)
     if config is None:
-        raise UserError(f"{path} is not there: {model_dir} is not a MODEL_DIR made by train or convert")
+        raise UserError(
+            f"{path} is not there: {model_dir} is not a MODEL_DIR made by train or convert; of another model "
+            "mrt5_jax.load(...).save(...) makes one"
+        )
     return config
 
 

@@ -44,6 +44,8 @@ SELECTORS: dict[str, SelectorRule] = {
     "top_k": TOP_K,
     "oracle": ORACLE,
 }
+ONE_OF_YOURS = "one of yours, whose module is imported first (--module)"
+"""What a message names besides the table."""
 
 
 def selector_rule(gate: GateConfig) -> SelectorRule:
@@ -55,7 +57,8 @@ def selector_rule(gate: GateConfig) -> SelectorRule:
     if gate.kind not in SELECTORS:
         names = " or ".join(map(repr, SELECTORS))
         raise UserError(
-            f"config.GateConfig.kind = {gate.kind!r}: should be {names}{nearest(gate.kind, list(SELECTORS))}"
+            f"config.GateConfig.kind = {gate.kind!r}: should be {names} or {ONE_OF_YOURS}"
+            f"{nearest(gate.kind, list(SELECTORS))}"
         )
     return SELECTORS[gate.kind]
 

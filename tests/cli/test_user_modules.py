@@ -9,6 +9,7 @@ import pytest
 from mrt5_jax.cli import gin_setup
 from mrt5_jax.cli.main import main
 from mrt5_jax.evaluation.records import read_records
+from mrt5_jax.selection.selectors import SELECTORS
 
 from .small_run import make_model_dir
 
@@ -36,6 +37,14 @@ DROPOUT_RATE = 0.0
 """
 
 
+SELECTOR = """
+from mrt5_jax.selection.spacelike import SPACELIKE
+from mrt5_jax.selection.selectors import SELECTORS
+
+SELECTORS["own_selector"] = SPACELIKE
+"""
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory, where a module may lie."""
@@ -55,6 +64,22 @@ def test_a_task_of_a_module_is_evaluated(here: Path, capsys: pytest.CaptureFixtu
     assert {record.task for record in records} == {"test.own.module"}
     assert sorted(record.index for record in records) == [0, 1, 2]
     assert "mrt5: task test.own.module: its test split has no example of sw" in capsys.readouterr().err
+
+
+def test_a_model_with_a_selector_of_a_module_is_used(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without the module there is one line, which says what is missing."""
+    monkeypatch.setattr("mrt5_jax.selection.selectors.SELECTORS", dict(SELECTORS))
+    (here / "own_module.py").write_text(SELECTOR)
+    model_dir = make_model_dir(here / "model", "config.GateConfig.kind = 'spacelike'")
+    saved = model_dir / "model_config.json"
+    saved.write_text(saved.read_text().replace("spacelike", "own_selector"))
+    inspect = ["inspect", f"--model_dir={model_dir}", "--text=#Hello"]
+    assert main(inspect) == 2
+    assert "or one of yours, whose module is imported first (--module)" in capsys.readouterr().err
+    assert main([*inspect, "--module=own_module"]) == 0
+    assert capsys.readouterr().out.startswith("#Hello")
 
 
 def test_a_task_of_a_module_is_shown_without_a_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

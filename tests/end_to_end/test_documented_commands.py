@@ -62,8 +62,7 @@ def workplace(repository: Path, shared: Path, tmp_path: Path, monkeypatch: pytes
         corpus = tmp_path / "corpus" / f"{language}.txt"
         corpus.parent.mkdir(exist_ok=True)
         corpus.write_text(text * 60, encoding="utf-8")
-    for trained in ("runs/vowels", "quickstart/mrt5"):
-        make_model_dir(tmp_path / trained)
+    make_model_dir(tmp_path / "runs/vowels")
     (tmp_path / "in.jsonl").write_text('{"inputs": "#Hello", "targets": "#Hll"}\n')
     without_gate = "config.ModelConfig.gate=None", "config.RunConfig.controller=None"
     byt5 = make_model_dir(tmp_path / "plain", *without_gate, "config.ModelConfig.num_encoder_layers=4")

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 Run = Callable[..., str]
+HELD = (".py", ".gin", ".html", ".json", ".safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +55,26 @@ def run(installed: Path, tmp_path: Path) -> Callable[..., str]:
     return run_there
 
 
-def test_the_wheel_holds_every_module_task_and_gin_file(repository: Path, installed: Path) -> None:
-    expected = {path.relative_to(repository) for path in (repository / "mrt5_jax").rglob("*.py")}
+def test_the_wheel_holds_every_module_task_and_file_of_data(repository: Path, installed: Path) -> None:
+    """Gin files, the page of the server, the toy."""
+
+    def held(folder: Path) -> set[Path]:
+        return {path.relative_to(folder) for path in folder.rglob("*") if path.suffix in HELD}
+
+    expected = {Path("mrt5_jax") / path for path in held(repository / "mrt5_jax")}
     for folder in ("tasks", "gin_configs"):
-        files = [*(repository / folder).rglob("*.py"), *(repository / folder).rglob("*.gin")]
-        expected |= {Path("mrt5_jax") / path.relative_to(repository) for path in files}
+        expected |= {Path("mrt5_jax", folder) / path for path in held(repository / folder)}
     (packages,) = installed.glob("lib/python*/site-packages")
-    assert not (packages / "tasks").exists()
-    files = [path for path in packages.rglob("*") if path.suffix in (".py", ".gin")]
-    found = {path.relative_to(packages) for path in files if "pip" not in path.relative_to(packages).parts}
-    assert found == expected
+    assert {Path("mrt5_jax") / path for path in held(packages / "mrt5_jax")} == expected
+    others = {path.relative_to(packages).parts[0] for path in packages.rglob("*.py")}
+    assert others - {"pip"} == {"mrt5_jax"}
+
+
+def test_the_toy_answers_from_an_empty_folder(run: Run) -> None:
+    """From the wheel's own files."""
+    shown = run("mrt5", "inspect", "--model_dir=toy", "--text=#HelloWorld").splitlines()
+    assert shown[0] == "#HelloWorld</s>"
+    assert [place for place, mark in enumerate(shown[1]) if mark == "x"] == [2, 5, 7]
 
 
 def test_the_command_resolves_a_configuration_from_an_empty_folder(run: Run, tmp_path: Path) -> None:
