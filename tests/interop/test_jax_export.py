@@ -200,7 +200,9 @@ GATES = {
 }
 
 
-@pytest.mark.parametrize("kind", GATES)
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("byt5", "log_sigmoid")), "pooling"]
+)
 def test_what_other_formats_have_no_name_for_is_exported_too(kind, tmp_path, byt5, random_params) -> None:
     """The same scores as the model's own program gives."""
     config = dataclasses.replace(byt5, gate=GATES[kind])
