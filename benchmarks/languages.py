@@ -1,18 +1,20 @@
 """The correction of noisy text as a mixture with a task for each language, so that each language has a runtime.
 
-    mrt5 eval --model_dir=MODEL_DIR --module benchmarks.languages --task fifteen_languages --split validation \
-      --gin.config.ExecutionConfig.window=4
+    TEXT_FOLDER=text mrt5 eval --model_dir=MODEL_DIR --module benchmarks.languages --task fifteen_languages \
+      --split validation --gin.config.ExecutionConfig.window=4
 
-Text is that of ../shared/data/multilingual; runtimes are known of windows that have examples of one language alone.
+Under TEXT_FOLDER, train/ and validation/ have a file a language. Runtimes are known of windows that have examples of
+one language alone.
 """
 
+import os
 from pathlib import Path
 
 from mrt5_jax.data.registry import add_mixture
 from mrt5_jax.tasks import correction  # pyright: ignore[reportMissingImports] - setuptools puts it there
 
 NAME = "fifteen_languages"
-TEXT = Path(__file__).resolve().parents[2] / "shared" / "data" / "multilingual"
+TEXT = Path(os.environ.get("TEXT_FOLDER", "text"))
 INPUT_LENGTH = 32
 
 add_mixture(

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HELPERS = {"bench_model", "contest", "machine", "startup_child", "torch_model"}
+HELPERS = {"bench_model", "contest", "languages", "machine", "startup_child", "torch_model"}
 """Modules that benchmarks share; their importers show that they can be imported."""
 
 

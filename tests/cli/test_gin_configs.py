@@ -42,7 +42,14 @@ RECIPES = {
     "runs/large_on_v5p_4x4x4.gin": ("large", 16),
     "runs/xl_on_v5p_4x4x4.gin": ("xl", 16),
 }
-OVERLAYS = {"runs/eval.gin", "runs/noise.gin", "runs/noisy_text.gin", "runs/two_sided_control.gin", *RECIPES}
+OVERLAYS = {
+    "runs/correct_text_base.gin",
+    "runs/eval.gin",
+    "runs/noise.gin",
+    "runs/noisy_text.gin",
+    "runs/two_sided_control.gin",
+    *RECIPES,
+}
 RUNS = [name for name in FILES if name.startswith("runs/") and name not in INCLUDED | OVERLAYS]
 
 SIZES = {

@@ -52,6 +52,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path
     sys.modules.pop("own_module", None)
+    SELECTORS.pop("own_selector", None)
 
 
 def test_a_task_of_a_module_is_evaluated(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -66,11 +67,8 @@ def test_a_task_of_a_module_is_evaluated(here: Path, capsys: pytest.CaptureFixtu
     assert "mrt5: task test.own.module: its test split has no example of sw" in capsys.readouterr().err
 
 
-def test_a_model_with_a_selector_of_a_module_is_used(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_with_a_selector_of_a_module_is_used(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without the module there is one line, which says what is missing."""
-    monkeypatch.setattr("mrt5_jax.selection.selectors.SELECTORS", dict(SELECTORS))
     (here / "own_module.py").write_text(SELECTOR)
     model_dir = make_model_dir(here / "model", "config.GateConfig.kind = 'spacelike'")
     saved = model_dir / "model_config.json"
