@@ -9,7 +9,6 @@ FOLDER/
 
 from pathlib import Path
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors.numpy import load_file, save
@@ -43,5 +42,5 @@ def write_toy(folder: Path, params: Params, run: SavedRun, config_text: str) -> 
     (folder / MODEL_CONFIG).unlink(missing_ok=True)
     write_model_config(folder, run.model)
     write_run(folder, run, config_text)
-    named = flatten_dict(jax.tree.map(lambda leaf: np.asarray(leaf).astype(STORED), params), sep="/")
+    named = {str(name): np.asarray(leaf).astype(STORED) for name, leaf in flatten_dict(params, sep="/").items()}
     (folder / PARAMS).write_bytes(save(named))
