@@ -193,6 +193,7 @@ def _resolved(args: argparse.Namespace) -> "Resolved":
     from mrt5_jax.runs.model_dir import MODEL_CONFIG, check_same_config, read_model_config
     from mrt5_jax.runs.run_files import CONFIG_GIN, read_run
 
+    gin_setup.import_modules(args.module)  # before the model is read: its selector may be one of theirs
     model = read_model_config(args.model_dir)
     read_run(args.model_dir)  # a MODEL_DIR with a damaged file is damaged, whether or not this command needs the file
     saved = _saved_config(args.model_dir)

@@ -33,7 +33,8 @@ def encoded_rows(
             encoded: Encoded = setting.model.apply(variables, rows.compact(slots), method="suffix")  # pyright: ignore
             mask = encoded.keys.mask
             filler = (0, 0), (0, length - slots)
-            positions = jnp.broadcast_to(encoded.positions, mask.shape)
+            # Counted by `arange` at full length, so int64 where JAX has 64 bits: windows need one type of all rungs.
+            positions = jnp.broadcast_to(encoded.positions, mask.shape).astype(jnp.int32)
             padded = jnp.pad(encoded.hidden, (*filler, (0, 0))), jnp.pad(positions, filler), jnp.pad(mask, filler)
             return Part((), EncodedRows(*padded))
 

@@ -86,7 +86,7 @@ class Times(NamedTuple):
     begin: float
     """The reference stays where the rate was at first until this step: 3 % of the run."""
     arrive: float
-    """And is to be at the target at this one: at 30 % of the run. A rate that lags has until the half then."""
+    """And is to be at the target at this one: at 30 % of the run, so that a rate that lags arrives by half of it."""
     response: float
     """T, in which an error should go: a thirtieth of the run, at least 10 steps and at most 100."""
     smoothing: float

@@ -7,17 +7,8 @@ from pathlib import Path
 
 import pytest
 
-SMALLER = [
-    "--gin.INPUT_LENGTH=64",
-    "--gin.TARGET_LENGTH=32",
-    "--gin.BATCH_SIZE=2",
-    "--gin.TRAIN_STEPS=2",
-    "--gin.config.OptimizerConfig.warmup_steps=0",
-    "--gin.config.ModelConfig.emb_dim=8",
-    "--gin.config.ModelConfig.mlp_dim=8",
-    "--gin.config.ExecutionConfig.max_rungs=1",
-    "--gin.config.TrainingConfig.eval_batches=1",
-]
+from .test_documented_commands import SMALLER
+
 SHOWN = "Wh·ch ·f th·s· byt·s st·y?"
 
 
@@ -42,8 +33,8 @@ def test_a_rule_of_ones_own_is_tried_trained_evaluated_and_inspected(
 
     assert output("no_vowels.py") == f"{SHOWN}\n"
     train, evaluate, inspect = (line.replace('"', "").split() for line in blocks[2].splitlines())
-    output("-m", "mrt5_jax", *train[1:], *SMALLER)
-    output("-m", "mrt5_jax", *evaluate[1:], "--num_examples=2")
+    output("-m", "mrt5_jax", *train[1:], *SMALLER["train"])
+    output("-m", "mrt5_jax", *evaluate[1:], *SMALLER["eval"])
     name = inspect.index("--text=Which")
     text, marks = output("-m", "mrt5_jax", *inspect[1:name], " ".join(inspect[name:])).splitlines()[:2]
     assert text.startswith("Which of these bytes stay?")
