@@ -5,7 +5,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from .comparison import OURS, compare, witnesses
+from .comparison import OURS, SLOTS, compare, witnesses
 
 SHARED = ("hard", "imported", "packed_soft", "saturated_host", "vowels")
 
@@ -35,6 +35,7 @@ def test_the_present_code_agrees_with_its_witnesses(name: str, tmp_path: Path) -
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHARED)
 def test_the_present_code_agrees_with_the_shared_witnesses(name: str, shared: Path, tmp_path: Path) -> None:
+    """But for slots: these runs have the default rungs, which were eight, and are those now that earn their program."""
     comparison = compare(shared / "golden" / "model_dirs", name, tmp_path)
     print(comparison.table())
-    assert not comparison.beyond()
+    assert not comparison.beyond(but=SLOTS)
